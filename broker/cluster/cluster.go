@@ -1,0 +1,196 @@
+// Package cluster is one node's part in the metadata quorum: registration and
+// fencing of brokers, topics, assignments, leaders, in-sync sets and epochs, on
+// go.etcd.io/raft. Like everything below the driver it is a state machine:
+// messages, stored acknowledgements and ticks in; messages, writes, applied
+// changes and results out.
+package cluster
+
+import (
+	"time"
+
+	"github.com/faultline-mq/faultline/broker"
+)
+
+// Broker is one registered broker.
+type Broker struct {
+	ID          broker.NodeID
+	Name        string
+	Host        string // advertised to clients
+	Port        int32
+	Rack        string
+	Incarnation string
+	// Epoch is the raft index of its registration: a new incarnation has a higher one.
+	Epoch  int64
+	Fenced bool
+	// Leaving: it asked for a controlled shutdown and takes no leadership.
+	Leaving bool
+	// LeavingAt is the raft index at which Leaving was set. The broker may stop
+	// once every live broker has applied it (Kafka: controlledShutdownOffset).
+	LeavingAt uint64
+}
+
+// Partition is what the quorum knows of one partition.
+type Partition struct {
+	Topic      string
+	Index      int32
+	Replicas   []broker.NodeID // assignment order; the first is the preferred leader
+	ISR        []broker.NodeID
+	Leader     broker.NodeID // None: offline
+	Epoch      int32         // leader epoch: raised by one with every change of leader, to None too
+	PartEpoch  int32         // raised with every change of the partition
+	LastLeader broker.NodeID // the newest broker that led it, None if none did
+}
+
+// Topic is one topic.
+type Topic struct {
+	Name       string
+	ID         [16]byte // derived from the raft index of its creation
+	Created    uint64   // that index
+	Scheme     string   // replication scheme of its partitions
+	Configs    map[string]string // those that were set
+	MinISR     int32             // effective min.insync.replicas
+	Unclean    bool              // effective unclean.leader.election.enable
+	Partitions []*Partition
+}
+
+// Command is what is proposed to the quorum, one of the types below. It is
+// validated when it is applied, on every node alike.
+type Command any
+
+// The commands.
+type (
+	// RegisterBroker registers an incarnation; it is fenced until its first
+	// heartbeat that has caught up, and leaves every in-sync set unless it is the last member.
+	RegisterBroker struct {
+		ID               broker.NodeID
+		Name, Host, Rack string
+		Port             int32
+		Incarnation      string
+	}
+	// SetFenced fences or unfences a broker of exactly this epoch.
+	SetFenced struct {
+		ID     broker.NodeID
+		Epoch  int64
+		Fenced bool
+	}
+	// SetLeaving moves the leadership of a broker away, for its graceful stop.
+	SetLeaving struct {
+		ID    broker.NodeID
+		Epoch int64
+	}
+	// CreateTopic creates a topic. Partitions and ReplicationFactor of -1 take
+	// the defaults; Assignment, when set, names the replicas of each partition.
+	CreateTopic struct {
+		Name              string
+		Partitions        int32
+		ReplicationFactor int16
+		Assignment        [][]broker.NodeID
+		Scheme            string
+		Configs           map[string]string
+		ValidateOnly      bool
+	}
+	// DeleteTopic deletes a topic by name.
+	DeleteTopic struct{ Name string }
+	// AlterPartition changes the in-sync set, proposed by its leader.
+	AlterPartition struct {
+		Topic     string
+		TopicID   [16]byte
+		Index     int32
+		Leader    broker.NodeID
+		Epoch     int32 // leader epoch
+		PartEpoch int32 // the partition epoch that the change is based on
+		ISR       []Member
+	}
+	// ElectLeaders elects the preferred leader of partitions where it is in the
+	// in-sync set; with Unclean also any live replica where no leader is left.
+	ElectLeaders struct {
+		Partitions []PartitionID
+		Unclean    bool
+	}
+	// AllocateProducerID takes the next producer id.
+	AllocateProducerID struct{}
+)
+
+// Member is a broker with the broker epoch by which the leader knows it.
+type Member struct {
+	ID    broker.NodeID
+	Epoch int64
+}
+
+// PartitionID names a partition.
+type PartitionID struct {
+	Topic string
+	Index int32
+}
+
+// Ticket identifies a proposal of this node.
+type Ticket uint64
+
+// Result is the outcome of a proposal of this node.
+type Result struct {
+	Ticket Ticket
+	// Code is a Kafka error code, 0 for success. REQUEST_TIMED_OUT means that it
+	// is unknown whether it was applied.
+	Code  int16
+	Text  string
+	Value any // AllocateProducerID: int64; CreateTopic: *Topic; AlterPartition: *Partition; RegisterBroker: *Broker
+}
+
+// Change is one applied change that a node acts on.
+type Change struct {
+	Topic     *Topic     // never nil
+	Partition *Partition // nil for the deletion of the whole topic
+	Deleted   bool
+	// Unclean: the new leader was not in the in-sync set.
+	Unclean bool
+}
+
+// Send is a message for another node's Cluster, on the quorum channel.
+type Send struct {
+	To  broker.NodeID
+	Msg broker.Message
+}
+
+// Output is everything that happened since the last Take.
+type Output struct {
+	Sends   []Send
+	Writes  []broker.MetaAppend
+	Changes []Change
+	Results []Result
+	Events  []broker.Event // without Seq, Wall, Inc
+	Logs    []broker.LogLine
+	// ShutdownReady: after Leave, this broker leads nothing any more.
+	ShutdownReady bool
+	// Fatal ends the node: a raft panic, a corrupt metadata log.
+	Fatal string
+}
+
+// Config configures one node's part. Durations are on the monotonic clock.
+type Config struct {
+	ID          broker.NodeID
+	Name        string
+	Host        string
+	Port        int32
+	Rack        string
+	Incarnation string
+	Voters      []broker.Member // controllers
+	Learners    []broker.Member // brokers without a vote
+	// ControllerOnly: this node is no broker; it neither registers nor sends heartbeats.
+	ControllerOnly bool
+	Names       map[broker.NodeID]string
+
+	TickInterval      time.Duration // raft tick, default 100 ms
+	ElectionTicks     int           // default 10
+	HeartbeatTicks    int           // default 2
+	BrokerHeartbeat   time.Duration // default 300 ms (Kafka: broker.heartbeat.interval.ms 2 s)
+	SessionTimeout    time.Duration // default 1.5 s (Kafka: broker.session.timeout.ms 9 s)
+	ProposalTimeout   time.Duration // default 3 s
+	RebalanceInterval time.Duration // preferred-leader check, 0 = off; DefaultConfig: 10 s (Kafka: 300 s)
+	SnapshotEntries   int           // applied entries between snapshots, default 2000
+
+	DefaultPartitions  int32 // default 1
+	DefaultReplication int16 // 0: min(3, registered brokers)
+	DefaultScheme      string
+	MinISR             int32 // of topics that do not set min.insync.replicas, default 1
+	Unclean            bool  // of topics that do not set unclean.leader.election.enable
+}

@@ -1,0 +1,363 @@
+package cluster
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/faultline-mq/faultline/broker"
+)
+
+// State is what a node has applied of the metadata: a read-only view that moves
+// on with the Cluster that gave it. The topics, partitions and brokers that it
+// gives out never change: a change replaces them.
+type State struct {
+	self        broker.NodeID
+	incarnation string
+	controller  broker.NodeID
+	applied     uint64
+
+	nextProducer int64
+	placed       uint64 // partitions placed so far: where the next placement starts
+	brokers      []*Broker
+	topics       []*Topic
+	proposers    []*proposer
+}
+
+// proposer is what is remembered of a node's proposals, so that none is applied twice.
+type proposer struct {
+	Node         broker.NodeID
+	Incarnations []string // the newest ones, the current one last
+	Oldest       Ticket   // tickets below are finished
+	Applied      []Ticket // from Oldest on, ascending
+}
+
+// rememberedIncarnations bounds proposer.Incarnations.
+const rememberedIncarnations = 8
+
+func newState(self broker.NodeID, incarnation string) *State {
+	return &State{self: self, incarnation: incarnation, controller: broker.None, nextProducer: 1}
+}
+
+// Topic returns a topic, or nil.
+func (s *State) Topic(name string) *Topic {
+	if i, ok := s.findTopic(name); ok {
+		return s.topics[i]
+	}
+	return nil
+}
+
+// TopicByID returns a topic, or nil.
+func (s *State) TopicByID(id [16]byte) *Topic {
+	for _, t := range s.topics {
+		if t.ID == id {
+			return t
+		}
+	}
+	return nil
+}
+
+// Topics returns all topics in name order.
+func (s *State) Topics() []*Topic { return slices.Clone(s.topics) }
+
+// Partition returns a partition, or nil.
+func (s *State) Partition(topic string, index int32) *Partition {
+	if t := s.Topic(topic); t != nil && index >= 0 && int(index) < len(t.Partitions) {
+		return t.Partitions[index]
+	}
+	return nil
+}
+
+// Broker returns a registered broker, or nil.
+func (s *State) Broker(id broker.NodeID) *Broker {
+	if i, ok := s.findBroker(id); ok {
+		return s.brokers[i]
+	}
+	return nil
+}
+
+// Brokers returns the registered brokers by id, fenced ones too.
+func (s *State) Brokers() []*Broker { return slices.Clone(s.brokers) }
+
+// Controller is the raft leader as this node knows it, None if unknown. It is
+// this node's view, no part of the replicated state.
+func (s *State) Controller() broker.NodeID { return s.controller }
+
+// Registered is the broker epoch of this incarnation of this node, -1 while it is
+// not registered.
+func (s *State) Registered() int64 {
+	if b := s.own(); b != nil {
+		return b.Epoch
+	}
+	return -1
+}
+
+// Applied is the raft index up to which the metadata is applied.
+func (s *State) Applied() uint64 { return s.applied }
+
+// own is the registration of this incarnation, or nil.
+func (s *State) own() *Broker {
+	if b := s.Broker(s.self); b != nil && b.Incarnation == s.incarnation {
+		return b
+	}
+	return nil
+}
+
+func (s *State) findTopic(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.topics, name, func(t *Topic, n string) int { return cmp.Compare(t.Name, n) })
+}
+
+func (s *State) findBroker(id broker.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(s.brokers, id, func(b *Broker, id broker.NodeID) int { return cmp.Compare(b.ID, id) })
+}
+
+func (s *State) setBroker(b Broker) {
+	i, ok := s.findBroker(b.ID)
+	if ok {
+		s.brokers[i] = &b
+		return
+	}
+	s.brokers = slices.Insert(s.brokers, i, &b)
+}
+
+// electable: a broker that may lead, and may join an in-sync set.
+func (s *State) electable(id broker.NodeID) bool {
+	b := s.Broker(id)
+	return b != nil && !b.Fenced && !b.Leaving
+}
+
+// image is the replicated part of the state as a snapshot holds it.
+type image struct {
+	NextProducer int64
+	Placed       uint64
+	Brokers      []*Broker
+	Topics       []*Topic
+	Proposers    []*proposer
+}
+
+func (s *State) marshal() ([]byte, error) {
+	return encoding.Marshal(image{s.nextProducer, s.placed, s.brokers, s.topics, s.proposers})
+}
+
+// restore replaces the replicated part with a snapshot's. On an error the state is unchanged.
+func (s *State) restore(index uint64, data []byte) error {
+	var m image
+	if err := decoding.Unmarshal(data, &m); err != nil {
+		return fmt.Errorf("decoding the snapshot: %w", err)
+	}
+	if err := m.check(); err != nil {
+		return fmt.Errorf("the snapshot is not one of ours: %w", err)
+	}
+	s.applied = index
+	s.nextProducer, s.placed, s.brokers, s.topics, s.proposers = m.NextProducer, m.Placed, m.Brokers, m.Topics, m.Proposers
+	return nil
+}
+
+// check finds what would break the code that relies on a snapshot's shape.
+func (m *image) check() error {
+	if slices.Contains(m.Brokers, nil) || slices.Contains(m.Topics, nil) || slices.Contains(m.Proposers, nil) {
+		return errors.New("a broker, topic or proposer is missing")
+	}
+	ascending := slices.IsSortedFunc(m.Brokers, func(a, b *Broker) int { return strictly(cmp.Compare(a.ID, b.ID)) }) &&
+		slices.IsSortedFunc(m.Topics, func(a, b *Topic) int { return strictly(cmp.Compare(a.Name, b.Name)) }) &&
+		slices.IsSortedFunc(m.Proposers, func(a, b *proposer) int { return strictly(cmp.Compare(a.Node, b.Node)) })
+	if !ascending {
+		return errors.New("brokers, topics and proposers are not in order")
+	}
+	for _, p := range m.Proposers {
+		if len(p.Incarnations) == 0 {
+			return fmt.Errorf("proposer %d has no incarnation", p.Node)
+		}
+	}
+	for _, t := range m.Topics {
+		for i, p := range t.Partitions {
+			switch {
+			case p == nil:
+				return fmt.Errorf("partition %s-%d is missing", t.Name, i)
+			case p.Topic != t.Name || p.Index != int32(i):
+				return fmt.Errorf("partition %s-%d stands at %s-%d", p.Topic, p.Index, t.Name, i)
+			case len(p.Replicas) == 0 || len(p.ISR) == 0:
+				return fmt.Errorf("partition %s-%d has no replica or no in-sync replica", t.Name, i)
+			}
+		}
+	}
+	return nil
+}
+
+// strictly makes IsSortedFunc refuse equal neighbours, too: it asks whether the
+// second is less than the first.
+func strictly(c int) int {
+	if c == 0 {
+		return -1
+	}
+	return c
+}
+
+// everything gives the whole state as changes.
+func (s *State) everything() []Change {
+	var changes []Change
+	for _, t := range s.topics {
+		for _, p := range t.Partitions {
+			changes = append(changes, Change{Topic: t, Partition: p})
+		}
+	}
+	return changes
+}
+
+// since gives the changes from earlier topics to the present ones. What happened
+// between, an unclean election for one, is not known.
+func (s *State) since(earlier []*Topic) []Change {
+	var changes []Change
+	before := map[[16]byte]*Topic{}
+	for _, t := range earlier {
+		before[t.ID] = t
+		if s.TopicByID(t.ID) == nil {
+			changes = append(changes, Change{Topic: t, Deleted: true})
+		}
+	}
+	for _, c := range s.everything() {
+		if t := before[c.Topic.ID]; t == nil || int(c.Partition.Index) >= len(t.Partitions) ||
+			t.Partitions[c.Partition.Index].PartEpoch != c.Partition.PartEpoch {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
+// admit says whether a proposal is to be applied, and remembers that it was. A
+// duplicate, and one whose proposer has given it up, is not.
+func (s *State) admit(e *envelope) bool {
+	i, ok := slices.BinarySearchFunc(s.proposers, e.Node, func(p *proposer, id broker.NodeID) int { return cmp.Compare(p.Node, id) })
+	if !ok {
+		s.proposers = slices.Insert(s.proposers, i, &proposer{Node: e.Node, Incarnations: []string{e.Incarnation}})
+	}
+	p := s.proposers[i]
+	if current := len(p.Incarnations) - 1; p.Incarnations[current] != e.Incarnation {
+		if slices.Contains(p.Incarnations, e.Incarnation) {
+			return false // an earlier incarnation's, late
+		}
+		if len(p.Incarnations) == rememberedIncarnations {
+			p.Incarnations = p.Incarnations[1:]
+		}
+		p.Incarnations = append(p.Incarnations, e.Incarnation)
+		p.Oldest, p.Applied = 0, nil
+	}
+	if e.Oldest > p.Oldest {
+		p.Oldest = e.Oldest
+		p.Applied = slices.DeleteFunc(p.Applied, func(t Ticket) bool { return t < e.Oldest })
+	}
+	at, found := slices.BinarySearch(p.Applied, e.Ticket)
+	if found || e.Ticket < p.Oldest {
+		return false
+	}
+	p.Applied = slices.Insert(p.Applied, at, e.Ticket)
+	return true
+}
+
+// change replaces a partition with one of this leader and in-sync set, if they
+// differ, and adds that to changes. The leader epoch goes up with every change of
+// leader, also to and from None, and with nothing else (Kafka since KAFKA-15021:
+// no longer when the in-sync set shrinks).
+func (s *State) change(changes *[]Change, p *Partition, leader broker.NodeID, isr []broker.NodeID, unclean bool) {
+	if leader == p.Leader && slices.Equal(isr, p.ISR) {
+		return
+	}
+	next := *p
+	next.ISR = slices.Clone(isr)
+	next.PartEpoch++
+	if leader != p.Leader {
+		next.Leader = leader
+		next.Epoch++
+		if leader != broker.None {
+			next.LastLeader = leader
+		}
+	}
+	i, _ := s.findTopic(p.Topic)
+	t := *s.topics[i]
+	t.Partitions = slices.Clone(t.Partitions)
+	t.Partitions[p.Index] = &next
+	s.topics[i] = &t
+	*changes = append(*changes, Change{Topic: &t, Partition: &next, Unclean: unclean})
+}
+
+// elect chooses a leader: the first in assignment order that is in the in-sync set
+// and may lead. If there is none, and unclean allows it, any replica that may lead;
+// the in-sync set is then that replica alone. Otherwise None, and the in-sync set stays.
+func (s *State) elect(p *Partition, isr []broker.NodeID, unclean bool) (broker.NodeID, []broker.NodeID, bool) {
+	for _, id := range p.Replicas {
+		if slices.Contains(isr, id) && s.electable(id) {
+			return id, isr, false
+		}
+	}
+	if unclean {
+		for _, id := range p.Replicas {
+			if s.electable(id) {
+				return id, []broker.NodeID{id}, true
+			}
+		}
+	}
+	return broker.None, isr, false
+}
+
+// hosted gives the partitions of which a broker has a replica.
+func (s *State) hosted(id broker.NodeID) []*Partition {
+	var ps []*Partition
+	for _, t := range s.topics {
+		for _, p := range t.Partitions {
+			if slices.Contains(p.Replicas, id) {
+				ps = append(ps, p)
+			}
+		}
+	}
+	return ps
+}
+
+// without removes a broker from an in-sync set, unless it is the last member.
+func without(isr []broker.NodeID, id broker.NodeID) []broker.NodeID {
+	if len(isr) == 1 {
+		return isr
+	}
+	return slices.DeleteFunc(slices.Clone(isr), func(m broker.NodeID) bool { return m == id })
+}
+
+// gone takes a broker that is fenced by now out of every in-sync set and elects
+// leaders where it led. As the last member of an in-sync set it stays, because only
+// it is known to have every acknowledged record.
+func (s *State) gone(id broker.NodeID) []Change {
+	var changes []Change
+	for _, p := range s.hosted(id) {
+		leader, isr, unclean := p.Leader, without(p.ISR, id), false
+		if leader == id {
+			leader, isr, unclean = s.elect(p, isr, s.Topic(p.Topic).Unclean)
+		}
+		s.change(&changes, p, leader, isr, unclean)
+	}
+	return changes
+}
+
+// back elects leaders where there was none and this broker can change that.
+func (s *State) back(id broker.NodeID) []Change {
+	var changes []Change
+	for _, p := range s.hosted(id) {
+		if p.Leader == broker.None {
+			leader, isr, unclean := s.elect(p, p.ISR, s.Topic(p.Topic).Unclean)
+			s.change(&changes, p, leader, isr, unclean)
+		}
+	}
+	return changes
+}
+
+// leave takes a leaving broker out of one partition: it hands over leadership and
+// leaves the in-sync set. Where no other in-sync replica can lead it stays the
+// leader until it stops: better than no leader (Kafka goes offline at once).
+func (s *State) leave(changes *[]Change, p *Partition, id broker.NodeID) {
+	isr := without(p.ISR, id)
+	leader := p.Leader
+	if leader == id {
+		if leader, _, _ = s.elect(p, isr, false); leader == broker.None {
+			return
+		}
+	}
+	s.change(changes, p, leader, isr, false)
+}

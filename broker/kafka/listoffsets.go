@@ -1,0 +1,73 @@
+package kafka
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/faultline-mq/faultline/broker"
+)
+
+// Timestamps with a meaning of their own.
+const (
+	latest   = -1
+	earliest = -2
+)
+
+func (s *Server) listOffsets(id broker.ReqID, r kmsg.Request) {
+	req := r.(*kmsg.ListOffsetsRequest)
+	resp := kmsg.NewPtrListOffsetsResponse()
+	resp.SetVersion(req.Version)
+	for _, t := range req.Topics {
+		rt := kmsg.NewListOffsetsResponseTopic()
+		rt.Topic = t.Topic
+		for _, want := range t.Partitions {
+			rt.Partitions = append(rt.Partitions, s.listPartition(req.ReplicaID, t.Topic, want))
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	reply(s, id, resp)
+}
+
+func (s *Server) listPartition(replica int32, topic string, want kmsg.ListOffsetsRequestTopicPartition) kmsg.ListOffsetsResponseTopicPartition {
+	rp := kmsg.NewListOffsetsResponseTopicPartition()
+	rp.Partition, rp.Offset, rp.Timestamp, rp.LeaderEpoch = want.Partition, -1, -1, -1
+	p, code := s.find(topic, want.Partition)
+	if code != 0 {
+		rp.ErrorCode = code
+		return rp
+	}
+	x := p.Index()
+	limit := x.End()
+	if replica != DebuggingConsumer {
+		if limit, rp.ErrorCode = p.Machine().CheckRead(want.CurrentLeaderEpoch); rp.ErrorCode != 0 {
+			return rp
+		}
+	}
+	rp.LeaderEpoch = p.Machine().View().Epoch
+	switch {
+	case want.Timestamp == latest:
+		rp.Offset = limit
+	case want.Timestamp == earliest:
+		rp.Offset = x.Start()
+	case want.Timestamp < 0:
+		rp.ErrorCode = kerr.UnsupportedVersion.Code
+	default:
+		if b, ok := x.ByTimestamp(want.Timestamp, limit); ok {
+			rp.Offset, rp.Timestamp, rp.LeaderEpoch = b.Base, b.MaxTimestamp, b.Epoch
+		}
+	}
+	return rp
+}
+
+// find returns a hosted partition, or the error code for its absence.
+func (s *Server) find(topic string, index int32) (Partition, int16) {
+	t := s.b.State().Topic(topic)
+	if t == nil || index < 0 || int(index) >= len(t.Partitions) {
+		return nil, kerr.UnknownTopicOrPartition.Code
+	}
+	p := s.b.Partition(topic, index)
+	if p == nil {
+		return nil, kerr.NotLeaderForPartition.Code
+	}
+	return p, 0
+}

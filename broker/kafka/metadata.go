@@ -1,0 +1,92 @@
+package kafka
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/cluster"
+)
+
+func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
+	req := r.(*kmsg.MetadataRequest)
+	resp := kmsg.NewPtrMetadataResponse()
+	resp.SetVersion(req.Version)
+	st := s.b.State()
+	resp.ClusterID = &s.cfg.ClusterID
+	resp.ControllerID = int32(st.Controller())
+	for _, b := range st.Brokers() {
+		if b.Fenced {
+			continue
+		}
+		m := kmsg.NewMetadataResponseBroker()
+		m.NodeID, m.Host, m.Port = int32(b.ID), b.Host, b.Port
+		if b.Rack != "" {
+			m.Rack = &b.Rack
+		}
+		resp.Brokers = append(resp.Brokers, m)
+	}
+	all := req.Topics == nil || req.Version == 0 && len(req.Topics) == 0
+	if all {
+		for _, t := range st.Topics() {
+			resp.Topics = append(resp.Topics, s.describeTopic(t))
+		}
+	}
+	for _, asked := range req.Topics {
+		var t *cluster.Topic
+		name := ""
+		missing := kerr.UnknownTopicOrPartition
+		if asked.Topic != nil {
+			name = *asked.Topic
+			t = st.Topic(name)
+		} else {
+			missing = kerr.UnknownTopicID
+			for _, known := range st.Topics() {
+				if known.ID == asked.TopicID {
+					t = known
+				}
+			}
+		}
+		if t != nil {
+			resp.Topics = append(resp.Topics, s.describeTopic(t))
+			continue
+		}
+		if s.cfg.AutoCreate && req.AllowAutoTopicCreation && asked.Topic != nil && req.Version >= 4 {
+			// The client asks again; by then it is there, or its name was refused.
+			s.propose(cluster.CreateTopic{Name: name, Partitions: -1, ReplicationFactor: -1}, func(cluster.Result) {})
+			missing = kerr.LeaderNotAvailable
+		}
+		m := kmsg.NewMetadataResponseTopic()
+		m.Topic, m.TopicID, m.ErrorCode = asked.Topic, asked.TopicID, missing.Code
+		resp.Topics = append(resp.Topics, m)
+	}
+	reply(s, id, resp)
+}
+
+func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
+	m := kmsg.NewMetadataResponseTopic()
+	m.Topic, m.TopicID = kmsg.StringPtr(t.Name), t.ID
+	for _, p := range t.Partitions {
+		mp := kmsg.NewMetadataResponseTopicPartition()
+		mp.Partition, mp.Leader, mp.LeaderEpoch = p.Index, int32(p.Leader), p.Epoch
+		mp.Replicas, mp.ISR = ids(p.Replicas), ids(p.ISR)
+		for _, id := range p.Replicas {
+			if b := s.b.State().Broker(id); b == nil || b.Fenced {
+				mp.OfflineReplicas = append(mp.OfflineReplicas, int32(id))
+			}
+		}
+		if p.Leader == broker.None {
+			mp.ErrorCode = kerr.LeaderNotAvailable.Code
+		}
+		m.Partitions = append(m.Partitions, mp)
+	}
+	return m
+}
+
+func ids(nodes []broker.NodeID) []int32 {
+	out := make([]int32, len(nodes))
+	for i, id := range nodes {
+		out[i] = int32(id)
+	}
+	return out
+}

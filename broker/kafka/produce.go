@@ -1,0 +1,124 @@
+package kafka
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/scheme"
+)
+
+// produce is a produce request of which partitions still wait.
+type produce struct {
+	resp    *kmsg.ProduceResponse
+	waiting int
+}
+
+// token names one partition of one produce request.
+type token struct {
+	id               broker.ReqID
+	topic, partition int // indexes into the response
+}
+
+func (s *Server) produce(id broker.ReqID, r kmsg.Request) {
+	req := r.(*kmsg.ProduceRequest)
+	resp := kmsg.NewPtrProduceResponse()
+	resp.SetVersion(req.Version)
+	p := &produce{resp: resp, waiting: 1} // one for this function itself
+	s.produces[id] = p
+	for ti, t := range req.Topics {
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic = t.Topic
+		for range t.Partitions {
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.BaseOffset, rp.LogAppendTime = -1, -1
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+		for pi := range t.Partitions {
+			resp.Topics[ti].Partitions[pi].Partition = t.Partitions[pi].Partition
+			s.token++
+			s.tokens[s.token] = token{id, ti, pi}
+			p.waiting++
+			s.producePartition(s.token, req, t.Topic, &t.Partitions[pi])
+		}
+	}
+	if req.Acks == 0 {
+		// Nothing is answered, not even a refusal.
+		delete(s.produces, id)
+		s.b.Reply(broker.Reply{ID: id})
+		return
+	}
+	s.produceDone(id, p)
+}
+
+func (s *Server) producePartition(tok uint64, req *kmsg.ProduceRequest, topic string, rp *kmsg.ProduceRequestTopicPartition) {
+	refuse := func(e *kerr.Error, why string) {
+		s.Produced(tok, scheme.Produced{Code: e.Code, Base: -1, Text: why})
+	}
+	if req.Acks < -1 || req.Acks > 1 {
+		refuse(kerr.InvalidRequiredAcks, "")
+		return
+	}
+	if req.TransactionID != nil {
+		refuse(kerr.TransactionalIDAuthorizationFailed, "transactions are not served")
+		return
+	}
+	t := s.b.State().Topic(topic)
+	if t == nil || rp.Partition < 0 || int(rp.Partition) >= len(t.Partitions) {
+		refuse(kerr.UnknownTopicOrPartition, "")
+		return
+	}
+	part := s.b.Partition(topic, rp.Partition)
+	if part == nil {
+		refuse(kerr.NotLeaderForPartition, "")
+		return
+	}
+	info, err := batch.Parse(rp.Records)
+	if err == nil {
+		err = batch.Check(rp.Records)
+	}
+	switch {
+	case err != nil:
+		refuse(kerr.CorruptMessage, err.Error())
+		return
+	case int(info.Size) != len(rp.Records) || info.Records < 1:
+		refuse(kerr.InvalidRecord, "exactly one record batch with at least one record is wanted per partition")
+		return
+	}
+	if req.Acks == 0 {
+		delete(s.tokens, tok)
+	}
+	part.Machine().Produce(scheme.Produce{
+		Token: tok, Batch: rp.Records, Info: info, Acks: req.Acks, Timeout: time.Duration(max(req.TimeoutMillis, 1)) * time.Millisecond,
+	})
+}
+
+// Produced takes the outcome of one partition of a produce request.
+func (s *Server) Produced(tok uint64, r scheme.Produced) {
+	t, ok := s.tokens[tok]
+	if !ok {
+		return
+	}
+	delete(s.tokens, tok)
+	p := s.produces[t.id]
+	if p == nil {
+		return // its connection is gone
+	}
+	rp := &p.resp.Topics[t.topic].Partitions[t.partition]
+	rp.ErrorCode, rp.BaseOffset, rp.ErrorMessage = r.Code, r.Base, text(r.Code, r.Text)
+	if r.Code == 0 {
+		rp.LogStartOffset = 0
+	}
+	s.produceDone(t.id, p)
+}
+
+func (s *Server) produceDone(id broker.ReqID, p *produce) {
+	if p.waiting--; p.waiting == 0 {
+		delete(s.produces, id)
+		reply(s, id, p.resp)
+	}
+}

@@ -1,0 +1,521 @@
+// Package node is one broker: it routes inputs to the metadata quorum, to the
+// partitions it hosts and to the Kafka request handlers, and collects their
+// effects. It is deterministic: the same inputs give the same effects.
+package node
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/kafka"
+	"github.com/faultline-mq/faultline/broker/logindex"
+	"github.com/faultline-mq/faultline/broker/options"
+	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/scheme/single"
+)
+
+// Config is what a node is made from.
+type Config struct {
+	ID          broker.NodeID
+	Name        string
+	Incarnation string          // differs between incarnations of one node
+	Members     []broker.Member // the whole cluster; every node is broker and controller
+	Host        string          // advertised to clients
+	Port        int32
+	Rack        string
+	Scheme      string // of topics that name none
+	Options     options.Values
+}
+
+// Schemes lists the replication schemes of this broker by name.
+func Schemes() map[string]scheme.Factory {
+	return map[string]scheme.Factory{"isr": isr.New, "single": single.New}
+}
+
+// Validate checks what New relies on.
+func (c Config) Validate() error {
+	if _, ok := Schemes()[c.Scheme]; !ok {
+		return fmt.Errorf("unknown scheme %q; known schemes: isr, single", c.Scheme)
+	}
+	if !slices.ContainsFunc(c.Members, func(m broker.Member) bool { return m.ID == c.ID && m.Name == c.Name }) {
+		return fmt.Errorf("node %d (%s) is not a member of the cluster %v", c.ID, c.Name, c.Members)
+	}
+	return nil
+}
+
+// LaneState is one log as the driver found it at start: everything in it is
+// durable.
+type LaneState struct {
+	Lane    broker.Lane
+	Start   int64
+	Batches []batch.Info
+	High    int64 // checkpointed high watermark
+	// Corrupt names damage in the middle of the log, from Start plus Batches on;
+	// what stood behind it is not to be trusted.
+	Corrupt string
+	// Torn is the number of bytes of a torn tail that were cut off.
+	Torn int64
+}
+
+// Recovered is what the driver found on disk.
+type Recovered struct {
+	Lanes []LaneState
+	Meta  [][]byte
+}
+
+// Node is one broker. It is not safe for concurrent use.
+type Node struct {
+	cfg     Config
+	now     broker.Time
+	eff     []broker.Effect
+	seq     int64 // of events
+	c       *cluster.Cluster
+	k       *kafka.Server
+	opts    scheme.Options
+	found   map[broker.Lane]LaneState
+	parts   []*partition // in order of creation
+	byID    map[partID]*partition
+	byLane  map[broker.Lane]*partition
+	isr     map[cluster.Ticket]*partition
+	names   map[broker.NodeID]string
+	epoch   int64 // own broker epoch, -1 before registration
+	syncAt  time.Duration
+	highAt  time.Duration
+	leaving bool
+	stopAt  time.Duration
+	stopped bool
+}
+
+type partID struct {
+	topic [16]byte
+	index int32
+}
+
+// PartitionMessage is a message of one partition to the same partition on
+// another node.
+type PartitionMessage struct {
+	Topic [16]byte // topic id
+	Index int32
+	Body  broker.Message
+}
+
+// Intervals of the node's own chores.
+const (
+	highInterval = 5 * time.Second  // checkpoint of high watermarks (Kafka: replica.high.watermark.checkpoint.interval.ms)
+	stopLimit    = 10 * time.Second // a graceful stop takes no longer
+)
+
+// New returns a node in the state that the driver found on disk. Step it with
+// Wake first.
+func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	o := cfg.Options
+	n := &Node{
+		cfg: cfg, now: now, found: map[broker.Lane]LaneState{}, byID: map[partID]*partition{}, byLane: map[broker.Lane]*partition{},
+		isr: map[cluster.Ticket]*partition{}, names: map[broker.NodeID]string{}, epoch: -1, syncAt: scheme.Never, highAt: now.Mono + highInterval, stopAt: scheme.Never,
+	}
+	n.opts = scheme.DefaultOptions()
+	n.opts.SyncAlways = o.String("fsync") == "always"
+	n.opts.ReplicaLag = o.Duration("replica.lag.time.max.ms")
+	n.opts.FetchWait = o.Duration("replica.fetch.wait.max.ms")
+	if o.String("fsync") == "interval" {
+		n.syncAt = now.Mono + o.Duration("fsync.interval.ms")
+	}
+	for _, l := range rec.Lanes {
+		n.found[l.Lane] = l
+	}
+	for _, m := range cfg.Members {
+		n.names[m.ID] = m.Name
+	}
+	tick := o.Duration("quorum.tick.ms")
+	c, err := cluster.New(cluster.Config{
+		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Voters: cfg.Members, Names: n.names,
+		TickInterval: tick, ElectionTicks: 10, HeartbeatTicks: 2,
+		BrokerHeartbeat: o.Duration("broker.heartbeat.interval.ms"), SessionTimeout: o.Duration("broker.session.timeout.ms"),
+		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
+		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(cfg.Members))), DefaultScheme: cfg.Scheme,
+		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
+	}, rec.Meta, now)
+	if err != nil {
+		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
+	}
+	n.c = c
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable")})
+	n.Emit(broker.Event{Kind: "start", Epoch: -1, Detail: "scheme " + cfg.Scheme})
+	return n, nil
+}
+
+// Step takes one input and returns what to do, in order. The slice is valid
+// until the next step.
+func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
+	n.now = now
+	if n.stopped {
+		return nil
+	}
+	switch i := in.(type) {
+	case broker.Request:
+		n.k.Handle(i)
+	case broker.RequestGone:
+		n.k.Gone(i.ID)
+	case broker.PeerMessage:
+		n.peer(i)
+	case broker.Link:
+		if i.Channel == broker.Peer {
+			for _, p := range n.parts {
+				p.m.Link(i.To, i.Up)
+			}
+		}
+	case broker.Stored:
+		n.stored(i)
+	case broker.MetaStored:
+		if i.Err != nil {
+			n.fail("the metadata log cannot be written: " + i.Err.Error())
+			break
+		}
+		n.c.Stored(now, i.Seq)
+	case broker.ReadFailed:
+		// The bytes on disk are not what was written: this replica can no longer be
+		// trusted with anything. At the next start recovery refuses the damage.
+		n.fail(fmt.Sprintf("log %s is damaged at offset %d: %v", i.Lane, i.Offset, i.Err))
+	case broker.Wake:
+		n.wake()
+	case broker.Terminate:
+		if !n.leaving {
+			n.leaving, n.stopAt = true, now.Mono+stopLimit
+			n.c.Leave(now)
+		}
+	}
+	n.pump()
+	out := n.eff
+	n.eff = nil
+	return out
+}
+
+// NextWake is the time (monotonic) at which the node wants a Wake.
+func (n *Node) NextWake() time.Duration {
+	if n.stopped {
+		return scheme.Never
+	}
+	next := min(n.c.NextWake(), n.k.NextWake(), n.syncAt, n.highAt, n.stopAt)
+	for _, p := range n.parts {
+		next = min(next, p.m.NextWake())
+	}
+	return next
+}
+
+func (n *Node) wake() {
+	now := n.now.Mono
+	n.c.Tick(n.now)
+	for _, p := range n.parts {
+		if p.m.NextWake() <= now {
+			p.m.Wake()
+		}
+	}
+	n.k.Wake()
+	if n.syncAt <= now {
+		n.syncAt = now + n.cfg.Options.Duration("fsync.interval.ms")
+		n.syncAll()
+	}
+	if n.highAt <= now {
+		n.highAt = now + highInterval
+		for _, p := range n.parts {
+			if high := p.m.High(); high != p.checkpointed {
+				p.checkpointed = high
+				n.do(broker.Checkpoint{Lane: p.lane, HW: high})
+			}
+		}
+	}
+	if n.stopAt <= now {
+		n.exit(1, "the graceful stop took longer than "+stopLimit.String())
+	}
+}
+
+// pump carries out what the quorum decided until nothing more comes of it.
+func (n *Node) pump() {
+	for {
+		out := n.c.Take()
+		for _, w := range out.Writes {
+			n.do(w)
+		}
+		for _, s := range out.Sends {
+			n.do(broker.Send{To: s.To, Channel: broker.Quorum, Msg: s.Msg})
+		}
+		for _, ev := range out.Events {
+			n.Emit(ev)
+		}
+		for _, l := range out.Logs {
+			n.do(l)
+		}
+		if out.Fatal != "" {
+			n.fail(out.Fatal)
+			return
+		}
+		n.register()
+		for _, ch := range out.Changes {
+			n.changed(ch)
+		}
+		for _, r := range out.Results {
+			if p, ok := n.isr[r.Ticket]; ok {
+				delete(n.isr, r.Ticket)
+				if r.Code != 0 {
+					p.m.ISRAnswer(r.Code)
+				}
+				continue
+			}
+			n.k.Result(r)
+		}
+		if out.ShutdownReady && n.leaving {
+			n.syncAll()
+			n.exit(0, "graceful stop")
+			return
+		}
+		n.k.Run()
+		if len(out.Writes)+len(out.Sends)+len(out.Changes)+len(out.Results) == 0 {
+			return
+		}
+	}
+}
+
+// register notices this incarnation's registration. Before it, metadata speaks
+// of a former incarnation: a restarted broker must not act on it.
+func (n *Node) register() {
+	b := n.c.State().Broker(n.cfg.ID)
+	if n.epoch >= 0 || b == nil || b.Incarnation != n.cfg.Incarnation {
+		return
+	}
+	n.epoch = b.Epoch
+	for _, t := range n.c.State().Topics() {
+		for _, p := range t.Partitions {
+			n.assign(t, p, false)
+		}
+	}
+	n.dropUnknownLanes()
+}
+
+// dropUnknownLanes deletes logs of topics that were deleted while this node was away.
+func (n *Node) dropUnknownLanes() {
+	var unknown []broker.Lane
+	for lane := range n.found {
+		if n.byLane[lane] == nil {
+			unknown = append(unknown, lane)
+		}
+	}
+	slices.Sort(unknown)
+	for _, lane := range unknown {
+		// Its topic is deleted for certain: this incarnation's registration comes
+		// after every creation that this node ever applied.
+		n.do(broker.RemoveLane{Lane: lane})
+	}
+	n.found = map[broker.Lane]LaneState{}
+}
+
+func (n *Node) changed(ch cluster.Change) {
+	if n.epoch < 0 {
+		return
+	}
+	if ch.Deleted {
+		for _, p := range slices.Clone(n.parts) {
+			if p.id.topic == ch.Topic.ID {
+				n.remove(p)
+			}
+		}
+		return
+	}
+	if ch.Partition != nil {
+		n.assign(ch.Topic, ch.Partition, ch.Unclean)
+		return
+	}
+	for _, p := range ch.Topic.Partitions {
+		n.assign(ch.Topic, p, false)
+	}
+}
+
+// assign tells a partition's machine what was decided, and makes the machine if
+// this node is a new replica.
+func (n *Node) assign(t *cluster.Topic, cp *cluster.Partition, unclean bool) {
+	if !slices.Contains(cp.Replicas, n.cfg.ID) {
+		return
+	}
+	id := partID{t.ID, cp.Index}
+	p := n.byID[id]
+	if p == nil {
+		p = n.host(t, cp)
+		n.parts = append(n.parts, p)
+		n.byID[id], n.byLane[p.lane] = p, p
+	}
+	if p.refused && cp.Leader != broker.None && cp.Leader != n.cfg.ID && slices.Contains(cp.ISR, n.cfg.ID) {
+		p.refused = false // the leader took it in: it has fetched the damaged part again
+	}
+	minISR := n.cfg.Options.Int("min.insync.replicas")
+	if s, ok := t.Configs["min.insync.replicas"]; ok {
+		fmt.Sscanf(s, "%d", &minISR) //nolint:errcheck // validated at creation
+	}
+	p.m.Assigned(scheme.Assignment{
+		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
+		MinISR: min(minISR, len(cp.Replicas)), Unclean: unclean,
+	})
+}
+
+// Lane returns the lane of a partition: topics that were deleted and created
+// again under the same name have different ones.
+func Lane(topic string, index int32, created uint64) broker.Lane {
+	return broker.Lane(fmt.Sprintf("%s-%d.%d", topic, index, created))
+}
+
+// LaneKey returns the "topic-partition" of a lane.
+func LaneKey(l broker.Lane) string {
+	s := string(l)
+	if i := strings.LastIndexByte(s, '.'); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
+func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
+	p := &partition{
+		n: n, id: partID{t.ID, cp.Index}, topic: t.Name, key: fmt.Sprintf("%s-%d", t.Name, cp.Index),
+		lane: Lane(t.Name, cp.Index, t.Created), index: logindex.New(0, nil),
+	}
+	high := int64(0)
+	if l, ok := n.found[p.lane]; ok {
+		p.index = logindex.New(l.Start, l.Batches)
+		high = l.High
+		if l.Corrupt != "" {
+			p.refused = true
+			p.Truncate(p.index.End())
+			n.Emit(broker.Event{Kind: "corrupt", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: l.Corrupt})
+		}
+		if l.Torn > 0 {
+			n.Emit(broker.Event{Kind: "torn", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: fmt.Sprintf("cut %d bytes of a torn tail", l.Torn)})
+		}
+	} else {
+		n.do(broker.OpenLane{Lane: p.lane})
+	}
+	p.stable, p.checkpointed = p.index.End(), high
+	name := t.Scheme
+	factory, ok := Schemes()[name]
+	if !ok {
+		factory = Schemes()[n.cfg.Scheme]
+	}
+	p.m = factory(p, n.opts, high)
+	return p
+}
+
+func (n *Node) remove(p *partition) {
+	p.m.Close()
+	n.k.Deleted(p)
+	n.parts = slices.DeleteFunc(n.parts, func(q *partition) bool { return q == p })
+	delete(n.byID, p.id)
+	delete(n.byLane, p.lane)
+	n.do(broker.RemoveLane{Lane: p.lane})
+}
+
+func (n *Node) peer(in broker.PeerMessage) {
+	if in.Channel == broker.Quorum {
+		n.c.Message(n.now, in.From, in.Msg)
+		return
+	}
+	if m, ok := in.Msg.(*PartitionMessage); ok {
+		if p := n.byID[partID{m.Topic, m.Index}]; p != nil {
+			p.m.Message(in.From, m.Body)
+		}
+	}
+}
+
+func (n *Node) stored(in broker.Stored) {
+	if in.Err != nil {
+		n.fail(fmt.Sprintf("log %s cannot be written: %v", in.Lane, in.Err))
+		return
+	}
+	if p := n.byLane[in.Lane]; p != nil {
+		p.storedUpTo(in.Written, in.Synced)
+	}
+}
+
+func (n *Node) syncAll() {
+	for _, p := range n.parts {
+		n.do(broker.Sync{Lane: p.lane})
+	}
+}
+
+// fail ends the node at once: what it cannot store it must not acknowledge.
+func (n *Node) fail(reason string) {
+	n.do(broker.LogLine{Level: "error", Text: reason})
+	n.exit(3, reason)
+}
+
+func (n *Node) exit(code int, reason string) {
+	if n.stopped {
+		return
+	}
+	n.Emit(broker.Event{Kind: "stop", Epoch: -1, Detail: reason})
+	n.do(broker.Exit{Code: code, Reason: reason})
+	n.stopped = true
+}
+
+func (n *Node) do(e broker.Effect) { n.eff = append(n.eff, e) }
+
+// Emit reports an event, numbered.
+func (n *Node) Emit(ev broker.Event) {
+	n.seq++
+	ev.Seq, ev.Wall, ev.Inc = n.seq, n.now.Wall, n.cfg.Incarnation
+	n.do(broker.Emit{Event: ev})
+}
+
+// Ready reports whether this node takes part: registered, not fenced, and a
+// controller is known. detail says what is missing.
+func (n *Node) Ready() (ok bool, detail string) {
+	st := n.c.State()
+	b := st.Broker(n.cfg.ID)
+	switch {
+	case n.stopped:
+		return false, "stopped"
+	case st.Controller() == broker.None:
+		return false, "no controller is known"
+	case n.epoch < 0:
+		return false, "not registered yet"
+	case b == nil || b.Fenced:
+		return false, "fenced"
+	}
+	return true, "ready"
+}
+
+// Stat is one figure of a node for /metrics.
+type Stat struct {
+	Name  string
+	Key   string // topic-partition, or empty
+	Value float64
+}
+
+// Stats returns the node's figures.
+func (n *Node) Stats() []Stat {
+	ready, _ := n.Ready()
+	s := []Stat{
+		{Name: "ready", Value: b2f(ready)},
+		{Name: "broker_epoch", Value: float64(n.epoch)},
+		{Name: "partitions", Value: float64(len(n.parts))},
+		{Name: "controller", Value: b2f(n.c.State().Controller() == n.cfg.ID)},
+	}
+	for _, p := range n.parts {
+		v := p.m.View()
+		s = append(s,
+			Stat{"log_end_offset", p.key, float64(p.index.End())}, Stat{"log_stable_offset", p.key, float64(p.stable)}, Stat{"high_watermark", p.key, float64(p.m.High())},
+			Stat{"leader_epoch", p.key, float64(v.Epoch)}, Stat{"is_leader", p.key, b2f(v.Leader == n.cfg.ID)}, Stat{"in_sync_replicas", p.key, float64(len(v.InSync))})
+	}
+	return s
+}
+
+func b2f(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

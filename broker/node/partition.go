@@ -1,0 +1,170 @@
+package node
+
+import (
+	"slices"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/kafka"
+	"github.com/faultline-mq/faultline/broker/logindex"
+	"github.com/faultline-mq/faultline/broker/scheme"
+)
+
+// partition hosts one partition's machine: its scheme.Host.
+type partition struct {
+	n     *Node
+	id    partID
+	topic string
+	key   string // topic-partition
+	lane  broker.Lane
+	m     scheme.Machine
+	index *logindex.Index
+
+	seq          uint64 // of the lane's writes
+	unstable     []write
+	stable       int64
+	refused      bool
+	checkpointed int64
+}
+
+// write is one append or truncation that is not stable yet.
+type write struct {
+	seq uint64
+	end int64 // log end after it, less what a later truncation took
+}
+
+var (
+	_ scheme.Host     = (*partition)(nil)
+	_ kafka.Partition = (*partition)(nil)
+)
+
+func (p *partition) Self() broker.NodeID                  { return p.n.cfg.ID }
+func (p *partition) Now() broker.Time                     { return p.n.now }
+func (p *partition) Index() *logindex.Index               { return p.index }
+func (p *partition) Stable() int64                        { return p.stable }
+func (p *partition) Refused() bool                        { return p.refused }
+func (p *partition) BrokerEpoch() int64                   { return p.n.epoch }
+func (p *partition) Name(id broker.NodeID) string         { return p.n.names[id] }
+func (p *partition) Machine() scheme.Machine              { return p.m }
+func (p *partition) Lane() broker.Lane                    { return p.lane }
+func (p *partition) Advanced()                            { p.n.k.Advanced(p) }
+func (p *partition) Produced(t uint64, r scheme.Produced) { p.n.k.Produced(t, r) }
+
+// Append implements scheme.Host.
+func (p *partition) Append(batches [][]byte, infos []batch.Info) {
+	for _, i := range infos {
+		p.index.Append(i)
+	}
+	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches})
+}
+
+// Truncate implements scheme.Host.
+func (p *partition) Truncate(to int64) int64 {
+	end := p.index.Truncate(to)
+	for i := range p.unstable {
+		p.unstable[i].end = min(p.unstable[i].end, end)
+	}
+	p.stable = min(p.stable, end)
+	p.write(broker.Truncate{Lane: p.lane, Seq: p.seq + 1, To: end})
+	return end
+}
+
+func (p *partition) write(e broker.Effect) {
+	p.seq++
+	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
+	p.n.do(e)
+	if p.n.opts.SyncAlways {
+		p.n.do(broker.Sync{Lane: p.lane})
+	}
+}
+
+// storedUpTo takes the driver's report: with fsync=always only what is synced is
+// stable, otherwise what is written.
+func (p *partition) storedUpTo(written, synced uint64) {
+	mark := written
+	if p.n.opts.SyncAlways {
+		mark = synced
+	}
+	before := p.stable
+	for len(p.unstable) > 0 && p.unstable[0].seq <= mark {
+		p.stable = p.unstable[0].end
+		p.unstable = p.unstable[1:]
+	}
+	if p.stable != before || len(p.unstable) == 0 {
+		p.m.Stored()
+	}
+}
+
+// Send implements scheme.Host.
+func (p *partition) Send(to broker.NodeID, msg broker.Message, from, upTo int64, data *[]byte) {
+	s := broker.Send{To: to, Channel: broker.Peer, Msg: &PartitionMessage{Topic: p.id.topic, Index: p.id.index, Body: msg}}
+	if upTo > from {
+		s.Slices = []broker.Slice{{Lane: p.lane, From: from, To: upTo, Into: data}}
+	}
+	p.n.do(s)
+}
+
+// ProposeISR implements scheme.Host.
+func (p *partition) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
+	members := make([]cluster.Member, len(isr))
+	for i, m := range isr {
+		members[i] = cluster.Member{ID: m.ID, Epoch: m.Epoch}
+	}
+	t := p.n.c.Propose(p.n.now, cluster.AlterPartition{
+		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, PartEpoch: partEpoch, ISR: members,
+	})
+	p.n.isr[t] = p
+}
+
+// Eligible implements scheme.Host.
+func (p *partition) Eligible(id broker.NodeID, brokerEpoch int64) bool {
+	b := p.n.c.State().Broker(id)
+	return b != nil && !b.Fenced && !b.Leaving && b.Epoch == brokerEpoch
+}
+
+// Emit implements scheme.Host.
+func (p *partition) Emit(ev broker.Event) {
+	ev.Key = p.key
+	p.n.Emit(ev)
+}
+
+// backend is what the Kafka handlers see of the node.
+type backend struct{ n *Node }
+
+var _ kafka.Backend = backend{}
+
+func (b backend) Now() broker.Time                         { return b.n.now }
+func (b backend) State() *cluster.State                    { return b.n.c.State() }
+func (b backend) Propose(c cluster.Command) cluster.Ticket { return b.n.c.Propose(b.n.now, c) }
+
+func (b backend) Reply(r broker.Reply) { b.n.do(r) }
+
+func (b backend) Configs(t *cluster.Topic) map[string]string {
+	return map[string]string{
+		"min.insync.replicas":            b.n.cfg.Options.String("min.insync.replicas"),
+		"unclean.leader.election.enable": b.n.cfg.Options.String("unclean.leader.election.enable"),
+	}
+}
+
+func (b backend) BrokerConfigs() map[string]string { return b.n.cfg.Options.Map() }
+
+func (b backend) Partition(topic string, index int32) kafka.Partition {
+	t := b.n.c.State().Topic(topic)
+	if t == nil {
+		return nil
+	}
+	if p := b.n.byID[partID{t.ID, index}]; p != nil {
+		return p
+	}
+	return nil
+}
+
+func (b backend) Keys() []string {
+	keys := make([]string, 0, len(b.n.parts))
+	for _, p := range b.n.parts {
+		keys = append(keys, p.key)
+	}
+	slices.Sort(keys)
+	return keys
+}

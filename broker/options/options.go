@@ -1,0 +1,162 @@
+// Package options is the registry of everything that can be set on the
+// reference broker, with the names and units of the real model where there is
+// one. Each option has one owner: the client, the topic, the broker or a scheme.
+package options
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Option is one thing that can be set with --set name=value.
+type Option struct {
+	Name    string
+	Owner   string // "client", "topic", "broker", "scheme isr", …
+	Type    string // "int", "bool", "duration-ms", "enum", "string"
+	Unit    string
+	Default string
+	Kafka   string // the real model's default (profile=kafka), where it differs
+	Values  []string
+	Min     int64
+	Max     int64
+	Doc     string
+}
+
+const (
+	broker = "broker"
+	client = "client"
+	topic  = "topic"
+)
+
+var registry = []Option{
+	{Name: "profile", Owner: broker, Type: "enum", Default: "short", Values: []string{"short", "kafka"}, Doc: "short: detection times for short runs; kafka: those of the real model"},
+	{Name: "acks", Owner: client, Type: "enum", Default: "all", Values: []string{"0", "1", "all", "-1"}, Doc: "what a producer waits for"},
+	{Name: "request.timeout.ms", Owner: client, Type: "duration-ms", Unit: "ms", Default: "2000", Kafka: "30000", Min: 50, Max: 600_000, Doc: "deadline of one request of a precise client"},
+	{Name: "min.insync.replicas", Owner: topic, Type: "int", Default: "2", Kafka: "1", Min: 1, Max: 9, Doc: "acks=all is refused below this many in-sync replicas, and the high watermark stands still"},
+	{Name: "replication.factor", Owner: topic, Type: "int", Default: "3", Kafka: "3", Min: 1, Max: 9, Doc: "replicas of each partition; scheme single has one"},
+	{Name: "partitions", Owner: topic, Type: "int", Default: "4", Min: 1, Max: 256, Doc: "partitions of the workload's topic"},
+	{Name: "unclean.leader.election.enable", Owner: topic, Type: "bool", Default: "false", Doc: "elect a replica outside the in-sync set where no other is left"},
+	{Name: "fsync", Owner: broker, Type: "enum", Default: "always", Values: []string{"always", "interval", "never"}, Doc: "when partition logs are made durable; the metadata log always is"},
+	{Name: "fsync.interval.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "500", Min: 1, Max: 600_000, Doc: "with fsync=interval"},
+	{Name: "broker.heartbeat.interval.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "300", Kafka: "2000", Min: 10, Max: 600_000, Doc: "heartbeat to the controller"},
+	{Name: "broker.session.timeout.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "1500", Kafka: "9000", Min: 50, Max: 600_000, Doc: "a broker without heartbeat for so long is fenced"},
+	{Name: "leader.rebalance.interval.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "10000", Kafka: "300000", Min: 0, Max: 3_600_000, Doc: "how often preferred leaders are elected; 0 = never"},
+	{Name: "quorum.tick.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "50", Kafka: "100", Min: 5, Max: 10_000, Doc: "raft tick; an election takes 10 to 20 of them"},
+	{Name: "replica.lag.time.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "3000", Kafka: "30000", Min: 100, Max: 600_000, Doc: "a follower that has not caught up for so long leaves the in-sync set"},
+	{Name: "replica.fetch.wait.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "500", Kafka: "500", Min: 1, Max: 60_000, Doc: "how long a leader may park a follower's fetch"},
+	{Name: "auto.create.topics.enable", Owner: broker, Type: "bool", Default: "true", Doc: "a metadata request that allows it creates the topic"},
+	{Name: "segment.bytes", Owner: broker, Type: "int", Unit: "bytes", Default: "67108864", Min: 4096, Max: 1 << 30, Doc: "size at which a log begins a new segment"},
+}
+
+// All returns the registry, sorted by name.
+func All() []Option {
+	all := slices.Clone(registry)
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return all
+}
+
+// Values are resolved options: every option has a valid value.
+type Values struct{ v map[string]string }
+
+// Resolve checks set against the registry and fills in defaults. An unknown
+// name, a wrong value or a contradiction is an error that names it and what is allowed.
+func Resolve(set map[string]string) (Values, error) {
+	names := make([]string, 0, len(set))
+	for name := range set {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		i := slices.IndexFunc(registry, func(o Option) bool { return o.Name == name })
+		if i < 0 {
+			return Values{}, fmt.Errorf("unknown option %q; known options: %s", name, strings.Join(Names(), ", "))
+		}
+		if err := registry[i].check(set[name]); err != nil {
+			return Values{}, err
+		}
+	}
+	v := Values{v: make(map[string]string, len(registry))}
+	for _, o := range registry {
+		v.v[o.Name] = o.Default
+		if set["profile"] == "kafka" && o.Kafka != "" {
+			v.v[o.Name] = o.Kafka
+		}
+		if s, ok := set[o.Name]; ok {
+			v.v[o.Name] = s
+		}
+	}
+	if v.Duration("broker.session.timeout.ms") <= v.Duration("broker.heartbeat.interval.ms") {
+		return Values{}, fmt.Errorf("broker.session.timeout.ms (%s) must be above broker.heartbeat.interval.ms (%s)", v.v["broker.session.timeout.ms"], v.v["broker.heartbeat.interval.ms"])
+	}
+	return v, nil
+}
+
+func (o Option) check(s string) error {
+	switch o.Type {
+	case "enum":
+		if !slices.Contains(o.Values, s) {
+			return fmt.Errorf("option %s=%q: allowed values are %s", o.Name, s, strings.Join(o.Values, ", "))
+		}
+	case "bool":
+		if s != "true" && s != "false" {
+			return fmt.Errorf("option %s=%q: allowed values are true, false", o.Name, s)
+		}
+	case "int", "duration-ms":
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil || n < o.Min || n > o.Max {
+			return fmt.Errorf("option %s=%q: a whole number from %d to %d is wanted (unit: %s)", o.Name, s, o.Min, o.Max, cmp.Or(o.Unit, "none"))
+		}
+	}
+	return nil
+}
+
+// Names returns the names of all options, sorted.
+func Names() []string {
+	var names []string
+	for _, o := range All() {
+		names = append(names, o.Name)
+	}
+	return names
+}
+
+// String returns an option's value.
+func (v Values) String(name string) string { return v.v[name] }
+
+// Int returns a numeric option's value.
+func (v Values) Int(name string) int {
+	n, _ := strconv.Atoi(v.v[name])
+	return n
+}
+
+// Bool returns a boolean option's value.
+func (v Values) Bool(name string) bool { return v.v[name] == "true" }
+
+// Duration returns the value of an option in milliseconds.
+func (v Values) Duration(name string) time.Duration {
+	return time.Duration(v.Int(name)) * time.Millisecond
+}
+
+// Acks returns -1, 0 or 1.
+func (v Values) Acks() int16 {
+	switch v.v["acks"] {
+	case "0":
+		return 0
+	case "1":
+		return 1
+	}
+	return -1
+}
+
+// Map returns all values by name, defaults included.
+func (v Values) Map() map[string]string {
+	m := make(map[string]string, len(v.v))
+	for name, s := range v.v {
+		m[name] = s
+	}
+	return m
+}

@@ -1,0 +1,506 @@
+// Package isr replicates a partition as Kafka does: followers pull, the high
+// watermark runs over the maximal in-sync set, leaders carry epochs, and a
+// follower truncates to where its epochs part from the leader's.
+//
+// Sources of the rules: Kafka's Partition.scala, AbstractFetcherThread.scala and
+// PartitionChangeBuilder.java; KIP-101 and KIP-279 (truncation by epoch),
+// KIP-320 (fencing by leader epoch), KIP-497 (AlterPartition), KIP-841 and
+// KIP-903 (broker epoch at joining), KIP-966 part 1 (strict minimum in-sync).
+package isr
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/scheme"
+)
+
+// Fetch is a follower's request for records, and its acknowledgement: all
+// before Offset is in its log, all before Stable as durable as fsync promises.
+type Fetch struct {
+	ID          uint64
+	Epoch       int32 // leader epoch that the follower believes in
+	BrokerEpoch int64
+	Offset      int64
+	Stable      int64
+	LastEpoch   int32 // epoch of the last record before Offset, -1: none
+	High        int64 // high watermark that the follower knows
+	Max         int   // bytes
+	Wait        time.Duration
+}
+
+// FetchAnswer answers a Fetch.
+type FetchAnswer struct {
+	ID    uint64
+	Epoch int32 // the leader's epoch
+	Code  int16 // Kafka error code
+	High  int64
+	// Diverged: the logs part before Offset. KnownEpoch is the leader's largest
+	// epoch that is not above the follower's last, KnownEnd its end.
+	Diverged   bool
+	KnownEpoch int32
+	KnownEnd   int64
+	Data       []byte // raw batches from Offset on
+}
+
+type role uint8
+
+const (
+	idle role = iota // offline, or not assigned yet
+	leader
+	follower
+)
+
+// Machine is one replica of one partition. It implements scheme.Machine.
+type Machine struct {
+	h    scheme.Host
+	o    scheme.Options
+	a    scheme.Assignment
+	role role
+	high int64
+
+	// As leader.
+	epochStart int64 // log end when the epoch began
+	remotes    []*remote
+	maximal    []broker.NodeID // committed in-sync set and everything proposed on its partition epoch
+	pending    bool            // a proposal waits for its answer
+	all        scheme.Acks     // acks=all, by high watermark
+	one        scheme.Acks     // acks=1, by the leader's own stable end
+	checkAt    time.Duration   // next look at the in-sync set
+
+	pull puller
+}
+
+// remote is what a leader knows of another replica.
+type remote struct {
+	id          broker.NodeID
+	brokerEpoch int64
+	end         int64 // its log end, -1: has not fetched in this epoch
+	stable      int64
+	caughtUp    time.Duration // last moment at which it had all that the leader had
+	fetchedAt   time.Duration // its previous fetch, and the leader's log end then
+	endThen     int64
+	parked      *Fetch
+	parkedUntil time.Duration
+}
+
+var _ scheme.Machine = (*Machine)(nil)
+
+// New makes the machine of one replica. It is a scheme.Factory.
+func New(h scheme.Host, o scheme.Options, high int64) scheme.Machine {
+	return &Machine{
+		h: h, o: o, high: min(high, h.Index().End()),
+		a:       scheme.Assignment{Leader: broker.None, Epoch: -1, PartEpoch: -1},
+		checkAt: scheme.Never,
+		pull:    puller{next: scheme.Never, expire: scheme.Never},
+	}
+}
+
+// Assigned implements scheme.Machine.
+func (m *Machine) Assigned(a scheme.Assignment) {
+	if a.PartEpoch <= m.a.PartEpoch || a.Epoch < m.a.Epoch {
+		return
+	}
+	old := m.a
+	m.a = a
+	switch {
+	case a.Leader == m.h.Self() && !m.h.Refused():
+		if m.role == leader && a.Epoch == old.Epoch {
+			m.committed(old)
+			return
+		}
+		m.lead()
+	case a.Leader != broker.None && a.Leader != m.h.Self():
+		if m.role == follower && a.Epoch == old.Epoch {
+			return
+		}
+		m.stepDown()
+		m.follow()
+	default:
+		m.stepDown()
+		m.role = idle
+		m.pull.stop()
+		m.h.Advanced()
+	}
+}
+
+// lead begins a leader epoch here.
+func (m *Machine) lead() {
+	m.stepDown()
+	m.pull.stop()
+	m.role = leader
+	now := m.h.Now().Mono
+	m.h.Index().StartEpoch(m.a.Epoch)
+	m.epochStart = m.h.Index().End()
+	m.remotes = nil
+	for _, id := range m.a.Replicas {
+		if id != m.h.Self() {
+			m.remotes = append(m.remotes, &remote{id: id, end: -1, stable: -1, brokerEpoch: -1, caughtUp: now, fetchedAt: now})
+		}
+	}
+	m.maximal = slices.Clone(m.a.ISR)
+	m.pending = false
+	m.checkAt = now + m.o.ReplicaLag/2
+	if m.a.Unclean {
+		m.h.Emit(broker.Event{Kind: "unclean", Epoch: m.a.Epoch, Leader: m.h.Name(m.h.Self()), Offset: m.epochStart, Detail: "elected outside the in-sync set"})
+	}
+	m.h.Emit(broker.Event{Kind: "leader", Epoch: m.a.Epoch, Leader: m.h.Name(m.h.Self()), ISR: m.names(m.a.ISR), Offset: m.epochStart})
+	m.raise()
+	m.h.Advanced()
+}
+
+// stepDown ends this replica's leadership, if it has it. Writes in the log may
+// still take effect, so their answer is REQUEST_TIMED_OUT.
+func (m *Machine) stepDown() {
+	if m.role != leader {
+		return
+	}
+	m.role = idle
+	m.all.Abandon(m.h)
+	m.one.Abandon(m.h)
+	for _, r := range m.remotes {
+		m.answer(r, FetchAnswer{Code: kerr.NotLeaderForPartition.Code, Epoch: m.a.Epoch, High: -1}, 0, 0)
+	}
+	m.remotes = nil
+	m.checkAt = scheme.Never
+}
+
+// committed takes over a new in-sync set in the same epoch. A raised partition
+// epoch voids every proposal that was based on the former one.
+func (m *Machine) committed(old scheme.Assignment) {
+	m.maximal = slices.Clone(m.a.ISR)
+	m.pending = false
+	if !slices.Equal(old.ISR, m.a.ISR) {
+		m.h.Emit(broker.Event{Kind: "isr", Epoch: m.a.Epoch, Leader: m.h.Name(m.h.Self()), ISR: m.names(m.a.ISR), Offset: m.high})
+	}
+	m.raise()
+	m.expand()
+}
+
+// ISRAnswer implements scheme.Machine. The members that were proposed stay in
+// the maximal set: until the partition epoch moves, a duplicate of the proposal
+// could still be applied.
+func (m *Machine) ISRAnswer(int16) {
+	if m.role != leader {
+		return
+	}
+	m.pending = false
+	m.checkAt = min(m.checkAt, m.h.Now().Mono+m.o.FetchRetry)
+}
+
+// Produce implements scheme.Machine.
+func (m *Machine) Produce(p scheme.Produce) {
+	refuse := func(e *kerr.Error, text string) {
+		if p.Acks != 0 {
+			m.h.Produced(p.Token, scheme.Produced{Code: e.Code, Base: -1, Text: text})
+		}
+	}
+	if m.role != leader {
+		refuse(kerr.NotLeaderForPartition, "this replica does not lead the partition")
+		return
+	}
+	if p.Acks == -1 && len(m.a.ISR) < m.a.MinISR {
+		refuse(kerr.NotEnoughReplicas, fmt.Sprintf("%d in-sync replicas, min.insync.replicas is %d", len(m.a.ISR), m.a.MinISR))
+		return
+	}
+	base, end, done := scheme.Prepare(m.h, p, m.a.Epoch)
+	if done {
+		return
+	}
+	deadline := m.h.Now().Mono + p.Timeout
+	switch p.Acks {
+	case -1:
+		m.all.Add(p.Token, base, end, deadline)
+	case 1:
+		m.one.Add(p.Token, base, end, deadline)
+	}
+	m.serveParked()
+	m.raise()
+}
+
+// Stored implements scheme.Machine.
+func (m *Machine) Stored() {
+	switch m.role {
+	case leader:
+		m.raise()
+	case follower:
+		m.pull.stored(m)
+	}
+}
+
+// raise moves the high watermark to the lowest stable end over the maximal
+// in-sync set and over replicas that are about to join it, and answers what
+// waited for it. It does not move while the committed set is below the minimum.
+func (m *Machine) raise() {
+	m.one.Reach(m.h, m.h.Stable(), 0)
+	if m.role != leader {
+		return
+	}
+	if len(m.a.ISR) >= m.a.MinISR && slices.Contains(m.a.ISR, m.h.Self()) {
+		mark := m.h.Stable()
+		for _, r := range m.remotes {
+			if slices.Contains(m.maximal, r.id) || m.joining(r) {
+				mark = min(mark, r.stable)
+			}
+		}
+		if mark > m.high {
+			m.high = mark
+			m.h.Advanced()
+			m.serveParked()
+		}
+	}
+	code := int16(0)
+	if len(m.a.ISR) < m.a.MinISR {
+		code = kerr.NotEnoughReplicasAfterAppend.Code
+	}
+	m.all.Reach(m.h, m.high, code)
+}
+
+// joining reports whether a replica outside the in-sync set is so close that the
+// high watermark waits for it (Kafka: Partition.maybeIncrementLeaderHW).
+func (m *Machine) joining(r *remote) bool {
+	return r.end >= m.epochStart && r.end >= 0 && m.h.Now().Mono-r.caughtUp <= m.o.ReplicaLag && m.h.Eligible(r.id, r.brokerEpoch)
+}
+
+// Message implements scheme.Machine.
+func (m *Machine) Message(from broker.NodeID, msg broker.Message) {
+	switch f := msg.(type) {
+	case *Fetch:
+		m.fetched(from, f)
+	case *FetchAnswer:
+		if m.role == follower && from == m.a.Leader {
+			m.pull.answered(m, f)
+		}
+	}
+}
+
+// fetched serves a follower's fetch.
+func (m *Machine) fetched(from broker.NodeID, f *Fetch) {
+	i := slices.IndexFunc(m.remotes, func(r *remote) bool { return r.id == from })
+	var refusal *kerr.Error
+	switch {
+	case m.role != leader || i < 0:
+		refusal = kerr.NotLeaderForPartition
+	case f.Epoch < m.a.Epoch:
+		refusal = kerr.FencedLeaderEpoch
+	case f.Epoch > m.a.Epoch:
+		refusal = kerr.UnknownLeaderEpoch
+	case f.BrokerEpoch < m.remotes[i].brokerEpoch:
+		refusal = kerr.StaleBrokerEpoch
+	}
+	if refusal != nil {
+		m.h.Send(from, &FetchAnswer{ID: f.ID, Epoch: m.a.Epoch, Code: refusal.Code, High: -1}, 0, 0, nil)
+		return
+	}
+	r := m.remotes[i]
+	r.parked = nil // a follower has one fetch under way: an earlier one is given up
+	x := m.h.Index()
+	if f.LastEpoch >= 0 || f.Offset > x.End() {
+		known, end := x.EpochEnd(f.LastEpoch)
+		if known < f.LastEpoch || end < f.Offset {
+			r.park(f, 0)
+			m.answer(r, FetchAnswer{Epoch: m.a.Epoch, High: m.high, Diverged: true, KnownEpoch: known, KnownEnd: end}, 0, 0)
+			return
+		}
+	}
+	now := m.h.Now().Mono
+	switch {
+	case f.Stable >= x.End():
+		r.caughtUp = max(r.caughtUp, now)
+	case f.Stable >= r.endThen && r.end >= 0:
+		r.caughtUp = max(r.caughtUp, r.fetchedAt)
+	}
+	r.fetchedAt, r.endThen = now, x.End()
+	r.brokerEpoch, r.end, r.stable = f.BrokerEpoch, f.Offset, min(f.Stable, f.Offset)
+	r.park(f, now+min(f.Wait, m.o.FetchWait))
+	m.expand()
+	m.raise()
+	m.serve(r)
+}
+
+func (r *remote) park(f *Fetch, until time.Duration) { r.parked, r.parkedUntil = f, until }
+
+// serve answers a parked fetch if there is something to say: records, a higher
+// watermark, or the end of its wait.
+func (m *Machine) serve(r *remote) {
+	f := r.parked
+	if f == nil {
+		return
+	}
+	x := m.h.Index()
+	from, to, _ := x.Range(f.Offset, x.End(), min(f.Max, m.o.FetchBytes))
+	if from == to && min(m.high, f.Offset) <= f.High && m.h.Now().Mono < r.parkedUntil {
+		return
+	}
+	m.answer(r, FetchAnswer{Epoch: m.a.Epoch, High: m.high}, from, to)
+}
+
+func (m *Machine) serveParked() {
+	for _, r := range m.remotes {
+		m.serve(r)
+	}
+}
+
+func (m *Machine) answer(r *remote, a FetchAnswer, from, to int64) {
+	if r.parked == nil {
+		return
+	}
+	a.ID = r.parked.ID
+	r.parked = nil
+	m.h.Send(r.id, &a, from, to, &a.Data)
+}
+
+// expand proposes to take a caught-up follower into the in-sync set: its stable
+// end has reached the high watermark and the start of this epoch.
+func (m *Machine) expand() {
+	if m.role != leader || m.pending {
+		return
+	}
+	want := slices.Clone(m.a.ISR)
+	for _, r := range m.remotes {
+		if !slices.Contains(want, r.id) && r.end >= 0 && r.stable >= m.high && r.stable >= m.epochStart && m.h.Eligible(r.id, r.brokerEpoch) {
+			want = append(want, r.id)
+		}
+	}
+	if len(want) > len(m.a.ISR) {
+		m.propose(want)
+	}
+}
+
+// review proposes the in-sync set without the followers that have not caught up
+// for longer than replica.lag.time.max.
+func (m *Machine) review() {
+	if m.pending {
+		return
+	}
+	now := m.h.Now().Mono
+	want := []broker.NodeID{}
+	for _, id := range m.maximal {
+		i := slices.IndexFunc(m.remotes, func(r *remote) bool { return r.id == id })
+		if i < 0 || now-m.remotes[i].caughtUp <= m.o.ReplicaLag && (slices.Contains(m.a.ISR, id) || m.h.Eligible(id, m.remotes[i].brokerEpoch)) {
+			want = append(want, id)
+		}
+	}
+	if !slices.Equal(want, m.a.ISR) || len(m.maximal) != len(m.a.ISR) {
+		m.propose(want)
+		return
+	}
+	m.expand()
+}
+
+// propose asks for an in-sync set. Until the answer is known, its members count
+// for the high watermark as well (the maximal in-sync set).
+func (m *Machine) propose(isr []broker.NodeID) {
+	isr = m.inOrder(isr)
+	members := make([]scheme.Member, len(isr))
+	for i, id := range isr {
+		members[i] = scheme.Member{ID: id, Epoch: m.h.BrokerEpoch()}
+		for _, r := range m.remotes {
+			if r.id == id {
+				members[i].Epoch = r.brokerEpoch
+			}
+		}
+		if !slices.Contains(m.maximal, id) {
+			m.maximal = append(m.maximal, id)
+		}
+	}
+	m.pending = true
+	m.h.ProposeISR(m.a.Epoch, m.a.PartEpoch, members)
+}
+
+// inOrder sorts ids into assignment order.
+func (m *Machine) inOrder(ids []broker.NodeID) []broker.NodeID {
+	var sorted []broker.NodeID
+	for _, id := range m.a.Replicas {
+		if slices.Contains(ids, id) {
+			sorted = append(sorted, id)
+		}
+	}
+	return sorted
+}
+
+// Link implements scheme.Machine.
+func (m *Machine) Link(to broker.NodeID, up bool) {
+	if m.role == follower && to == m.a.Leader {
+		m.pull.link(m, up)
+	}
+}
+
+// Wake implements scheme.Machine.
+func (m *Machine) Wake() {
+	now := m.h.Now().Mono
+	switch m.role {
+	case leader:
+		m.all.Expire(m.h)
+		m.one.Expire(m.h)
+		if m.checkAt <= now {
+			m.checkAt = now + m.o.ReplicaLag/2
+			m.review()
+			m.raise() // a replica that was about to join may have fallen behind
+		}
+		m.serveParked()
+	case follower:
+		m.pull.wake(m)
+	}
+}
+
+// NextWake implements scheme.Machine.
+func (m *Machine) NextWake() time.Duration {
+	switch m.role {
+	case leader:
+		next := min(m.checkAt, m.all.Next(), m.one.Next())
+		for _, r := range m.remotes {
+			if r.parked != nil {
+				next = min(next, r.parkedUntil)
+			}
+		}
+		return next
+	case follower:
+		return min(m.pull.next, m.pull.expire)
+	}
+	return scheme.Never
+}
+
+// CheckRead implements scheme.Machine: only the leader serves consumers, up to
+// the high watermark, and only those that believe in its epoch (KIP-320).
+func (m *Machine) CheckRead(leaderEpoch int32) (int64, int16) {
+	switch {
+	case m.role != leader:
+		return 0, kerr.NotLeaderForPartition.Code
+	case leaderEpoch >= 0 && leaderEpoch < m.a.Epoch:
+		return 0, kerr.FencedLeaderEpoch.Code
+	case leaderEpoch > m.a.Epoch:
+		return 0, kerr.UnknownLeaderEpoch.Code
+	}
+	return m.high, 0
+}
+
+// High implements scheme.Machine.
+func (m *Machine) High() int64 { return m.high }
+
+// View implements scheme.Machine.
+func (m *Machine) View() scheme.View {
+	return scheme.View{
+		Leader: m.a.Leader, Epoch: m.a.Epoch, InSync: m.a.ISR, Visible: m.high,
+		Writable: m.role == leader && len(m.a.ISR) >= m.a.MinISR,
+	}
+}
+
+// Close implements scheme.Machine.
+func (m *Machine) Close() {
+	m.stepDown()
+	m.pull.stop()
+	m.role = idle
+}
+
+func (m *Machine) names(ids []broker.NodeID) []string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = m.h.Name(id)
+	}
+	return names
+}

@@ -1,0 +1,162 @@
+// Package scheme declares what a replication scheme is: a state machine for one
+// partition (Machine) over small ports (Host). Each scheme is one package
+// beside this one; what schemes share (waiting acknowledgements, the pulling
+// follower) are composed parts, never a switch over scheme names.
+//
+// The interface was sketched against two schemes that are not built yet:
+// mirrored (every node names itself leader by its own view, pushes to all
+// mirrors and confirms when all live ones have it: Link tells it who is gone,
+// Send pushes, View.Epoch is -1) and shared (one log, whoever holds the lock
+// leads: its lock and token are further effects behind a Host of its own kind,
+// its Assigned is "you may try"). Both need no further method of Machine.
+package scheme
+
+import (
+	"time"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/logindex"
+)
+
+// Never is a NextWake without a timer.
+const Never = time.Duration(1<<63 - 1)
+
+// Assignment is what the authority decided about a partition. A machine never
+// sees one with a lower PartEpoch than before.
+type Assignment struct {
+	Replicas  []broker.NodeID
+	ISR       []broker.NodeID
+	Leader    broker.NodeID // broker.None: offline
+	Epoch     int32         // leader epoch
+	PartEpoch int32
+	MinISR    int
+	Unclean   bool // the leader was elected outside the in-sync set
+}
+
+// Member is a replica with the broker epoch by which the leader knows it.
+type Member struct {
+	ID    broker.NodeID
+	Epoch int64
+}
+
+// View is what a partition shows of itself.
+type View struct {
+	Leader   broker.NodeID
+	Epoch    int32 // -1 where the scheme has none
+	InSync   []broker.NodeID
+	Writable bool // this node would take a write now
+	// Visible is the first offset that a consumer may not read yet.
+	Visible int64
+}
+
+// Produce is a write request for one partition.
+type Produce struct {
+	Token   uint64 // names the request in Host.Produced
+	Batch   []byte // one record batch; base offset and epoch are stamped by the machine
+	Info    batch.Info
+	Acks    int16 // 0, 1, or -1 for all
+	Timeout time.Duration
+}
+
+// Produced is the outcome of a write. Code is a Kafka error code.
+type Produced struct {
+	Code int16
+	Base int64 // first offset, -1 where unknown
+	Text string
+}
+
+// Host is what a machine may do. It is implemented by the node for each of its
+// partitions; all calls happen inside a step.
+type Host interface {
+	Self() broker.NodeID
+	Now() broker.Time
+
+	// Index is the log's index, changed only through Append and Truncate.
+	Index() *logindex.Index
+	// Append writes batches at the log's end and asks for a sync as fsync says.
+	Append(batches [][]byte, infos []batch.Info)
+	// Truncate removes every record from offset to on and returns the new end.
+	Truncate(to int64) int64
+	// Stable is the offset up to which the log would survive what fsync promises:
+	// a power loss with always, the death of the process otherwise. Machine.Stored
+	// is called when it moved forward; Truncate moves it back.
+	Stable() int64
+	// Refused: the log on disk is corrupt from an offset on. The replica neither
+	// leads nor acknowledges until it has fetched that part again.
+	Refused() bool
+
+	// Send sends a message to the same partition on another node, on the
+	// replication channel, with the log's bytes from..to in data where to > from.
+	Send(to broker.NodeID, msg broker.Message, from, upTo int64, data *[]byte)
+
+	// ProposeISR asks the authority for another in-sync set, based on PartEpoch.
+	// Success comes as Assigned, refusal (or an unknown outcome) as ISRAnswer.
+	ProposeISR(epoch, partEpoch int32, isr []Member)
+	// Eligible reports whether a broker may join the in-sync set: registered with
+	// exactly this broker epoch, not fenced, not leaving.
+	Eligible(id broker.NodeID, brokerEpoch int64) bool
+	// BrokerEpoch is this node's own broker epoch, -1 while it is not registered.
+	BrokerEpoch() int64
+
+	// Produced answers a write.
+	Produced(token uint64, p Produced)
+	// Advanced says that View().Visible or the leadership changed: parked reads look again.
+	Advanced()
+	// Emit reports an event; key and wall time are filled in.
+	Emit(ev broker.Event)
+	// Name is a node's name.
+	Name(id broker.NodeID) string
+}
+
+// Machine is the state machine of one partition under one scheme.
+type Machine interface {
+	// Assigned delivers the authority's decision.
+	Assigned(a Assignment)
+	// ISRAnswer tells that a proposal of the in-sync set was refused (or its
+	// outcome is unknown: REQUEST_TIMED_OUT).
+	ISRAnswer(code int16)
+	// Produce takes a write; the machine answers each by Host.Produced, once,
+	// except with Acks 0.
+	Produce(p Produce)
+	// Message takes a message of the same partition on another node.
+	Message(from broker.NodeID, msg broker.Message)
+	// Link tells that the outgoing replication stream to a peer came up or went down.
+	Link(to broker.NodeID, up bool)
+	// Stored tells that Host.Stable moved forward.
+	Stored()
+	// Wake is called at NextWake or earlier.
+	Wake()
+	NextWake() time.Duration
+	// CheckRead says up to which offset (exclusive) a consumer that believes in
+	// leaderEpoch (-1: none given) may read here, or a Kafka error code.
+	CheckRead(leaderEpoch int32) (limit int64, code int16)
+	// High is the high watermark, as this replica knows it.
+	High() int64
+	View() View
+	// Close ends the machine: the partition is deleted or the node stops.
+	// Waiting writes are answered.
+	Close()
+}
+
+// Options are the options of schemes on one broker.
+type Options struct {
+	SyncAlways  bool          // fsync=always: acknowledge only what is durable
+	ReplicaLag  time.Duration // replica.lag.time.max.ms, default 3 s (Kafka: 30 s)
+	FetchWait   time.Duration // replica.fetch.wait.max.ms, default 500 ms
+	FetchBytes  int           // replica.fetch.max.bytes, default 1 MiB
+	FetchRetry  time.Duration // back-off after a failed fetch, default 100 ms
+	FetchExpire time.Duration // a fetch without answer is given up, default 1.5 s
+}
+
+// DefaultOptions returns the defaults named at each field, with SyncAlways set.
+func DefaultOptions() Options {
+	return Options{
+		SyncAlways: true, ReplicaLag: 3 * time.Second, FetchWait: 500 * time.Millisecond, FetchBytes: 1 << 20,
+		FetchRetry: 100 * time.Millisecond, FetchExpire: 1500 * time.Millisecond,
+	}
+}
+
+// Factory makes the machine of one partition. high is the checkpointed high
+// watermark, 0 where there is none.
+type Factory func(h Host, o Options, high int64) Machine

@@ -1,0 +1,220 @@
+// Package storage carries out a node's storage effects on a file system. The
+// driver of the daemon and the one of the simulator share it; they differ only
+// in when they call it. Calls for one lane must not overlap; lanes are
+// independent of each other and of the metadata log.
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"sync"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/node"
+	"github.com/faultline-mq/faultline/broker/seglog"
+	"github.com/faultline-mq/faultline/broker/vfs"
+)
+
+// The directories below the data directory. The metadata quorum's log has its
+// own, so that it can lie on another disk.
+const (
+	LogsDir = "logs"
+	MetaDir = "meta"
+	highExt = "high-watermark"
+)
+
+// Store is a node's open storage.
+type Store struct {
+	logs vfs.FS
+	opt  seglog.Options
+	meta *seglog.RecordLog
+
+	mu    sync.Mutex
+	lanes map[broker.Lane]*seglog.Log
+}
+
+// Open recovers everything that is on disk: logs is the file system of the
+// partition logs, meta that of the metadata log (they may be one). What it
+// returns is durable.
+func Open(logs, meta vfs.FS, segmentBytes int64) (*Store, node.Recovered, error) {
+	s := &Store{logs: logs, opt: seglog.Options{SegmentBytes: segmentBytes}, lanes: map[broker.Lane]*seglog.Log{}}
+	var rec node.Recovered
+	if err := vfs.MkdirSynced(logs, LogsDir); err != nil {
+		return nil, rec, fmt.Errorf("data directory: %w", err)
+	}
+	names, err := logs.List(LogsDir)
+	if err != nil {
+		return nil, rec, fmt.Errorf("data directory: %w", err)
+	}
+	for _, name := range names {
+		lane := broker.Lane(name)
+		state, err := s.open(lane)
+		if err != nil {
+			return nil, rec, errors.Join(err, s.Abandon())
+		}
+		rec.Lanes = append(rec.Lanes, state)
+	}
+	if s.meta, rec.Meta, err = seglog.OpenRecords(meta, MetaDir); err != nil {
+		return nil, rec, errors.Join(fmt.Errorf("metadata log: %w; give the node an empty data directory to bring it back as a new one", err), s.Abandon())
+	}
+	return s, rec, nil
+}
+
+func (s *Store) dir(lane broker.Lane) string { return path.Join(LogsDir, string(lane)) }
+
+func (s *Store) open(lane broker.Lane) (node.LaneState, error) {
+	l, r, err := seglog.Open(s.logs, s.dir(lane), s.opt)
+	if err != nil {
+		return node.LaneState{}, fmt.Errorf("log %s: %w", lane, err)
+	}
+	s.mu.Lock()
+	s.lanes[lane] = l
+	s.mu.Unlock()
+	state := node.LaneState{Lane: lane, Start: r.Start, Batches: r.Infos(), Torn: r.TruncatedBytes}
+	if r.Corrupt != nil {
+		state.Corrupt = r.Corrupt.Error()
+	}
+	// A checkpoint that is damaged or gone is worth nothing, and missing it does no harm.
+	if b, err := seglog.ReadCheckpoint(s.logs, path.Join(s.dir(lane), highExt)); err == nil && len(b) == 8 {
+		state.High = min(int64(binary.BigEndian.Uint64(b)), r.End)
+	}
+	return state, nil
+}
+
+func (s *Store) lane(lane broker.Lane) (*seglog.Log, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lanes[lane]
+	if l == nil {
+		return nil, fmt.Errorf("log %s is not open", lane)
+	}
+	return l, nil
+}
+
+// OpenLane makes a lane's empty log where there is none.
+func (s *Store) OpenLane(lane broker.Lane) error {
+	if l, _ := s.lane(lane); l != nil {
+		return nil
+	}
+	_, err := s.open(lane)
+	return err
+}
+
+// RemoveLane deletes a lane's log.
+func (s *Store) RemoveLane(lane broker.Lane) error {
+	l, err := s.lane(lane)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.lanes, lane)
+	s.mu.Unlock()
+	if err := l.RemoveAll(); err != nil {
+		return err
+	}
+	if err := s.logs.RemoveAll(s.dir(lane)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Append writes batches at the end of a lane.
+func (s *Store) Append(e broker.Append) error {
+	l, err := s.lane(e.Lane)
+	if err != nil {
+		return err
+	}
+	frames := make([]seglog.Frame, len(e.Batches))
+	for i, b := range e.Batches {
+		frames[i] = seglog.Frame{Batch: b}
+	}
+	return l.Append(frames...)
+}
+
+// Truncate cuts a lane.
+func (s *Store) Truncate(e broker.Truncate) error {
+	l, err := s.lane(e.Lane)
+	if err != nil {
+		return err
+	}
+	return l.Truncate(e.To)
+}
+
+// Sync makes a lane durable.
+func (s *Store) Sync(lane broker.Lane) error {
+	l, err := s.lane(lane)
+	if err != nil {
+		return err
+	}
+	return l.Sync()
+}
+
+// Read returns the raw batches of a slice.
+func (s *Store) Read(sl broker.Slice) ([]byte, error) {
+	l, err := s.lane(sl.Lane)
+	if err != nil {
+		return nil, err
+	}
+	data, err := l.Read(sl.From, sl.To, 1<<30)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := batch.Parse(data); err != nil || info.Base > sl.From {
+		return nil, fmt.Errorf("log %s has no batch at offset %d", sl.Lane, sl.From)
+	}
+	return data, nil
+}
+
+// Checkpoint keeps a lane's high watermark; it is not synced.
+func (s *Store) Checkpoint(e broker.Checkpoint) error {
+	return seglog.WriteCheckpoint(s.logs, path.Join(s.dir(e.Lane), highExt), binary.BigEndian.AppendUint64(nil, uint64(e.HW)), false)
+}
+
+// Meta appends to the metadata log, or replaces it, and makes it durable.
+func (s *Store) Meta(e broker.MetaAppend) error {
+	if e.Snapshot {
+		return s.meta.Rotate(e.Records...)
+	}
+	if err := s.meta.Append(e.Records...); err != nil {
+		return err
+	}
+	return s.meta.Sync()
+}
+
+// Lanes returns the open lanes, sorted.
+func (s *Store) Lanes() []broker.Lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lanes := make([]broker.Lane, 0, len(s.lanes))
+	for l := range s.lanes {
+		lanes = append(lanes, l)
+	}
+	slices.Sort(lanes)
+	return lanes
+}
+
+// Close syncs and closes everything.
+func (s *Store) Close() error {
+	var errs []error
+	for _, lane := range s.Lanes() {
+		errs = append(errs, s.lanes[lane].Close())
+	}
+	return errors.Join(append(errs, s.meta.Close())...)
+}
+
+// Abandon closes everything as a killed process does: nothing more is written.
+func (s *Store) Abandon() error {
+	var errs []error
+	for _, lane := range s.Lanes() {
+		errs = append(errs, s.lanes[lane].Abandon())
+	}
+	if s.meta != nil {
+		errs = append(errs, s.meta.Abandon())
+	}
+	return errors.Join(errs...)
+}

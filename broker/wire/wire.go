@@ -1,0 +1,106 @@
+// Package wire encodes what nodes say to each other: one byte for the type, and
+// the structure in CBOR. The simulator passes the structures themselves; a mode
+// of it sends them through here, so that both are known to agree.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/node"
+	"github.com/faultline-mq/faultline/broker/scheme/isr"
+)
+
+// MaxMessage is the largest message that is taken, in bytes.
+const MaxMessage = 80 << 20
+
+// kinds are the message types, as pointers where nodes pass pointers. Their position is their number on the wire: it
+// may grow, and never change.
+var kinds = []reflect.Type{
+	reflect.TypeFor[cluster.RaftMessage](),
+	reflect.TypeFor[cluster.Heartbeat](),
+	reflect.TypeFor[cluster.HeartbeatReply](),
+	reflect.TypeFor[*isr.Fetch](),
+	reflect.TypeFor[*isr.FetchAnswer](),
+}
+
+// partition is a node.PartitionMessage on the wire.
+type partition struct {
+	Topic [16]byte
+	Index int32
+	Body  []byte
+}
+
+const partitionKind = 255
+
+var encMode, decMode = modes()
+
+func modes() (cbor.EncMode, cbor.DecMode) {
+	enc, err1 := cbor.EncOptions{}.EncMode()
+	dec, err2 := cbor.DecOptions{MaxArrayElements: 1 << 20, MaxMapPairs: 1 << 16, MaxNestedLevels: 16}.DecMode()
+	if err := errors.Join(err1, err2); err != nil {
+		panic(err) // constants that the library refuses: no input can cause it
+	}
+	return enc, dec
+}
+
+// Encode returns a message as bytes.
+func Encode(msg broker.Message) ([]byte, error) {
+	if p, ok := msg.(*node.PartitionMessage); ok {
+		body, err := Encode(p.Body)
+		if err != nil {
+			return nil, err
+		}
+		return encode(partitionKind, partition{p.Topic, p.Index, body})
+	}
+	if i := slices.Index(kinds, reflect.TypeOf(msg)); i >= 0 {
+		return encode(byte(i), msg)
+	}
+	return nil, fmt.Errorf("message of type %T has no encoding", msg)
+}
+
+func encode(kind byte, v any) ([]byte, error) {
+	b, err := encMode.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte{kind}, b...), nil
+}
+
+// Decode is the reverse of Encode.
+func Decode(b []byte) (broker.Message, error) {
+	if len(b) == 0 {
+		return nil, errors.New("empty message")
+	}
+	if b[0] == partitionKind {
+		var p partition
+		if err := decMode.Unmarshal(b[1:], &p); err != nil {
+			return nil, fmt.Errorf("partition message: %w", err)
+		}
+		if len(p.Body) > 0 && p.Body[0] == partitionKind {
+			return nil, errors.New("partition message within a partition message")
+		}
+		body, err := Decode(p.Body)
+		if err != nil {
+			return nil, err
+		}
+		return &node.PartitionMessage{Topic: p.Topic, Index: p.Index, Body: body}, nil
+	}
+	if int(b[0]) >= len(kinds) {
+		return nil, fmt.Errorf("message of unknown type %d: a node of another version?", b[0])
+	}
+	v := reflect.New(kinds[b[0]])
+	if err := decMode.Unmarshal(b[1:], v.Interface()); err != nil {
+		return nil, fmt.Errorf("%s: %w", kinds[b[0]], err)
+	}
+	if v.Elem().Kind() == reflect.Pointer && v.Elem().IsNil() {
+		return nil, fmt.Errorf("%s: no structure", kinds[b[0]])
+	}
+	return v.Elem().Interface(), nil
+}

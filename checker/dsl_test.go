@@ -1,0 +1,365 @@
+package checker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// parse reads a history from its compact form, one entry per line; times are
+// milliseconds, offsets of a log are counted from 0:
+//
+//	p0.1 10-20 @0          producer 0 sent its message 1, acknowledged at offset 0
+//	p0.1 10-20 ok          acknowledged, offset unknown (duplicate sequence)
+//	p0.1 10-20 sent        acks=0
+//	p0.1 10-20 x           failed for certain
+//	p0.1 10-20 ?           indeterminate; "10-" was never answered
+//	c0 30-40 0: p0.1 p0.2  poller 0 asked from offset 0, was given these from there on;
+//	                       "p0.1@5" stands at 5, "-" is a gap, "!" altered, "~" of another run
+//	log n1* p0.1 - p0.2    the drained log of n1, the leader; a sentinel follows, unless
+//	                       the line has "partial"; "start=2" begins it at 2, "digest=x"
+//	drain missing          how the drain ended: complete (default), incomplete, missing,
+//	                       noisy (not quiet), unsynced, "at=500"
+//	event n1 leader e=3    node events: leader, isr=n1,n2, truncate 3-5, unclean; "seq=4"
+//	fault 0 kill:leader n1 100-200 role=leader keys=t-0   all proven; "unhealed", "unproven"
+//	phase recovery 300
+//
+// Sends and polls take "k1" (partition t-1), "n2" (the node), "e=2", "high=3",
+// "reset". Without a log line a partition is not drained; n2 and n3 agree with
+// the leader's log unless they have a line of their own.
+func parse(t testing.TB, text string) *history.History {
+	t.Helper()
+	h := &history.History{Closed: true, Header: history.Header{
+		Version: history.Version, RunID: "r", Keys: []string{"t-0"}, Nodes: []string{"n1", "n2", "n3"},
+		Clients: []history.Client{
+			{Name: "p0", Role: "producer"},
+			{Name: "p1", Role: "producer"},
+			{Name: "p2", Role: "producer"},
+			{Name: "c0", Role: "poller"},
+			{Name: "c1", Role: "poller"},
+		},
+		Contract: everything(),
+	}}
+	if strings.Contains(text, "k1") {
+		h.Header.Keys = append(h.Header.Keys, "t-1")
+	}
+	seqs := map[string]int64{}
+	drained := map[string]*history.Drain{}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		switch f[0] {
+		case "log":
+			parseLog(t, h, f[1:], drained)
+		case "drain":
+			parseDrain(t, f[1:], drained)
+		case "event":
+			e := history.NodeEvent{Node: f[1], Incarnation: "i1", Kind: f[2], Key: "t-0"}
+			seqs[f[1]]++
+			e.Seq = seqs[f[1]]
+			for _, a := range f[3:] {
+				name, val, _ := strings.Cut(a, "=")
+				switch name {
+				case "e":
+					e.Epoch = int32(num(t, val))
+				case "seq":
+					e.Seq = num(t, val)
+				case "isr":
+					e.ISR = strings.Split(val, ",")
+				case "at":
+					e.At = num(t, val) * 1e6
+				default:
+					from, to, _ := strings.Cut(a, "-")
+					e.From, e.To = num(t, from), num(t, to)
+				}
+			}
+			h.Events = append(h.Events, e)
+		case "fault":
+			parseFault(t, h, f[1:])
+		case "phase":
+			h.Phases = append(h.Phases, history.Phase{Name: f[1], At: num(t, f[2]) * 1e6})
+		default:
+			h.Ops = append(h.Ops, parseOp(t, int64(len(h.Ops)), f))
+		}
+	}
+	for _, key := range h.Header.Keys {
+		if d := drained[key]; d != nil {
+			h.Drains = append(h.Drains, *d)
+		}
+	}
+	return h
+}
+
+func everything() history.Contract {
+	return history.Contract{
+		Acknowledged: true, Expect: "survive", AtMostOnce: true, Order: "producer", Offsets: "global",
+		CommittedReads: true, Monotonic: true, Linearizable: true, PerReplica: true, Recovers: true,
+	}
+}
+
+func num(t testing.TB, s string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(s, 10, 64)
+	require.NoError(t, err)
+	return n
+}
+
+func parseValue(t testing.TB, s string) (history.Value, int32) {
+	t.Helper()
+	p, seq, ok := strings.Cut(strings.TrimPrefix(s, "p"), ".")
+	require.True(t, ok, "value %q", s)
+	return history.MakeValue(int32(num(t, p)), num(t, seq)), int32(num(t, p))
+}
+
+func parseRecords(t testing.TB, offset int64, epoch int32, f []string) []history.Record {
+	t.Helper()
+	var recs []history.Record
+	for _, s := range f {
+		s, o, ok := strings.Cut(s, "@")
+		if ok {
+			offset = num(t, o)
+		}
+		rec := history.Record{Offset: offset, Epoch: epoch}
+		offset++
+		switch s {
+		case "-":
+			continue
+		case "!":
+			rec.Payload, rec.Value = history.Altered, 99
+		case "~":
+			rec.Payload, rec.Value = history.OtherRun, 98
+		case "S":
+			rec.Payload = history.Sentinel
+		default:
+			rec.Value, _ = parseValue(t, s)
+		}
+		recs = append(recs, rec)
+	}
+	return recs
+}
+
+func parseOp(t testing.TB, id int64, f []string) history.Op {
+	t.Helper()
+	op := history.Op{ID: id, Process: id, Node: 0, Offset: history.NoOffset, High: history.NoOffset, Epoch: 1}
+	if f[0][0] == 'c' {
+		op.Kind = history.Poll
+		op.Client = 3 + int32(num(t, f[0][1:]))
+		op.Outcome = history.OK
+	} else {
+		op.Kind = history.Send
+		op.Value, op.Client = parseValue(t, f[0])
+	}
+	call, ret, _ := strings.Cut(f[1], "-")
+	op.Call, op.Return = num(t, call)*1e6, history.Infinity
+	if ret != "" {
+		op.Return = num(t, ret) * 1e6
+	}
+	for i := 2; i < len(f); i++ {
+		a := f[i]
+		switch {
+		case a == "k1":
+			op.Key = 1
+		case a == "reset":
+			op.Reset = true
+		case len(a) == 2 && a[0] == 'n':
+			op.Node = int16(a[1] - '1')
+		case strings.HasPrefix(a, "e="):
+			op.Epoch = int32(num(t, a[2:]))
+		case strings.HasPrefix(a, "high="):
+			op.High = num(t, a[5:])
+		case strings.HasPrefix(a, "@"):
+			op.Outcome, op.Acked, op.Offset = history.OK, true, num(t, a[1:])
+		case a == "ok":
+			op.Outcome, op.Acked = history.OK, true
+		case a == "sent":
+			op.Outcome = history.OK
+		case a == "x":
+			op.Outcome, op.Code = history.Failed, "NOT_ENOUGH_REPLICAS"
+		case a == "?":
+			op.Outcome, op.Code = history.Indeterminate, "timeout"
+		case strings.HasSuffix(a, ":"):
+			op.From = num(t, strings.TrimSuffix(a, ":"))
+			op.Records = parseRecords(t, op.From, op.Epoch, f[i+1:])
+			return op
+		default:
+			require.Fail(t, "unknown word", "%q in %v", a, f)
+		}
+	}
+	return op
+}
+
+func parseLog(t testing.TB, h *history.History, f []string, drained map[string]*history.Drain) {
+	t.Helper()
+	key := "t-0"
+	r := history.Replica{Node: strings.TrimSuffix(f[0], "*"), Leader: strings.HasSuffix(f[0], "*"), Complete: true, Epoch: 1, Sentinel: history.NoOffset}
+	var recs []string
+	for _, a := range f[1:] {
+		switch {
+		case a == "k1":
+			key = "t-1"
+		case a == "partial":
+			r.Complete, r.Reason = false, "it lags"
+		case strings.HasPrefix(a, "start="):
+			r.Start = num(t, a[6:])
+		case strings.HasPrefix(a, "e="):
+			r.Epoch = int32(num(t, a[2:]))
+		case strings.HasPrefix(a, "digest="):
+			r.Digest = a[7:]
+		default:
+			recs = append(recs, a)
+		}
+	}
+	r.Key = key
+	r.Records = parseRecords(t, r.Start, 1, recs)
+	r.End = r.Start + int64(len(recs))
+	if n := len(r.Records); n > 0 {
+		r.End = max(r.End, r.Records[n-1].Offset+1)
+	}
+	if r.Complete {
+		r.Sentinel = r.End
+		r.Records = append(r.Records, history.Record{Offset: r.End, Epoch: 1, Payload: history.Sentinel})
+		r.End++
+	}
+	if r.Digest == "" {
+		r.Digest = fmt.Sprint(r.Records)
+	}
+	if drained[key] == nil {
+		drained[key] = &history.Drain{Key: key, Complete: true, InSync: true, Quiet: true, At: 1e12}
+	}
+	d := drained[key]
+	d.Complete = d.Complete && r.Complete
+	d.Trimmed = d.Trimmed || r.Start > 0
+	for i := range h.Replicas {
+		o := &h.Replicas[i]
+		if o.Key != key {
+			continue
+		}
+		if o.Node == r.Node && o.Same != "" { // replaces the copy of the leader's
+			*o = r
+			d.Complete = d.Complete && r.Digest == h.Replicas[0].Digest
+			return
+		}
+	}
+	h.Replicas = append(h.Replicas, r)
+	if r.Leader {
+		for _, n := range h.Header.Nodes {
+			if n != r.Node {
+				c := r
+				c.Node, c.Leader, c.Records, c.Same = n, false, nil, r.Node
+				h.Replicas = append(h.Replicas, c)
+			}
+		}
+	}
+}
+
+func parseDrain(t testing.TB, f []string, drained map[string]*history.Drain) {
+	t.Helper()
+	key := "t-0"
+	if len(f) > 1 && f[1] == "k1" {
+		key = "t-1"
+	}
+	d := drained[key]
+	if d == nil {
+		d = &history.Drain{Key: key, At: 1e12}
+		drained[key] = d
+	}
+	switch {
+	case f[0] == "missing":
+		d.Missing, d.Complete = true, false
+	case f[0] == "incomplete":
+		d.Complete, d.Reason = false, "n3 lags"
+	case f[0] == "noisy":
+		d.Quiet = false
+	case f[0] == "unsynced":
+		d.InSync = false
+	case strings.HasPrefix(f[0], "at="):
+		d.At = num(t, f[0][3:]) * 1e6
+	default:
+		require.Fail(t, "unknown drain", "%v", f)
+	}
+}
+
+func parseFault(t testing.TB, h *history.History, f []string) {
+	t.Helper()
+	from, to, _ := strings.Cut(f[3], "-")
+	base := history.Fault{ID: int(num(t, f[0])), Name: f[1], Targets: strings.Split(f[2], ",")}
+	start, end := num(t, from)*1e6, num(t, to)*1e6
+	skip := map[history.FaultStage]bool{}
+	var unproven bool
+	for _, a := range f[4:] {
+		name, val, _ := strings.Cut(a, "=")
+		switch name {
+		case "role":
+			base.Role = val
+		case "keys":
+			base.Keys = strings.Split(val, ",")
+		case "no":
+			skip[history.FaultStage(val)] = true
+		case "unproven":
+			unproven = true
+		default:
+			require.Fail(t, "unknown word", "%q", a)
+		}
+	}
+	for _, s := range []history.FaultStage{history.Injecting, history.Injected, history.Proven, history.StillProven, history.Healing, history.Healed} {
+		e := base
+		e.Stage, e.At = s, start
+		if s == history.StillProven || s == history.Healing || s == history.Healed {
+			e.At = end
+		}
+		if !skip[s] {
+			h.Faults = append(h.Faults, e)
+		}
+	}
+	if unproven {
+		e := base
+		e.Stage, e.At, e.Detail = history.Unproven, end, "the counters stayed at zero"
+		h.Faults = append(h.Faults, e)
+	}
+}
+
+// lax asks for no traffic: small histories decide by their clauses alone.
+func lax() Options {
+	return Options{MinBaselineOK: -1, MinRecoveryOK: -1, MinFaultAttempts: -1, MinRecoveryAttempts: 1}
+}
+
+func judgeText(t testing.TB, text string, change ...func(*history.History)) *Result {
+	t.Helper()
+	h := parse(t, text)
+	for _, f := range change {
+		f(h)
+	}
+	r, err := Run(context.Background(), h, lax())
+	require.NoError(t, err)
+	return r
+}
+
+func clause(t testing.TB, r *Result, name string) Check {
+	t.Helper()
+	for _, c := range r.Checks {
+		if c.Name == name {
+			return c
+		}
+	}
+	require.Fail(t, "no such clause", name)
+	return Check{}
+}
+
+// convicted lists the clauses that are invalid.
+func convicted(r *Result) []string {
+	var out []string
+	for _, c := range r.Checks {
+		if c.Verdict == Invalid {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}

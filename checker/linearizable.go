@@ -1,0 +1,300 @@
+package checker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// checkLinearizable: the appends of a partition are linearizable, and every read
+// is a prefix of the one log that they form; where fresh reads are promised, the
+// prefix up to the end at that time. Indeterminate sends are resolved from the
+// drain first: absent, it never happened; present, its offset is fixed. That is
+// sound only for a complete, quiet, untrimmed drain after healing: elsewhere a
+// partition is convicted by what was acknowledged and delivered, or undecided.
+func checkLinearizable(ctx context.Context, v *view, c *Check) {
+	c.Promised = v.h.Header.Contract.Linearizable
+	if !c.Promised {
+		c.Detail = "not checked: the configuration does not promise it"
+		return
+	}
+	// A negative timeout turns Porcupine off.
+	deadline := time.Now().Add(v.o.PorcupineTimeout)
+	ops, seconded := 0, 0
+	var skipped []string
+	for _, k := range v.keys {
+		l := v.linearLog(k)
+		if l.open != "" {
+			c.undecided(fmt.Sprintf("partition %s: %s", k.name, l.open), l.remedy)
+		}
+		if l.broken != nil {
+			c.add(*l.broken)
+			continue
+		}
+		ops += len(l.ops)
+		w, legal := decideLog(len(l.values), l.ops)
+		if !legal {
+			c.add(v.notLinearizable(k, l, w))
+		}
+		second := porcupine.Unknown
+		if left := time.Until(deadline); len(l.ops) <= v.o.PorcupineMaxOps && left > 0 && v.o.PorcupineTimeout > 0 {
+			// One stubborn partition must not use up everybody's time.
+			second = searchLog(ctx, l.values, l.ops, max(left/4, min(left, time.Second)))
+		}
+		switch {
+		case second == porcupine.Unknown:
+			skipped = append(skipped, k.name)
+		case legal != (second == porcupine.Ok):
+			c.Verdict = HarnessError
+			c.Promised = true
+			c.Detail = fmt.Sprintf("the exact procedure and Porcupine disagree on partition %s: legal is %v by the one, %s by the other", k.name, legal, second)
+			c.Remedy = "report it together with the history"
+			return
+		default:
+			seconded++
+		}
+	}
+	c.Procedure = "exact log procedure"
+	if seconded > 0 {
+		c.Procedure += fmt.Sprintf(", agreed by Porcupine on %s", count(seconded, "partition"))
+	}
+	if len(skipped) > 0 {
+		c.Procedure += fmt.Sprintf("; alone on %s (too large for Porcupine, or beyond its time)", strings.Join(skipped, ", "))
+	}
+	c.Detail = fmt.Sprintf("%s of %d not linearizable, by %s", count(c.Count, "partition"), len(v.keys), count(ops, "operation"))
+}
+
+// linearLog is one partition as the procedures take it.
+type linearLog struct {
+	offsets []int64  // by position
+	values  []uint64 // by position
+	ops     []logOp
+	broken  *Anomaly // the partition is not one log: no order can help
+	open    string   // why legality would prove nothing
+	remedy  string
+}
+
+// breakAt records why a partition is not one log; the first reason stays.
+func (l *linearLog) breakAt(v *view, k *keyView, value history.Value, offset int64, op *history.Op, format string, args ...any) {
+	if l.broken != nil {
+		return
+	}
+	l.broken = &Anomaly{
+		Class: ClassLinearizable, Key: k.name, Value: value, Offset: offset, Producer: v.sender(value), Seq: value.Seq(), At: k.drainAt(),
+		Text: "broke linearizable-appends - a partition is one log that all clients agree on: " + fmt.Sprintf(format, args...),
+	}
+	if op != nil {
+		l.broken.At, l.broken.Node, l.broken.Ops = op.Return, v.node(op.Node), []int64{op.ID}
+	}
+	l.broken.Fault = v.faultAt(l.broken.At)
+}
+
+// linearLog resolves the partition's operations into positions.
+func (v *view) linearLog(k *keyView) linearLog {
+	var l linearLog
+	l.open, l.remedy = v.unresolvable(k)
+	if l.open == "" {
+		v.drainedLog(k, &l)
+	} else {
+		v.claimedLog(k, &l)
+	}
+	if l.broken == nil {
+		v.prefixes(k, &l)
+	}
+	return l
+}
+
+// drainedLog takes the drained log for the one log, and holds what was
+// acknowledged and delivered against it.
+func (v *view) drainedLog(k *keyView, l *linearLog) {
+	for i := range k.leader.log {
+		rec := &k.leader.log[i]
+		if rec.Payload == history.Sentinel {
+			continue // it takes an offset, and is no message
+		}
+		send, sent := v.sends[rec.Value]
+		switch {
+		case i > 0 && k.leader.log[i-1].Offset == rec.Offset:
+			l.breakAt(v, k, rec.Value, rec.Offset, nil, "offset %d holds two records", rec.Offset)
+			return
+		case rec.Payload == history.Good && v.reused[rec.Value]:
+			l.open, l.remedy = msgName(rec.Value)+" was sent more than once, so its append is ambiguous", "send every value once"
+		case rec.Payload != history.Good || !sent || v.h.Ops[send].Key != k.index:
+			l.breakAt(v, k, rec.Value, rec.Offset, nil, "offset %d holds %s, which nobody sent to it", rec.Offset, recName(rec))
+			return
+		case v.found[send] != rec.Offset:
+			l.breakAt(v, k, rec.Value, rec.Offset, nil, "%s stands at offset %d and at %d", msgName(rec.Value), v.found[send], rec.Offset)
+			return
+		case v.h.Ops[send].Outcome == history.Failed:
+			l.breakAt(v, k, rec.Value, rec.Offset, &v.h.Ops[send], "%s stands at offset %d, and its send failed for certain", msgName(rec.Value), rec.Offset)
+			return
+		}
+		l.append(v, &v.h.Ops[send], rec.Offset)
+	}
+	for _, i := range k.sends {
+		op := &v.h.Ops[i]
+		switch {
+		case !acked(op) || v.reused[op.Value]:
+		case v.found[i] == history.NoOffset:
+			l.breakAt(v, k, op.Value, op.Offset, op, "%s is acknowledged, and is not in the drained log", msgName(op.Value))
+			return
+		case op.Offset != history.NoOffset && op.Offset != v.found[i]:
+			l.breakAt(v, k, op.Value, op.Offset, op, "%s is acknowledged at offset %d, and stands at %d", msgName(op.Value), op.Offset, v.found[i])
+			return
+		}
+	}
+	if len(k.odd) > 0 {
+		o := &k.odd[0]
+		l.breakAt(v, k, o.value, o.offset, &v.h.Ops[o.first], "offset %d was delivered with %s, and the drained log does not hold it there",
+			o.offset, recName(&history.Record{Value: o.value, Payload: o.payload, Epoch: -1}))
+	}
+}
+
+// claimedLog takes what was acknowledged and delivered for the log: enough to
+// convict, never to acquit. Offsets that nobody claims are gaps.
+func (v *view) claimedLog(k *keyView, l *linearLog) {
+	at := map[history.Value]int64{}
+	stands := map[int64]history.Value{}
+	claim := func(value history.Value, offset int64, op *history.Op, what string) {
+		if o, ok := at[value]; ok && o != offset {
+			l.breakAt(v, k, value, offset, op, "%s is %s at offset %d, and stands at %d", msgName(value), what, offset, o)
+		}
+		if other, ok := stands[offset]; ok && other != value {
+			l.breakAt(v, k, value, offset, op, "%s is %s at offset %d, where %s stands", msgName(value), what, offset, msgName(other))
+		}
+		at[value], stands[offset] = offset, value
+	}
+	for _, i := range k.sends {
+		if op := &v.h.Ops[i]; acked(op) && op.Offset != history.NoOffset && !v.reused[op.Value] {
+			claim(op.Value, op.Offset, op, "acknowledged")
+		}
+	}
+	for _, i := range k.polls {
+		op := &v.h.Ops[i]
+		for j := range op.Records {
+			switch rec := &op.Records[j]; rec.Payload {
+			case history.Good:
+				if v.reused[rec.Value] {
+					continue // it may rightly stand at several offsets
+				}
+				claim(rec.Value, rec.Offset, op, "delivered")
+			case history.Sentinel:
+			default:
+				l.breakAt(v, k, 0, rec.Offset, op, "offset %d was delivered with %s, which nobody sent", rec.Offset, recName(rec))
+			}
+		}
+	}
+	for _, offset := range sorted(stands) {
+		send, sent := v.sends[stands[offset]]
+		if !sent || v.h.Ops[send].Key != k.index || v.h.Ops[send].Outcome == history.Failed {
+			l.breakAt(v, k, stands[offset], offset, nil, "%s stands at offset %d, and no send can have appended it", msgName(stands[offset]), offset)
+			return
+		}
+		l.append(v, &v.h.Ops[send], offset)
+	}
+}
+
+// append adds the send op as the append of the next position. Only an
+// acknowledgement tells when an append was over, and of a value that was sent
+// more than once it does not tell of which.
+func (l *linearLog) append(v *view, op *history.Op, offset int64) {
+	ret := op.Return
+	if !acked(op) || v.reused[op.Value] {
+		ret = history.Infinity
+	}
+	l.ops = append(l.ops, logOp{id: op.ID, call: op.Call, ret: ret, pos: len(l.offsets), exact: -1})
+	l.offsets = append(l.offsets, offset)
+	l.values = append(l.values, uint64(op.Value))
+}
+
+// unresolvable says why the drain of k does not resolve indeterminate sends, or
+// nothing if it does.
+func (v *view) unresolvable(k *keyView) (why, remedy string) {
+	healed, unhealed := v.healed()
+	switch {
+	case !k.complete:
+		return "its drain was not proven complete: " + k.why, drainRemedy
+	case k.drain.Missing:
+		return "its topic is gone", "look at the clause acknowledged-survive"
+	case !k.drain.InSync || !k.drain.Quiet:
+		return "its drain was not taken in quiescence", drainRemedy
+	case k.drain.Trimmed || k.leader.Start > 0:
+		return fmt.Sprintf("its log was trimmed to offset %d", k.leader.Start), "turn retention off for the run"
+	case unhealed != "":
+		return unhealed, "let the healing be proven before the drain"
+	case k.drain.At < healed:
+		return "its drain was taken before the last fault was healed", "drain after healing"
+	}
+	return "", ""
+}
+
+// prefixes adds the reads. A read of no record says nothing, unless reads are
+// promised to be fresh.
+func (v *view) prefixes(k *keyView, l *linearLog) {
+	fresh := v.h.Header.Contract.Fresh && l.open == ""
+	for _, i := range k.polls {
+		op := &v.h.Ops[i]
+		last := history.NoOffset
+		for j := range op.Records {
+			if op.Records[j].Payload == history.Good {
+				last = max(last, op.Records[j].Offset)
+			}
+		}
+		read := logOp{id: op.ID, call: op.Call, ret: op.Return, isRead: true, exact: -1}
+		if last != history.NoOffset {
+			p, _ := slices.BinarySearch(l.offsets, last)
+			read.pos = p + 1
+		}
+		if saw, ok := sawUpTo(op); ok && fresh {
+			p, _ := slices.BinarySearch(l.offsets, saw)
+			read.exact = max(p, read.pos)
+		}
+		if read.pos > 0 || read.exact >= 0 {
+			l.ops = append(l.ops, read)
+		}
+	}
+}
+
+// notLinearizable words a witness.
+func (v *view) notLinearizable(k *keyView, l linearLog, w *logWitness) Anomaly {
+	value := history.Value(l.values[w.late])
+	early := history.Value(l.values[w.early])
+	low, high := v.opByID(w.lowest), v.opByID(w.highest)
+	a := Anomaly{
+		Class: ClassLinearizable, Key: k.name, Value: value, Offset: l.offsets[w.late], Producer: v.sender(value), Seq: value.Seq(),
+		At: w.highRtrn, Node: v.node(high.Node), Fault: v.faultAt(w.highRtrn), Ops: []int64{w.highest, w.lowest},
+	}
+	had := fmt.Sprintf("the send of %s", msgName(value))
+	if high.Kind == history.Poll {
+		had = fmt.Sprintf("a read of %s", msgName(value))
+	}
+	lacked := fmt.Sprintf("the send of %s", msgName(early))
+	if low.Kind == history.Poll {
+		lacked = "a read that saw the log end there"
+	}
+	a.Text = fmt.Sprintf("broke linearizable-appends - a message stands after everything that was there before it was sent: %s (offset %d of %s) had returned at %s, and %s, which belongs at offset %d, not after it, was called only at %s",
+		had, l.offsets[w.late], k.name, at(w.highRtrn), lacked, l.offsets[w.early], at(w.lowCall))
+	return a
+}
+
+func (v *view) opByID(id int64) *history.Op {
+	i, ok := slices.BinarySearchFunc(v.h.Ops, id, func(op history.Op, id int64) int {
+		switch {
+		case op.ID < id:
+			return -1
+		case op.ID > id:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return &history.Op{}
+	}
+	return &v.h.Ops[i]
+}

@@ -1,0 +1,432 @@
+package checker
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// view is a history prepared for the checkers: operations by partition, the
+// drained logs resolved, every message found once.
+type view struct {
+	h      *history.History
+	o      Options
+	keys   []*keyView
+	byName map[string]*keyView
+	sends  map[history.Value]int32 // index into Ops of the first send of a value
+	reused map[history.Value]bool  // values that more than one operation sent
+	found  []int64                 // by index into Ops: offset in the drained leader's log, or NoOffset
+	faults []*faultView            // in order of ID
+	gaps   []string                // incarnations whose event numbering has a gap, in words
+}
+
+// keyView is one partition.
+type keyView struct {
+	index    int32
+	name     string
+	sends    []int32 // indices into Ops, in order of ID
+	polls    []int32
+	events   []*history.NodeEvent
+	drain    *history.Drain // the last one, nil without any
+	drains   int
+	replicas []*replicaView // one per node, in the order of the drain
+	leader   *replicaView   // whose log is the drained log; nil without one
+	earlier  []*replicaView // leader's logs of earlier drains of the same run
+
+	// decisive: what is absent from the leader's log is gone. complete: every
+	// replica was proven to be caught up as well. why says what is missing.
+	decisive bool
+	complete bool
+	why      string
+
+	// odd holds every delivered record that does not stand in the drained
+	// leader's log at its offset, in order of offset and value.
+	odd []oddRecord
+}
+
+// replicaView is the drained log of one replica, with Same resolved.
+type replicaView struct {
+	*history.Replica
+	log      []history.Record
+	readable bool                    // Complete, and its records are here
+	values   map[history.Value]int64 // first offset of each, built when first asked for
+}
+
+// oddRecord is a delivery that the drained log does not show at its place.
+type oddRecord struct {
+	sighting
+	first int32 // index into Ops of the first poll that returned it
+	last  int64 // return of the last poll that returned it
+	polls int
+}
+
+type sighting struct {
+	offset  int64
+	value   history.Value
+	payload history.Payload
+}
+
+func newView(h *history.History, o Options) (*view, error) {
+	v := &view{
+		h: h, o: o,
+		byName: make(map[string]*keyView, len(h.Header.Keys)),
+		sends:  make(map[history.Value]int32, len(h.Ops)/2),
+		reused: map[history.Value]bool{},
+		found:  make([]int64, len(h.Ops)),
+	}
+	for i, name := range h.Header.Keys {
+		k := &keyView{index: int32(i), name: name}
+		if v.byName[name] != nil {
+			return nil, fmt.Errorf("%w: key %q stands twice in the header", ErrMalformed, name)
+		}
+		v.keys = append(v.keys, k)
+		v.byName[name] = k
+	}
+	for i := range h.Ops {
+		op := &h.Ops[i]
+		if err := v.valid(i, op); err != nil {
+			return nil, err
+		}
+		v.found[i] = history.NoOffset
+		k := v.keys[op.Key]
+		if op.Kind == history.Poll {
+			k.polls = append(k.polls, int32(i))
+			continue
+		}
+		k.sends = append(k.sends, int32(i))
+		if _, again := v.sends[op.Value]; again {
+			v.reused[op.Value] = true
+		} else {
+			v.sends[op.Value] = int32(i)
+		}
+	}
+	for i := range h.Events {
+		if k := v.byName[h.Events[i].Key]; k != nil {
+			k.events = append(k.events, &h.Events[i])
+		}
+	}
+	v.faults = faultViews(h)
+	v.gaps = eventGaps(h.Events)
+	v.readDrain()
+	for _, k := range v.keys {
+		v.place(k)
+		v.sift(k)
+	}
+	return v, nil
+}
+
+func (v *view) valid(i int, op *history.Op) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: operation %d %s", ErrMalformed, op.ID, fmt.Sprintf(format, args...))
+	}
+	hd := &v.h.Header
+	switch {
+	case op.Key < 0 || int(op.Key) >= len(hd.Keys):
+		return bad("names key %d of %d", op.Key, len(hd.Keys))
+	case op.Kind != history.Send && op.Kind != history.Poll:
+		return bad("has the unknown kind %d", op.Kind)
+	case op.Outcome > history.Indeterminate:
+		return bad("has the unknown outcome %d", op.Outcome)
+	case op.Node != history.NoNode && (op.Node < 0 || int(op.Node) >= len(hd.Nodes)):
+		return bad("names node %d of %d", op.Node, len(hd.Nodes))
+	case op.Client < 0 || int(op.Client) >= len(hd.Clients):
+		return bad("names client %d of %d", op.Client, len(hd.Clients))
+	case op.Return < op.Call:
+		return bad("returned at %d, before it was called at %d", op.Return, op.Call)
+	case i > 0 && op.ID <= v.h.Ops[i-1].ID:
+		return bad("follows operation %d: operations must be in order of ID", v.h.Ops[i-1].ID)
+	case op.Outcome == history.OK && op.Kind == history.Send && op.Offset < history.NoOffset:
+		return bad("was acknowledged at offset %d", op.Offset)
+	}
+	return nil
+}
+
+// readDrain attaches the drained logs to their partitions and decides what each
+// drain proves. It trusts the harness's own Complete only together with the
+// replicas' evidence.
+func (v *view) readDrain() {
+	h := v.h
+	for i := range h.Drains {
+		if k := v.byName[h.Drains[i].Key]; k != nil {
+			k.drain = &h.Drains[i]
+			k.drains++
+		}
+	}
+	for i := range h.Replicas {
+		r := &replicaView{Replica: &h.Replicas[i]}
+		k := v.byName[r.Key]
+		if k == nil {
+			continue
+		}
+		r.log, r.readable = r.Records, r.Complete
+		if r.Same != "" {
+			r.log, r.readable = nil, false
+			for _, other := range slices.Backward(k.replicas) {
+				if other.Node == r.Same && other.Digest == r.Digest {
+					r.log, r.readable = other.log, r.Complete && other.readable
+				}
+			}
+		}
+		if !slices.IsSortedFunc(r.log, func(a, b history.Record) int { return cmp.Compare(a.Offset, b.Offset) }) {
+			r.log = slices.Clone(r.log)
+			slices.SortStableFunc(r.log, func(a, b history.Record) int { return cmp.Compare(a.Offset, b.Offset) })
+		}
+		if j := slices.IndexFunc(k.replicas, func(o *replicaView) bool { return o.Node == r.Node }); j >= 0 {
+			if k.replicas[j].Leader {
+				k.earlier = append(k.earlier, k.replicas[j])
+			}
+			k.replicas[j] = r
+		} else {
+			k.replicas = append(k.replicas, r)
+		}
+	}
+	for _, k := range v.keys {
+		v.weigh(k)
+	}
+}
+
+// weigh decides what the drain of k proves.
+func (v *view) weigh(k *keyView) {
+	for _, r := range k.replicas {
+		if r.Leader || len(k.replicas) == 1 {
+			k.leader = r
+		}
+	}
+	d := k.drain
+	switch {
+	case d == nil:
+		k.why = "it was not drained"
+	case d.Missing:
+		k.decisive, k.complete = true, true
+		k.leader, k.replicas = nil, nil
+	case k.leader == nil:
+		k.why = "no leader was among the drained replicas"
+	case !k.leader.readable:
+		k.why = orElse(k.leader.Reason, orElse(d.Reason, "the log of the leader "+k.leader.Node+" was not read up to the sentinel"))
+	case k.leader.Sentinel == history.NoOffset:
+		k.why = "no sentinel was acknowledged"
+	case !d.InSync:
+		k.why = orElse(d.Reason, "not all replicas were in sync")
+	case !d.Quiet:
+		k.why = orElse(d.Reason, "workload connections were still open")
+	default:
+		k.decisive = true
+	}
+	if !k.decisive || d.Missing {
+		return
+	}
+	for _, r := range k.replicas {
+		switch {
+		case !r.readable:
+			k.why = "the log of " + r.Node + " did not reach the sentinel: " + orElse(r.Reason, "no reason was recorded")
+			return
+		case r.Epoch != k.leader.Epoch:
+			k.why = fmt.Sprintf("%s was drained in epoch %d and %s in epoch %d", k.leader.Node, k.leader.Epoch, r.Node, r.Epoch)
+			return
+		}
+	}
+	// Replicas that all were read and differ are a divergence, which has its own
+	// clause; the harness says "not complete" there as well.
+	if !d.Complete && !k.differ() {
+		k.why = orElse(d.Reason, "the harness could not prove it")
+		return
+	}
+	k.complete = true
+}
+
+// differ reports whether readable replicas of k show different digests.
+func (k *keyView) differ() bool {
+	for _, r := range k.replicas {
+		if r.readable && r.Digest != k.leader.Digest {
+			return true
+		}
+	}
+	return false
+}
+
+func orElse(s, other string) string {
+	if s != "" {
+		return s
+	}
+	return other
+}
+
+const drainRemedy = "give the drain more time (or the recovery phase, so that all replicas are in sync before it), and keep retention off"
+
+// needDrain makes c undecided for each partition whose drain is not complete.
+func (v *view) needDrain(c *Check) {
+	for _, k := range v.keys {
+		if !k.complete {
+			c.undecided(fmt.Sprintf("the drain of partition %s was not proven complete: %s", k.name, k.why), drainRemedy)
+		}
+	}
+}
+
+// place finds every sent value in the drained leader's log. Where offsets are
+// local to a node, any replica's log counts.
+func (v *view) place(k *keyView) {
+	for _, r := range v.authoritative(k) {
+		for i := range r.log {
+			rec := &r.log[i]
+			if rec.Payload != history.Good {
+				continue
+			}
+			if op, ok := v.sends[rec.Value]; ok && v.h.Ops[op].Key == k.index && v.found[op] == history.NoOffset {
+				v.found[op] = rec.Offset
+			}
+		}
+		if len(v.reused) == 0 {
+			continue
+		}
+		for _, i := range k.sends {
+			if value := v.h.Ops[i].Value; v.reused[value] && v.found[i] == history.NoOffset {
+				if offset, ok := r.find(value); ok {
+					v.found[i] = offset
+				}
+			}
+		}
+	}
+}
+
+// authoritative returns the logs that say what a partition holds: the drained
+// leader's, or every replica's where offsets are local to a node.
+func (v *view) authoritative(k *keyView) []*replicaView {
+	switch {
+	case k.leader == nil:
+		return nil
+	case v.h.Header.Contract.Offsets != "per-node":
+		return []*replicaView{k.leader}
+	}
+	logs := []*replicaView{k.leader}
+	for _, r := range k.replicas {
+		if r != k.leader {
+			logs = append(logs, r)
+		}
+	}
+	return logs
+}
+
+// sift gathers the deliveries that the drained log does not show.
+func (v *view) sift(k *keyView) {
+	var odd map[sighting]*oddRecord
+	for _, i := range k.polls {
+		op := &v.h.Ops[i]
+		for j := range op.Records {
+			rec := &op.Records[j]
+			if rec.Payload == history.Sentinel {
+				continue
+			}
+			if at, ok := k.at(rec.Offset); ok && at.Value == rec.Value && at.Payload == rec.Payload {
+				continue
+			}
+			if odd == nil {
+				odd = map[sighting]*oddRecord{}
+			}
+			s := sighting{rec.Offset, rec.Value, rec.Payload}
+			if rec.Payload != history.Good {
+				s.value = 0 // the value of such a record means nothing
+			}
+			o := odd[s]
+			if o == nil {
+				o = &oddRecord{sighting: s, first: i}
+				odd[s] = o
+			}
+			o.polls++
+			if op.Return != history.Infinity {
+				o.last = max(o.last, op.Return)
+			}
+		}
+	}
+	for _, o := range odd {
+		k.odd = append(k.odd, *o)
+	}
+	slices.SortFunc(k.odd, func(a, b oddRecord) int {
+		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.value, b.value), cmp.Compare(a.payload, b.payload))
+	})
+}
+
+// at returns the record at offset in the drained leader's log.
+func (k *keyView) at(offset int64) (history.Record, bool) {
+	if k.leader == nil {
+		return history.Record{}, false
+	}
+	i, ok := search(k.leader.log, offset)
+	if !ok {
+		return history.Record{}, false
+	}
+	return k.leader.log[i], true
+}
+
+// search returns the index of the first record at or after offset, and whether
+// it stands exactly there. Dense logs, the common case, are indexed directly.
+func search(log []history.Record, offset int64) (int, bool) {
+	if len(log) == 0 || offset < log[0].Offset {
+		return 0, false
+	}
+	if d := offset - log[0].Offset; d < int64(len(log)) && log[d].Offset == offset &&
+		(d == 0 || log[d-1].Offset < offset) {
+		return int(d), true
+	}
+	return slices.BinarySearchFunc(log, offset, func(r history.Record, o int64) int { return cmp.Compare(r.Offset, o) })
+}
+
+// find returns the first offset at which r's log has value.
+func (r *replicaView) find(value history.Value) (int64, bool) {
+	if r.values == nil {
+		r.values = make(map[history.Value]int64, len(r.log))
+		for i := range r.log {
+			rec := &r.log[i]
+			if _, again := r.values[rec.Value]; rec.Payload == history.Good && !again {
+				r.values[rec.Value] = rec.Offset
+			}
+		}
+	}
+	offset, ok := r.values[value]
+	return offset, ok
+}
+
+// holds reports whether r's log has value at any offset.
+func (r *replicaView) holds(value history.Value) bool {
+	_, ok := r.find(value)
+	return ok
+}
+
+// acked reports whether op is a send whose acknowledgement promises something.
+func acked(op *history.Op) bool {
+	return op.Kind == history.Send && op.Outcome == history.OK && op.Acked
+}
+
+func (v *view) node(i int16) string {
+	if i == history.NoNode {
+		return ""
+	}
+	return v.h.Header.Nodes[i]
+}
+
+// sender names the client that sent value, or nobody.
+func (v *view) sender(value history.Value) string {
+	if i, ok := v.sends[value]; ok {
+		return v.producer(&v.h.Ops[i])
+	}
+	return ""
+}
+
+func (v *view) producer(op *history.Op) string { return v.h.Header.Clients[op.Client].Name }
+
+// phase returns the bounds of the named phase; ok is false where the run never
+// came to it. A phase ends where the next begins.
+func (v *view) phase(name string) (from, to int64, ok bool) {
+	for i, p := range v.h.Phases {
+		if p.Name != name {
+			continue
+		}
+		to = history.Infinity
+		if i+1 < len(v.h.Phases) {
+			to = v.h.Phases[i+1].At
+		}
+		return p.At, to, true
+	}
+	return 0, 0, false
+}

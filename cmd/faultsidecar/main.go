@@ -1,0 +1,33 @@
+// Command faultsidecar is the agent that owns a node's network namespace. The
+// harness starts it and speaks to it over its standard streams; it is not
+// meant to be run by hand.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/faultline-mq/faultline/nemesis/sidecar"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	// As process 1 of its container it has no default action for signals.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	agent, err := sidecar.NewAgent(sidecar.Sabotage(os.Getenv(sidecar.SabotageEnv)), log)
+	if err != nil {
+		log.Error("faultsidecar", "error", err)
+		return 2
+	}
+	if err := agent.Serve(ctx, os.Stdin, os.Stdout); err != nil {
+		log.Error("faultsidecar", "error", err)
+		return 1
+	}
+	return 0
+}

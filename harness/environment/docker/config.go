@@ -1,0 +1,132 @@
+package docker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"regexp"
+
+	"github.com/faultline-mq/faultline/harness/environment"
+	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/nemesis/sidecar"
+)
+
+// Access is how the harness reaches the nodes' ports.
+type Access string
+
+// The ways to reach nodes.
+const (
+	// Auto is Direct where the run's bridge is an interface of this host, else Published.
+	Auto      Access = ""
+	Direct    Access = "direct"    // by the containers' own addresses
+	Published Access = "published" // by ports that are published on the engine's host
+)
+
+// Config describes one cluster. The zero value of every optional field is its default.
+type Config struct {
+	// RunID labels and names everything: 1 to 40 of a-z, 0-9 and -, unique.
+	RunID string
+	Nodes []NodeSpec // 1 to 29
+	// Ports of every node, inside its namespace. Default environment.DefaultPorts.
+	Ports  environment.NodePorts
+	Access Access
+	// SidecarImage holds /faultsidecar. Default: the image of this source.
+	SidecarImage string
+	// Keep leaves the cluster up at Down. What is kept goes by Sweep with Kept set.
+	Keep bool
+	// LogLimit bounds each stored output stream of a node, in bytes; what is beyond
+	// it is dropped with a mark. Events do not count. Default 64 MiB.
+	LogLimit int64
+	Log      *slog.Logger // default: discard
+
+	// Sabotage weakens the sidecars, to prove that proofs of effect can fail. Tests only.
+	Sabotage sidecar.Sabotage
+	// SabotageNode narrows Sabotage to one node; "" = all.
+	SabotageNode string
+}
+
+// NodeSpec describes one node.
+type NodeSpec struct {
+	Name string // a host name: a-z, 0-9 and -, at most 30 characters
+	// Image of the node. Default: the image of this source. Nothing is required in it.
+	Image      string
+	Entrypoint []string // default: the image's
+	// Cmd returns the command line, given all nodes' addresses by name. nil = the image's.
+	Cmd func(addrs map[string]netip.Addr) []string
+	Env []string // NAME=value
+	// Ports are published where containers are not reached directly. Default: client and admin port.
+	Ports []int
+	// DataDir is where the node's volume is mounted. Default /data.
+	DataDir string
+}
+
+const (
+	defaultLogLimit = 64 << 20
+	maxNodes        = 29
+)
+
+var nodeExp = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$`)
+
+// Validate refuses a configuration that cannot work.
+func (c Config) Validate() error {
+	if !runExp.MatchString(c.RunID) {
+		return fmt.Errorf("run id %q: it needs 1 to 40 of the characters a-z, 0-9 and -", c.RunID)
+	}
+	if len(c.Nodes) < 1 || len(c.Nodes) > maxNodes {
+		return fmt.Errorf("%d nodes: Docker takes 1 to %d", len(c.Nodes), maxNodes)
+	}
+	seen := map[string]bool{}
+	for _, n := range c.Nodes {
+		switch {
+		case !nodeExp.MatchString(n.Name):
+			return fmt.Errorf("node name %q: it needs to be a host name of a-z, 0-9 and -, at most 30 characters", n.Name)
+		case n.Name == nemesis.Clients || n.Name == "localhost":
+			return fmt.Errorf("node name %q is reserved", n.Name)
+		case seen[n.Name]:
+			return fmt.Errorf("node name %q is used twice", n.Name)
+		}
+		seen[n.Name] = true
+	}
+	switch c.Access {
+	case Auto, Direct, Published:
+	default:
+		return fmt.Errorf("unknown access %q, known are direct and published", c.Access)
+	}
+	for kind, port := range map[string]int{"client": c.Ports.Client, "peer": c.Ports.Peer, "quorum": c.Ports.Quorum, "admin": c.Ports.Admin, "nonce": c.Ports.Nonce} {
+		if port < 1 || port > 65535 {
+			return fmt.Errorf("%s port %d: it needs to be 1 to 65535", kind, port)
+		}
+	}
+	if c.LogLimit < 0 {
+		return errors.New("a negative log limit")
+	}
+	if c.SabotageNode != "" && !seen[c.SabotageNode] {
+		return fmt.Errorf("sabotage of an unknown node %q", c.SabotageNode)
+	}
+	return c.Sabotage.Validate()
+}
+
+func (c Config) withDefaults() Config {
+	if c.Ports == (environment.NodePorts{}) {
+		c.Ports = environment.DefaultPorts
+	}
+	if c.LogLimit == 0 {
+		c.LogLimit = defaultLogLimit
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	nodes := make([]NodeSpec, len(c.Nodes))
+	for i, n := range c.Nodes {
+		if len(n.Ports) == 0 {
+			n.Ports = []int{c.Ports.Client, c.Ports.Admin}
+		}
+		if n.DataDir == "" {
+			n.DataDir = "/data"
+		}
+		nodes[i] = n
+	}
+	c.Nodes = nodes
+	return c
+}

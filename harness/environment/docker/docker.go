@@ -1,0 +1,782 @@
+// Package docker is the environment that runs nodes as containers.
+//
+// Per node there are two containers and a volume. The sidecar's container owns
+// the network namespace, the host name and a fixed address on the run's own
+// bridge network; the node's container joins it, so that a killed node which is
+// started again comes back into the same namespace, under the same rules. The
+// volume holds the node's data. Everything carries the run's and the host's
+// label; what a dead run left behind is found by them (Sweep).
+//
+// This package alone knows the Engine's API, so that another client library
+// replaces it in one place.
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/volume"
+	"github.com/docker/docker/client"
+	"github.com/docker/docker/pkg/stdcopy"
+	"github.com/docker/go-connections/nat"
+	"github.com/gofrs/flock"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness/environment"
+	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/nemesis/sidecar"
+)
+
+// Environment is one cluster in Docker.
+type Environment struct {
+	cfg     Config
+	log     *slog.Logger
+	runtime *Runtime
+	links   *links
+	onEvent func(history.NodeEvent)
+
+	ending sync.Mutex // one Down at a time
+
+	mu       sync.Mutex // of all below
+	started  bool
+	down     bool
+	cancelUp context.CancelFunc
+	upDone   chan struct{}
+	cli      *client.Client
+	state    state
+	lock     *flock.Flock
+	nodes    map[string]*node // complete once Up has returned
+	nonces   *sidecar.Nonces
+	boot     sidecar.Boot
+	versions map[string]string
+
+	hostClock hostClock
+	stop      context.CancelFunc // of the clock's samples
+	tasks     sync.WaitGroup     // everything that Up started but for the dispatcher
+	events    chan history.NodeEvent
+	delivered chan struct{} // closed when the dispatcher ended
+}
+
+var _ environment.Environment = (*Environment)(nil)
+
+// node is one node's place.
+type node struct {
+	spec NodeSpec
+	addr netip.Addr
+	cli  *client.Client
+
+	containerID string
+	sidecarID   string
+	log         *nodeLog
+	agent       *sidecar.Client
+	agentConn   types.HijackedResponse
+	published   map[nat.Port]string // host:port by container port
+	tasks       *sync.WaitGroup
+
+	ops  chan struct{} // a lock that a context can give up on
+	mu   sync.Mutex
+	conn types.HijackedResponse // of the incarnation whose output is read
+	read chan struct{}          // closed when that output has ended
+}
+
+const (
+	eventBuffer = 4096
+	engineCall  = 30 * time.Second // bound of a call that creates something
+	sampleEvery = 2 * time.Second
+)
+
+// New returns an environment that nothing has been created of yet. Its clock
+// starts here.
+func New(cfg Config) (*Environment, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("docker environment: %w", err)
+	}
+	e := &Environment{
+		cfg: cfg, log: cfg.Log.With("run", cfg.RunID), runtime: NewRuntime(),
+		nodes: map[string]*node{}, boot: sidecar.NewBoot(), versions: map[string]string{},
+	}
+	e.links = &links{e: e, sets: map[string]map[string]placed{}}
+	return e, nil
+}
+
+// Name returns "docker".
+func (e *Environment) Name() string { return "docker" }
+
+// Runtime returns goroutines and the monotonic clock.
+func (e *Environment) Runtime() environment.Runtime { return e.runtime }
+
+// Network returns the capability to cut links.
+func (e *Environment) Network() nemesis.Network { return e.links }
+
+// Processes returns the capability to control processes.
+func (e *Environment) Processes() nemesis.Processes { return processes{e} }
+
+// Disks returns nil: the nodes' volumes are plain folders of the engine's host.
+func (e *Environment) Disks() nemesis.Disks { return nil }
+
+// Events sets what receives the nodes' events, one after another. Call it
+// before Up. While f does not return, nodes are held back rather than events lost.
+func (e *Environment) Events(f func(history.NodeEvent)) { e.onEvent = f }
+
+// Nodes lists the nodes' names, in the order of the configuration.
+func (e *Environment) Nodes() []string {
+	names := make([]string, len(e.cfg.Nodes))
+	for i, n := range e.cfg.Nodes {
+		names[i] = n.Name
+	}
+	return names
+}
+
+// Versions names engine, API, kernel, operating system, architecture, cgroup
+// version, the images' ids and the source digest, as far as Up found them.
+func (e *Environment) Versions() map[string]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return maps.Clone(e.versions)
+}
+
+// Up creates the network, the sidecars, the volumes and the nodes, and starts
+// them; readiness is the caller's to establish. It sweeps what dead runs left
+// behind first. After an error the caller still calls Down. Errors are
+// ErrUnavailable, ErrNoImage, ErrStaleImage, ErrNoSubnet (wrapped), ctx's, or the engine's.
+func (e *Environment) Up(ctx context.Context) error {
+	e.mu.Lock()
+	if e.started || e.down {
+		e.mu.Unlock()
+		return errors.New("docker environment: Up is called once")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	e.started, e.cancelUp, e.upDone = true, cancel, make(chan struct{})
+	defer close(e.upDone)
+	defer cancel()
+	e.mu.Unlock()
+	if err := e.up(ctx); err != nil {
+		return fmt.Errorf("docker environment: %w", err)
+	}
+	return nil
+}
+
+func (e *Environment) up(ctx context.Context) error {
+	cli, err := connect(ctx)
+	if err != nil {
+		return err
+	}
+	e.set(func() { e.cli = cli })
+	if err := e.checkImages(ctx); err != nil {
+		return err
+	}
+	st, err := openState()
+	if err != nil {
+		return err
+	}
+	lock, err := st.lock(e.cfg.RunID)
+	if err != nil {
+		return err
+	}
+	if lock == nil {
+		return fmt.Errorf("run id %s is in use by another run", e.cfg.RunID)
+	}
+	e.set(func() { e.state, e.lock = st, lock })
+	if swept, err := sweep(ctx, cli, st, SweepOptions{}); err != nil {
+		e.log.Warn("sweeping what dead runs left behind", "error", err)
+	} else if len(swept.Runs) > 0 {
+		e.log.Info("swept what dead runs left behind", "runs", swept.Runs)
+	}
+
+	subnet, err := e.createNetwork(ctx)
+	if err != nil {
+		return err
+	}
+	gateway := hostAt(subnet, 1)
+	access := e.cfg.Access
+	if access == Auto {
+		access = Published
+		if local, err := isLocal(gateway); err != nil {
+			return err
+		} else if local {
+			access = Direct
+		}
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e.set(func() {
+		e.stop = stop
+		e.events, e.delivered = make(chan history.NodeEvent, eventBuffer), make(chan struct{})
+	})
+	go e.dispatch()
+
+	nodes := map[string]*node{}
+	addrs := map[string]netip.Addr{}
+	for i, spec := range e.cfg.Nodes {
+		log, err := newNodeLog(spec.Name, filepath.Join(st.spoolDir(e.cfg.RunID), spec.Name), e.cfg.LogLimit, &e.hostClock, e.runtime.Now, e.emit)
+		if err != nil {
+			return err
+		}
+		n := &node{spec: spec, addr: hostAt(subnet, 2+i), cli: cli, log: log, tasks: &e.tasks, ops: make(chan struct{}, 1)}
+		nodes[spec.Name], addrs[spec.Name] = n, n.addr
+		e.set(func() { e.nodes[spec.Name] = n })
+	}
+	if err := each(nodes, func(n *node) error { return e.startSidecar(ctx, n, addrs, gateway, access) }); err != nil {
+		return err
+	}
+	if err := e.startNonces(nodes, access); err != nil {
+		return err
+	}
+	first := nodes[e.cfg.Nodes[0].Name].agent
+	for range clockWindow {
+		if err := e.sampleClock(ctx, first); err != nil {
+			return fmt.Errorf("asking a sidecar for the time: %w", err)
+		}
+	}
+	e.tasks.Go(func() {
+		for e.runtime.Sleep(background, sampleEvery) == nil {
+			if err := e.sampleClock(background, first); err != nil && background.Err() == nil {
+				e.log.Warn("asking a sidecar for the time", "error", err)
+			}
+		}
+	})
+	return each(nodes, func(n *node) error { return e.startNode(ctx, n, addrs) })
+}
+
+// set changes the environment's state, which Down reads.
+func (e *Environment) set(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f()
+}
+
+// each runs f for all nodes at once; all have returned when it does.
+func each(nodes map[string]*node, f func(*node) error) error {
+	var g errgroup.Group
+	g.SetLimit(8)
+	for _, n := range nodes {
+		g.Go(func() error { return f(n) })
+	}
+	return g.Wait()
+}
+
+// create bounds a call that creates something and lets it run to its end even
+// when ctx is cancelled: the engine would finish it anyway, behind the back of
+// the clean-up.
+func create[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	if err := ctx.Err(); err != nil {
+		var zero T
+		return zero, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), engineCall)
+	defer cancel()
+	return f(ctx)
+}
+
+func (e *Environment) checkImages(ctx context.Context) error {
+	var err error
+	if e.cfg.SidecarImage == "" {
+		if e.cfg.SidecarImage, err = ImageName(); err != nil {
+			return err
+		}
+	}
+	images := map[string]bool{e.cfg.SidecarImage: true}
+	for i := range e.cfg.Nodes {
+		n := &e.cfg.Nodes[i]
+		if n.Image == "" {
+			if n.Image, err = ImageName(); err != nil {
+				return err
+			}
+		}
+		images[n.Image] = true
+	}
+	found := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(images)) {
+		id, err := checkImage(ctx, e.cli, name)
+		if err != nil {
+			return err
+		}
+		found["image "+name] = id
+	}
+	info, err := e.cli.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("asking the engine about itself: %w", err)
+	}
+	found["engine"] = info.ServerVersion
+	found["api"] = e.cli.ClientVersion()
+	found["kernel"] = info.KernelVersion
+	found["os"] = info.OperatingSystem
+	found["arch"] = info.Architecture
+	found["cgroup"] = info.CgroupVersion
+	if digest, err := SourceDigest(); err == nil {
+		found["source"] = digest
+	}
+	e.set(func() { e.versions = found })
+	return nil
+}
+
+func (e *Environment) labels(node, role string) map[string]string {
+	l := map[string]string{labelRun: e.cfg.RunID, labelHost: e.state.host}
+	if node != "" {
+		l[labelNode] = node
+	}
+	if role != "" {
+		l[labelRole] = role
+	}
+	return l
+}
+
+func (e *Environment) netName() string { return "faultline-" + e.cfg.RunID }
+
+// createNetwork takes a free subnet. Another run may take the same one at the
+// same time; the engine refuses the second, and the next one is tried.
+func (e *Environment) createNetwork(ctx context.Context) (netip.Prefix, error) {
+	taken, err := hostPrefixes()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	nets, err := e.cli.NetworkList(ctx, network.ListOptions{})
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("listing networks: %w", err)
+	}
+	for _, n := range nets {
+		for _, c := range n.IPAM.Config {
+			if p, err := netip.ParsePrefix(c.Subnet); err == nil && p.Addr().Is4() {
+				taken = append(taken, p.Masked())
+			}
+		}
+	}
+	noIPv6 := false
+	for p := range subnets(e.cfg.RunID, subnetBits(len(e.cfg.Nodes)), taken) {
+		_, err := create(ctx, func(ctx context.Context) (network.CreateResponse, error) {
+			return e.cli.NetworkCreate(ctx, e.netName(), network.CreateOptions{
+				Driver: "bridge", EnableIPv6: &noIPv6, Labels: e.labels("", ""),
+				IPAM: &network.IPAM{Driver: "default", Config: []network.IPAMConfig{{Subnet: p.String(), Gateway: hostAt(p, 1).String()}}},
+			})
+		})
+		if err == nil {
+			return p, nil
+		}
+		if text := err.Error(); !strings.Contains(text, "overlap") && !strings.Contains(text, "conflicts with network") {
+			return netip.Prefix{}, fmt.Errorf("creating network %s: %w", e.netName(), err)
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("%w in %v; remove unused networks with `docker network prune`, or end other runs", ErrNoSubnet, pools)
+}
+
+func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[string]netip.Addr, gateway netip.Addr, access Access) error {
+	cfg := &container.Config{
+		Image: e.cfg.SidecarImage, Entrypoint: []string{"/faultsidecar"}, Cmd: []string{}, Hostname: n.spec.Name,
+		Labels:    e.labels(n.spec.Name, roleSidecar),
+		OpenStdin: true, StdinOnce: true, AttachStdin: true, AttachStdout: true, AttachStderr: true,
+	}
+	if e.cfg.SabotageNode == "" || e.cfg.SabotageNode == n.spec.Name {
+		cfg.Env = []string{sidecar.SabotageEnv + "=" + string(e.cfg.Sabotage)}
+	}
+	host := &container.HostConfig{
+		NetworkMode: container.NetworkMode(e.netName()),
+		CapDrop:     []string{"ALL"}, CapAdd: []string{"NET_ADMIN"}, SecurityOpt: []string{"no-new-privileges"},
+		ReadonlyRootfs: true,
+		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		LogConfig:      container.LogConfig{Type: "none"}, // its output is protocol
+	}
+	for _, peer := range slices.Sorted(maps.Keys(addrs)) {
+		if peer != n.spec.Name { // the engine adds the own name
+			host.ExtraHosts = append(host.ExtraHosts, peer+":"+addrs[peer].String())
+		}
+	}
+	noncePort := nat.Port(fmt.Sprintf("%d/udp", e.cfg.Ports.Nonce))
+	reach, listen := publishedHost(e.cli.DaemonHost())
+	if access == Published {
+		cfg.ExposedPorts, host.PortBindings = nat.PortSet{}, nat.PortMap{}
+		for _, port := range append(tcpPorts(n.spec.Ports), noncePort) {
+			cfg.ExposedPorts[port] = struct{}{}
+			host.PortBindings[port] = []nat.PortBinding{{HostIP: listen}}
+		}
+	}
+	endpoint := &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: n.addr.String()}}
+	name := e.netName() + "-" + n.spec.Name + "-net"
+	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
+		return e.cli.ContainerCreate(ctx, cfg, host, &network.NetworkingConfig{
+			EndpointsConfig: map[string]*network.EndpointSettings{e.netName(): endpoint},
+		}, nil, name)
+	})
+	if err != nil {
+		return fmt.Errorf("creating the sidecar of %s: %w", n.spec.Name, err)
+	}
+	n.sidecarID = created.ID
+	conn, err := e.cli.ContainerAttach(ctx, created.ID, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
+	if err != nil {
+		return fmt.Errorf("attaching to the sidecar of %s: %w", n.spec.Name, err)
+	}
+	out, outWriter := io.Pipe()
+	e.tasks.Go(func() {
+		_, err := stdcopy.StdCopy(outWriter, n.log.stream(sidecarFile), conn.Reader)
+		_ = outWriter.CloseWithError(err) // never fails
+	})
+	agent := sidecar.NewClient(stdin{conn}, out)
+	e.set(func() { n.agentConn, n.agent = conn, agent })
+	if _, err := create(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, e.cli.ContainerStart(ctx, created.ID, container.StartOptions{})
+	}); err != nil {
+		return fmt.Errorf("starting the sidecar of %s: %w", n.spec.Name, err)
+	}
+	peers := maps.Clone(addrs)
+	delete(peers, n.spec.Name)
+	if err := agent.Configure(ctx, sidecar.Configure{
+		Run: e.cfg.RunID, Self: n.spec.Name, Peers: peers, Clients: []netip.Addr{gateway},
+		NoncePort: uint16(e.cfg.Ports.Nonce), Interval: nemesis.NonceInterval,
+	}); err != nil {
+		return fmt.Errorf("configuring the sidecar of %s: %w", n.spec.Name, err)
+	}
+	if access != Published {
+		return nil
+	}
+	c, err := e.cli.ContainerInspect(ctx, created.ID)
+	if err != nil {
+		return fmt.Errorf("inspecting the sidecar of %s: %w", n.spec.Name, err)
+	}
+	published := map[nat.Port]string{}
+	for port, bindings := range c.NetworkSettings.Ports {
+		for _, b := range bindings {
+			if strings.Contains(b.HostIP, ":") {
+				continue // IPv6
+			}
+			published[port] = reach + ":" + b.HostPort
+		}
+	}
+	e.set(func() { n.published = published })
+	return nil
+}
+
+func tcpPorts(ports []int) []nat.Port {
+	var out []nat.Port
+	for _, p := range ports {
+		out = append(out, nat.Port(strconv.Itoa(p)+"/tcp"))
+	}
+	return out
+}
+
+// stdin is a container's attached standard input.
+type stdin struct{ conn types.HijackedResponse }
+
+func (s stdin) Write(p []byte) (int, error) { return s.conn.Conn.Write(p) }
+func (s stdin) Close() error                { return s.conn.CloseWrite() }
+
+// startNonces makes the harness an endpoint of its own.
+func (e *Environment) startNonces(nodes map[string]*node, access Access) error {
+	peers := map[string]netip.AddrPort{}
+	for name, n := range nodes {
+		peers[name] = netip.AddrPortFrom(n.addr, uint16(e.cfg.Ports.Nonce))
+		if access == Published {
+			at, err := e.Addr(name, e.cfg.Ports.Nonce)
+			if err != nil {
+				return err
+			}
+			addr, err := resolve4(at)
+			if err != nil {
+				return err
+			}
+			peers[name] = addr
+		}
+	}
+	nonces, err := sidecar.StartNonces(sidecar.NonceConfig{
+		Run: e.cfg.RunID, Self: nemesis.Clients, Boot: e.boot, Peers: peers, Interval: nemesis.NonceInterval,
+	})
+	if err != nil {
+		return err
+	}
+	e.set(func() { e.nonces = nonces })
+	return nil
+}
+
+func (e *Environment) sampleClock(ctx context.Context, agent *sidecar.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, sidecar.DefaultTimeout)
+	defer cancel()
+	before := e.runtime.Now()
+	wall, err := agent.Time(ctx)
+	if err != nil {
+		return err
+	}
+	e.hostClock.add(before, e.runtime.Now(), wall)
+	return nil
+}
+
+func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]netip.Addr) error {
+	name := e.netName() + "-" + n.spec.Name
+	vol, err := create(ctx, func(ctx context.Context) (volume.Volume, error) {
+		return e.cli.VolumeCreate(ctx, volume.CreateOptions{Name: name + "-data", Driver: "local", Labels: e.labels(n.spec.Name, "")})
+	})
+	if err != nil {
+		return fmt.Errorf("creating the volume of %s: %w", n.spec.Name, err)
+	}
+	cfg := &container.Config{
+		Image: n.spec.Image, Entrypoint: n.spec.Entrypoint, Env: n.spec.Env,
+		Labels: e.labels(n.spec.Name, roleNode), AttachStdout: true, AttachStderr: true,
+	}
+	if n.spec.Cmd != nil {
+		cfg.Cmd = n.spec.Cmd(maps.Clone(addrs))
+	}
+	host := &container.HostConfig{
+		NetworkMode:   container.NetworkMode("container:" + n.sidecarID),
+		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		Mounts:        []mount.Mount{{Type: mount.TypeVolume, Source: vol.Name, Target: n.spec.DataDir}},
+		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "1"}},
+	}
+	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
+		return e.cli.ContainerCreate(ctx, cfg, host, nil, nil, name)
+	})
+	if err != nil {
+		return fmt.Errorf("creating node %s: %w", n.spec.Name, err)
+	}
+	e.set(func() { n.containerID = created.ID })
+	if err := n.start(ctx); err != nil {
+		return fmt.Errorf("starting node %s: %w", n.spec.Name, err)
+	}
+	return nil
+}
+
+// start starts the node's container and reads its output from the first byte
+// on. The output of an incarnation before has ended when this one's is read.
+func (n *node) start(ctx context.Context) error {
+	n.mu.Lock()
+	before := n.read
+	n.mu.Unlock()
+	if before != nil {
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the end of its output: %w", ctx.Err())
+		}
+	}
+	conn, err := n.cli.ContainerAttach(ctx, n.containerID, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+	if err != nil {
+		return fmt.Errorf("attaching: %w", err)
+	}
+	read := make(chan struct{})
+	n.mu.Lock()
+	n.conn, n.read = conn, read
+	n.mu.Unlock()
+	n.tasks.Go(func() {
+		defer close(read)
+		defer conn.Close()
+		out := &lines{emit: n.log.stdout}
+		_, err := stdcopy.StdCopy(out, n.log.stream(stderrFile), conn.Reader)
+		out.flush()
+		if err != nil {
+			n.log.store(stderrFile, fmt.Appendf(nil, "\n[reading the node's output: %v]\n", err))
+		}
+	})
+	_, err = create(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, n.cli.ContainerStart(ctx, n.containerID, container.StartOptions{})
+	})
+	if err != nil {
+		conn.Close()
+	}
+	return err
+}
+
+// emit hands an event to the dispatcher; a full buffer makes the node wait.
+func (e *Environment) emit(ev history.NodeEvent) { e.events <- ev }
+
+func (e *Environment) dispatch() {
+	defer close(e.delivered)
+	for ev := range e.events {
+		if e.onEvent != nil {
+			e.onEvent(ev)
+		}
+	}
+}
+
+// node returns a node once it has been created, and ErrNotUp before and after.
+func (e *Environment) node(name string) (*node, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Contains(e.Nodes(), name) {
+		return nil, fmt.Errorf("unknown node %q, known are %v", name, e.Nodes())
+	}
+	n := e.nodes[name]
+	if e.down || n == nil || n.containerID == "" {
+		return nil, ErrNotUp
+	}
+	return n, nil
+}
+
+// lockNode returns a node with the right to change its process.
+func (e *Environment) lockNode(ctx context.Context, name string) (*node, func(), error) {
+	n, err := e.node(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	select {
+	case n.ops <- struct{}{}:
+		return n, func() { <-n.ops }, nil
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+func (e *Environment) agent(name string) (*sidecar.Client, error) {
+	n, err := e.node(name)
+	if err != nil {
+		return nil, err
+	}
+	return n.agent, nil
+}
+
+func (e *Environment) clientNonces() (sent, received map[string]uint64, boot string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.nonces == nil || e.down {
+		return nil, nil, "", ErrNotUp
+	}
+	sent, received = e.nonces.Counters()
+	return sent, received, e.boot.String(), nil
+}
+
+// Addr returns where this process reaches a node's port, as "host:port". It
+// stays the same over restarts of the node.
+func (e *Environment) Addr(name string, port int) (string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.nodes[name]
+	switch {
+	case !slices.Contains(e.Nodes(), name):
+		return "", fmt.Errorf("unknown node %q, known are %v", name, e.Nodes())
+	case n == nil || e.down:
+		return "", fmt.Errorf("address of %s: %w", name, ErrNotUp)
+	case n.published == nil:
+		return netip.AddrPortFrom(n.addr, uint16(port)).String(), nil
+	}
+	for _, proto := range []string{"tcp", "udp"} {
+		if at, ok := n.published[nat.Port(fmt.Sprintf("%d/%s", port, proto))]; ok {
+			return at, nil
+		}
+	}
+	return "", fmt.Errorf("port %d of %s is not published; list it in the node's ports", port, name)
+}
+
+// Down removes everything that Up created, or leaves it up where Config.Keep
+// says so. It may be called at any time, during Up too, and more than once; it
+// does not end with ctx but within environment.DownTimeout.
+func (e *Environment) Down(ctx context.Context) error { return e.end(ctx, e.cfg.Keep) }
+
+// Release lets go of the cluster and leaves it up, healed, for somebody to
+// look at; Sweep with Kept set removes it.
+func (e *Environment) Release(ctx context.Context) error { return e.end(ctx, true) }
+
+func (e *Environment) end(ctx context.Context, keep bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), environment.DownTimeout)
+	defer cancel()
+	e.ending.Lock()
+	defer e.ending.Unlock()
+	e.mu.Lock()
+	e.down = true
+	cancelUp, upDone := e.cancelUp, e.upDone
+	e.mu.Unlock()
+	if cancelUp != nil {
+		cancelUp()
+		select {
+		case <-upDone:
+		case <-ctx.Done():
+			return fmt.Errorf("taking the environment down: Up does not end: %w", ctx.Err())
+		}
+	}
+	// Up has returned and nothing else writes to e, so e.mu, which the events'
+	// receiver may need, is held only to change what others read.
+	var errs error
+	if e.stop != nil {
+		e.stop()
+	}
+	if e.nonces != nil {
+		errs = errors.Join(errs, e.nonces.Close())
+		e.set(func() { e.nonces = nil })
+	}
+	if e.lock != nil {
+		if keep {
+			errs = errors.Join(errs, e.keep(ctx))
+		} else if _, err := removeRun(ctx, e.cli, e.cfg.RunID, e.state.host); err != nil {
+			return errors.Join(errs, err) // the lock is kept: Down can be called again
+		}
+	}
+	for _, n := range e.nodes {
+		if n.agent != nil {
+			_ = n.agent.Close() // its container may be gone
+			n.agentConn.Close()
+		}
+		n.mu.Lock()
+		if n.read != nil {
+			n.conn.Close()
+		}
+		n.mu.Unlock()
+	}
+	if err := e.drain(ctx); err != nil {
+		return errors.Join(errs, err)
+	}
+	for _, n := range e.nodes {
+		errs = errors.Join(errs, n.log.close())
+	}
+	e.set(func() { clear(e.nodes) })
+	if e.lock != nil {
+		if keep {
+			errs = errors.Join(errs, e.lock.Close())
+		} else {
+			errs = errors.Join(errs, e.state.forget(e.cfg.RunID, e.lock))
+		}
+		e.lock = nil
+	}
+	if e.cli != nil {
+		errs = errors.Join(errs, e.cli.Close())
+		e.cli = nil
+	}
+	return errs
+}
+
+// drain waits until all output is read and all events are delivered.
+func (e *Environment) drain(ctx context.Context) error {
+	if e.events == nil {
+		return nil
+	}
+	read := make(chan struct{})
+	go func() {
+		e.tasks.Wait()
+		close(read)
+	}()
+	for _, c := range []chan struct{}{read, e.delivered} {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return fmt.Errorf("taking the environment down: the nodes' events are not taken: %w", ctx.Err())
+		}
+		if c == read {
+			close(e.events)
+		}
+	}
+	e.events = nil
+	return nil
+}
+
+// keep heals the cluster and marks it, so that no ordinary sweep takes it.
+func (e *Environment) keep(ctx context.Context) error {
+	errs := e.state.markKept(e.cfg.RunID)
+	for name, n := range e.nodes {
+		if n.agent == nil {
+			continue
+		}
+		if err := n.agent.Stay(ctx); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("keeping node %s: %w", name, err))
+		}
+	}
+	return errs
+}

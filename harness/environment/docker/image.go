@@ -1,0 +1,208 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/build"
+	"github.com/docker/docker/client"
+	"github.com/gofrs/flock"
+)
+
+const (
+	imageRepository = "faultline/node"
+	// DevImage is the tag that BuildImage moves to the newest image, for the compose file.
+	DevImage = imageRepository + ":dev"
+	// labelSource carries the digest of the source that an image was built from.
+	labelSource = "io.faultline.source"
+)
+
+// binaries of the image, by name, and the packages that they are built from.
+var binaries = map[string]string{
+	"faultbroker":  "./cmd/faultbroker",
+	"faultsidecar": "./cmd/faultsidecar",
+}
+
+// ImageName returns the name of the node image that belongs to this source.
+func ImageName() (string, error) {
+	digest, err := SourceDigest()
+	if err != nil {
+		return "", fmt.Errorf("naming the node image: %w", err)
+	}
+	return imageNameOf(digest), nil
+}
+
+func imageNameOf(digest string) string { return imageRepository + ":" + digest[:min(12, len(digest))] }
+
+// HaveImage reports whether the engine has the node image of this source.
+func HaveImage(ctx context.Context) (bool, error) {
+	name, err := ImageName()
+	if err != nil {
+		return false, err
+	}
+	cli, err := connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = cli.Close() }()
+	_, err = checkImage(ctx, cli, name)
+	if errors.Is(err, ErrNoImage) || errors.Is(err, ErrStaleImage) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// checkImage returns the id of an image. An image of ours that was built from
+// another source is refused.
+func checkImage(ctx context.Context, cli *client.Client, name string) (string, error) {
+	img, err := cli.ImageInspect(ctx, name)
+	if cerrdefs.IsNotFound(err) {
+		if strings.HasPrefix(name, imageRepository+":") {
+			return "", fmt.Errorf("%w: %s is not built; run `make images`", ErrNoImage, name)
+		}
+		return "", fmt.Errorf("%w: %s; pull or build it first", ErrNoImage, name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("inspecting image %s: %w", name, err)
+	}
+	if img.Config != nil && img.Config.Labels[labelSource] != "" {
+		want, err := SourceDigest()
+		if err != nil {
+			return "", fmt.Errorf("checking image %s: %w", name, err)
+		}
+		if got := img.Config.Labels[labelSource]; got != want {
+			return "", fmt.Errorf("%w: %s was built from source %.12s, this is %.12s; run `make images`", ErrStaleImage, name, got, want)
+		}
+	}
+	return img.ID, nil
+}
+
+// BuildImage builds the node image of the source tree above the working
+// directory, unless the engine has it, and returns its name. It needs the Go
+// toolchain. progress (nil = discard) gets the output of the tools.
+func BuildImage(ctx context.Context, progress io.Writer) (string, error) {
+	if progress == nil {
+		progress = io.Discard
+	}
+	root, err := sourceRoot()
+	if err != nil {
+		return "", fmt.Errorf("building the node image: %w", err)
+	}
+	digest, err := digestTree(root)
+	if err != nil {
+		return "", err
+	}
+	cli, err := connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = cli.Close() }()
+
+	st, err := openState()
+	if err != nil {
+		return "", err
+	}
+	lock := flock.New(filepath.Join(st.dir, "build.lock"))
+	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
+		return "", fmt.Errorf("waiting for another build of the image: %w", err)
+	}
+	defer func() { _ = lock.Unlock() }()
+
+	name := imageNameOf(digest)
+	if _, err := checkImage(ctx, cli, name); err == nil {
+		return name, cli.ImageTag(ctx, name, DevImage)
+	}
+	version, err := cli.ServerVersion(ctx)
+	if err != nil {
+		return "", fmt.Errorf("asking the engine for its architecture: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "faultline-build-")
+	if err != nil {
+		return "", fmt.Errorf("building the node image: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	files := map[string]string{"Dockerfile": filepath.Join(root, "docker", "Dockerfile")}
+	for bin, pkg := range binaries {
+		files[bin] = filepath.Join(dir, bin)
+		if err := goBuild(ctx, root, version.Arch, pkg, files[bin], progress); err != nil {
+			return "", err
+		}
+	}
+	labels := map[string]string{labelSource: digest}
+	if err := buildImage(ctx, cli, files, []string{name, DevImage}, labels, progress); err != nil {
+		return "", err
+	}
+	return name, nil
+}
+
+// goBuild builds a static binary for the engine's architecture.
+func goBuild(ctx context.Context, root, arch, pkg, out string, progress io.Writer) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
+	var stderr bytes.Buffer
+	cmd.Stdout = progress
+	cmd.Stderr = io.MultiWriter(progress, &stderr)
+	if err := cmd.Run(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return fmt.Errorf("building %s: %w; install Go, or build the image elsewhere with `make images`", pkg, err)
+		}
+		return fmt.Errorf("building %s: %w: %s", pkg, err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return nil
+}
+
+// buildImage sends files (name in the context → path here) to the engine's
+// builder. It asks for the first-generation builder, which every engine has.
+func buildImage(ctx context.Context, cli *client.Client, files map[string]string, tags []string, labels map[string]string, progress io.Writer) error {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for name, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("building image %s: %w", tags[0], err)
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+			return fmt.Errorf("building image %s: %w", tags[0], err)
+		}
+		if _, err := w.Write(data); err != nil {
+			return fmt.Errorf("building image %s: %w", tags[0], err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("building image %s: %w", tags[0], err)
+	}
+	resp, err := cli.ImageBuild(ctx, &buf, build.ImageBuildOptions{
+		Tags: tags, Labels: labels, Dockerfile: "Dockerfile",
+		Remove: true, ForceRemove: true, Version: build.BuilderV1,
+	})
+	if err != nil {
+		return fmt.Errorf("building image %s: %w", tags[0], err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	for dec := json.NewDecoder(resp.Body); ; {
+		var msg struct {
+			Stream string `json:"stream"`
+			Error  string `json:"error"`
+		}
+		if err := dec.Decode(&msg); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("building image %s: reading the engine's answer: %w", tags[0], err)
+		}
+		if msg.Error != "" {
+			return fmt.Errorf("building image %s: %s", tags[0], msg.Error)
+		}
+		_, _ = io.WriteString(progress, msg.Stream) // progress only
+	}
+}

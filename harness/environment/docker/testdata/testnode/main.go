@@ -1,0 +1,75 @@
+// Command testnode stands for a system under test: it answers TCP connections
+// on its ports, sends a byte to each peer's port every 20 ms, writes events and
+// keeps a count of its starts in its data folder.
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// testnode DATADIR PORT[,PORT...] PEER:PORT[,PEER:PORT...]
+func main() {
+	starts, _ := os.ReadFile(os.Args[1] + "/starts")
+	starts = append(starts, 'x')
+	if err := os.WriteFile(os.Args[1]+"/starts", starts, 0o600); err != nil {
+		panic(err)
+	}
+	for _, port := range strings.Split(os.Args[2], ",") {
+		l, err := net.Listen("tcp4", ":"+port)
+		if err != nil {
+			panic(err)
+		}
+		go serve(l)
+	}
+	if len(os.Args) > 3 {
+		for _, peer := range strings.Split(os.Args[3], ",") {
+			go send(peer)
+		}
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	host, _ := os.Hostname()
+	fmt.Printf(`{"event":"start","incarnation":%d,"seq":1,"wall":%d,"detail":"%s"}`+"\n", len(starts), time.Now().UnixNano(), host)
+	fmt.Println("a line of log")
+	fmt.Fprintln(os.Stderr, "a line of errors")
+	<-stop
+	if os.Getenv("STUBBORN") == "" {
+		fmt.Printf(`{"event":"stop","incarnation":%d,"seq":2,"wall":%d}`+"\n", len(starts), time.Now().UnixNano())
+		return
+	}
+	select {}
+}
+
+func serve(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() { _, _ = io.Copy(conn, conn) }()
+	}
+}
+
+func send(peer string) {
+	for {
+		conn, err := net.DialTimeout("tcp4", peer, time.Second)
+		if err != nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		go func() { _, _ = io.Copy(io.Discard, conn) }()
+		for err == nil {
+			_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+			_, err = conn.Write([]byte{1})
+			time.Sleep(20 * time.Millisecond)
+		}
+		_ = conn.Close()
+	}
+}

@@ -1,0 +1,121 @@
+package sim
+
+import "time"
+
+// lane is one FIFO queue of a node's disk.
+type lane struct {
+	last    time.Duration // completion of the newest operation
+	pending []*storageOp
+}
+
+type opState uint8
+
+const (
+	opLive    opState = iota // reports to its process
+	opLanding                // its process is gone, its effect still comes
+	opDropped
+)
+
+// storageOp is one issued operation.
+type storageOp struct {
+	n     *node
+	host  *host
+	lane  *lane
+	name  Lane
+	token Token
+	at    time.Duration
+	state opState
+	run   func() any
+}
+
+// latency draws the time that an operation takes once it is at its lane's head.
+func (n *node) latency(k StorageKind, bytes int) time.Duration {
+	m := &n.w.opts.Disk
+	var d time.Duration
+	if k == Sync {
+		d = m.Sync.Base + min(time.Duration(n.disk.ExpFloat64()*float64(m.SyncMean)), m.Sync.Jitter)
+		if n.disk.Float64() < m.Tail && m.TailMax > 0 {
+			d += time.Duration(n.disk.Int64N(int64(m.TailMax)))
+		}
+	} else {
+		d = m.Op.draw(n.disk) + time.Duration(int64(bytes)*int64(time.Second)/m.Throughput)
+	}
+	if n.slow != 1 {
+		d = time.Duration(float64(d) * n.slow)
+	}
+	return d
+}
+
+func (h *host) Submit(name Lane, k StorageKind, bytes int, run func() any) Token {
+	if !h.alive() {
+		return 0
+	}
+	n := h.n
+	l := n.laneOf[name]
+	if l == nil {
+		l = &lane{}
+		n.laneOf[name] = l
+		n.lanes = append(n.lanes, l)
+	}
+	n.tokens++
+	l.last = max(l.last, n.w.now) + n.latency(k, bytes)
+	op := &storageOp{n: n, host: h, lane: l, name: name, token: n.tokens, at: l.last, run: run}
+	l.pending = append(l.pending, op)
+	n.w.queue.push(op.at, action{kind: evStorage, on: op})
+	return op.token
+}
+
+func (o *storageOp) complete() {
+	if o.state == opDropped {
+		return
+	}
+	o.n.w.trace(evStorage, o.n.idx, uint64(o.token)<<8|uint64(o.state))
+	if o.state == opLanding {
+		o.run()
+		o.n.landing = removeFirst(o.n.landing, o)
+		return
+	}
+	o.lane.pending = removeFirst(o.lane.pending, o)
+	o.n.deliver(StorageDone{Lane: o.name, Token: o.token, Result: o.run()})
+}
+
+// removeFirst removes op, which is at or near the front.
+func removeFirst(ops []*storageOp, op *storageOp) []*storageOp {
+	for i := range ops {
+		if ops[i] == op {
+			copy(ops[1:i+1], ops[:i])
+			ops[0] = nil
+			return ops[1:]
+		}
+	}
+	return ops
+}
+
+// orphanStorage decides what becomes of the operations that the ending process
+// has issued: of each lane a prefix lands, or, when the power went, nothing.
+func (n *node) orphanStorage(power bool) {
+	for _, l := range n.lanes {
+		keep := 0
+		if !power && len(l.pending) > 0 {
+			keep = n.disk.IntN(len(l.pending) + 1)
+		}
+		for i, op := range l.pending {
+			if i >= keep {
+				op.state = opDropped
+				continue
+			}
+			op.state = opLanding
+			n.landing = append(n.landing, op)
+			n.landedBy = max(n.landedBy, op.at)
+		}
+	}
+	n.lanes, n.laneOf = nil, nil
+}
+
+// dropLanding drops what former incarnations issued and has not landed yet.
+func (n *node) dropLanding() {
+	for _, op := range n.landing {
+		op.state = opDropped
+	}
+	n.landing, n.landedBy = nil, 0
+}

@@ -1,0 +1,238 @@
+// Package harness carries out one run, from a plan to a verdict: environment
+// up, readiness, baseline, faults, recovery, drain, checks, report, clean-up.
+// It is written once, in blocking style, for containers and for the simulator.
+package harness
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/harness/system/reference"
+	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/workloads"
+)
+
+// PlanVersion is the version of the plan format.
+const PlanVersion = 1
+
+// ErrBadPlan marks (wrapped) what the user can mend: unknown names, impossible
+// counts, contradictions. It stands for exit code 254.
+var ErrBadPlan = errors.New("bad plan")
+
+// Plan says everything about a run. As stored it is fully resolved: every step
+// with its time and seed, every option with its value.
+type Plan struct {
+	Version     int               `yaml:"version"`
+	System      string            `yaml:"system"`
+	Scheme      string            `yaml:"scheme"`
+	Workload    string            `yaml:"workload"`
+	Faults      []string          `yaml:"faults"`      // as on the command line; empty: none
+	Targets     string            `yaml:"targets"`     // what faults hit that do not choose for themselves; empty: drawn
+	Environment string            `yaml:"environment"` // docker or sim
+	Nodes       int               `yaml:"nodes"`
+	Clients     int               `yaml:"clients"` // producers; pollers come with them
+	Time        time.Duration     `yaml:"time"`    // baseline, fault and recovery together
+	Rate        float64           `yaml:"rate"`    // sends per second over all producers; 0 = closed loop
+	Size        int               `yaml:"size"`    // bytes of a payload
+	Pinned      float64           `yaml:"pinned"`  // share of producers that believe one node only; below 0: none
+	Seed        uint64            `yaml:"seed"`
+	Expect      string            `yaml:"expect"` // survive or declared
+	Options     map[string]string `yaml:"options"`
+	Phases      Phases            `yaml:"phases"` // empty: derived from time
+	Steps       []nemesis.Step    `yaml:"steps"`  // empty: drawn from the seed
+}
+
+// Phases are the lengths of a run's phases.
+type Phases struct {
+	Baseline time.Duration `yaml:"baseline"`
+	Fault    time.Duration `yaml:"fault"`
+	Recovery time.Duration `yaml:"recovery"`
+}
+
+// DefaultPlan returns the plan of `faultline run` without flags.
+func DefaultPlan() Plan {
+	return Plan{
+		Version: PlanVersion, System: "reference", Scheme: "isr", Workload: "log", Faults: []string{"partition"}, Environment: "docker", Nodes: 3, Clients: 5,
+		Time: 60 * time.Second, Rate: 200, Size: 128, Seed: 1, Expect: "survive", Options: map[string]string{},
+	}
+}
+
+// Limits of a plan.
+const (
+	maxNodes   = 9
+	maxClients = 1000
+	minPhase   = 3 * time.Second
+)
+
+// Systems lists the systems under test.
+func Systems() []system.System { return []system.System{reference.System{}} }
+
+// LookupSystem returns a system by name.
+func LookupSystem(name string) (system.System, error) {
+	var names []string
+	for _, s := range Systems() {
+		if s.Name() == name {
+			return s, nil
+		}
+		names = append(names, s.Name())
+	}
+	return nil, fmt.Errorf("%w: unknown system %q; known systems: %s", ErrBadPlan, name, strings.Join(names, ", "))
+}
+
+// NodeNames returns the names n1, n2, … of a plan's nodes.
+func (p Plan) NodeNames() []string {
+	names := make([]string, p.Nodes)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%d", i+1)
+	}
+	return names
+}
+
+func (p Plan) spec(runID string) system.Spec {
+	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Faults: p.Faults, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+}
+
+// Resolve checks a plan and fills in what it leaves open: phases, options and
+// the schedule. A resolved plan resolves to itself. Every error wraps ErrBadPlan.
+func (p Plan) Resolve() (Plan, error) {
+	bad := func(format string, args ...any) (Plan, error) {
+		return Plan{}, fmt.Errorf("%w: %w", ErrBadPlan, fmt.Errorf(format, args...))
+	}
+	if p.Version != PlanVersion {
+		return bad("plan version %d; this faultline reads version %d", p.Version, PlanVersion)
+	}
+	sys, err := LookupSystem(p.System)
+	if err != nil {
+		return Plan{}, err
+	}
+	w, err := workloads.Lookup(p.Workload)
+	if err != nil {
+		return bad("%w", err)
+	}
+	switch {
+	case p.Environment != "docker" && p.Environment != "sim":
+		return bad("unknown environment %q; known environments: docker, sim", p.Environment)
+	case p.Nodes < 1 || p.Nodes > maxNodes:
+		return bad("%d nodes: 1 to %d are possible", p.Nodes, maxNodes)
+	case p.Clients < 1 || p.Clients > maxClients:
+		return bad("%d clients: 1 to %d are possible", p.Clients, maxClients)
+	case p.Rate < 0 || p.Rate > 1e6:
+		return bad("a rate of %g operations per second: 0 (closed loop) to 1,000,000 is possible", p.Rate)
+	case p.Expect != "survive" && p.Expect != "declared":
+		return bad("unknown expectation %q; known: survive, declared", p.Expect)
+	case p.Size > 1<<20:
+		return bad("payloads of %d bytes: at most %d are possible", p.Size, 1<<20)
+	}
+	if err := sys.Validate(p.spec("")); err != nil {
+		return bad("%w", err)
+	}
+	p.Options = maps.Clone(sys.Options(p.spec("")))
+	if _, err := nemesis.Parse(strings.Join(p.Faults, ",")); len(p.Faults) > 0 && err != nil {
+		return bad("%w", err)
+	}
+	if p.Phases == (Phases{}) {
+		if p.Phases, err = phases(p.Time, len(p.Faults) > 0); err != nil {
+			return bad("%w", err)
+		}
+	}
+	if p.Phases.Baseline < time.Second || p.Phases.Recovery < time.Second || p.Phases.Fault < 0 {
+		return bad("phases %s, %s and %s: baseline and recovery need at least a second each", p.Phases.Baseline, p.Phases.Fault, p.Phases.Recovery)
+	}
+	p.Time = p.Phases.Baseline + p.Phases.Fault + p.Phases.Recovery
+	if len(p.Steps) == 0 && len(p.Faults) > 0 {
+		p.Steps, err = nemesis.Generate(nemesis.ScheduleConfig{
+			Seed: p.Seed, Faults: p.Faults, Nodes: p.NodeNames(), Keys: len(sys.Keys(p.spec(""))), Duration: p.Phases.Fault,
+			Detection: sys.Detection(p.spec("")), Targets: p.Targets,
+		})
+		if err != nil {
+			return bad("%w", err)
+		}
+	}
+	for _, s := range p.Steps {
+		if err := s.Validate(p.NodeNames()); err != nil {
+			return bad("%w", err)
+		}
+	}
+	if _, err := w.Clients(p.workload(sys)); err != nil {
+		return bad("%w", err)
+	}
+	return p, nil
+}
+
+// phases divides a run's time: a sixth for the baseline, a quarter for the
+// recovery (each at most 20 s), the rest for faults.
+func phases(total time.Duration, faults bool) (Phases, error) {
+	if total < 3*minPhase || total > 24*time.Hour {
+		return Phases{}, fmt.Errorf("a run of %s: %s to 24h is possible", total, 3*minPhase)
+	}
+	ph := Phases{Baseline: clamp(total/6, minPhase, 20*time.Second), Recovery: clamp(total/5, minPhase, 20*time.Second)}
+	ph.Fault = total - ph.Baseline - ph.Recovery
+	if !faults {
+		ph.Baseline, ph.Fault = ph.Baseline+ph.Fault, 0
+	}
+	return ph, nil
+}
+
+func clamp(d, low, high time.Duration) time.Duration { return max(low, min(d, high)) }
+
+func (p Plan) workload(sys system.System) workloads.Config {
+	return workloads.Config{
+		Seed: p.Seed, Nodes: p.Nodes, Clients: p.Clients, Keys: len(sys.Keys(p.spec(""))), Rate: p.Rate, Size: p.Size, Pinned: p.Pinned,
+		ThinkTime: time.Millisecond,
+	}
+}
+
+// YAML returns the plan as it is stored.
+func (p Plan) YAML() ([]byte, error) {
+	b, err := yaml.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	return b, nil
+}
+
+// ReadPlan reads a plan file over the defaults. Unknown keys are refused.
+func ReadPlan(path string) (Plan, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Plan{}, fmt.Errorf("%w: plan file: %w", ErrBadPlan, err)
+	}
+	return ParsePlan(b, path)
+}
+
+// ParsePlan parses a plan; name stands in errors.
+func ParsePlan(b []byte, name string) (Plan, error) {
+	p := DefaultPlan()
+	p.Version = 0
+	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField())
+	if err := dec.Decode(&p); err != nil {
+		return Plan{}, fmt.Errorf("%w: %s: %w", ErrBadPlan, name, err)
+	}
+	if p.Version == 0 {
+		return Plan{}, fmt.Errorf("%w: %s has no version; this faultline reads version %d", ErrBadPlan, name, PlanVersion)
+	}
+	return p, nil
+}
+
+// FaultList is the plan's faults as on the command line.
+func (p Plan) FaultList() string {
+	if len(p.Faults) > 0 {
+		return strings.Join(p.Faults, ",")
+	}
+	var names []string
+	for _, s := range p.Steps {
+		if !slices.Contains(names, s.Name()) {
+			names = append(names, s.Name())
+		}
+	}
+	return strings.Join(names, ",")
+}

@@ -1,0 +1,116 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// maxMarkdownRows bounds the anomalies of summary.md: job pages are cut off at
+// about a megabyte, and a reader of one wants the first few.
+const maxMarkdownRows = 20
+
+// WriteMarkdown writes summary.md, for the job pages of a CI system.
+func (s Summary) WriteMarkdown(w io.Writer) error {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("## %s: %s", strings.ToUpper(string(s.Verdict)), md(s.Sentence))
+	p("")
+	p("%s · seed %d · %s", md(strings.Join(nonEmpty(s.System, s.Scheme, s.Workload, s.FaultSpec, s.Environment), " · ")), s.Seed, millis(s.DurationMS))
+	p("")
+	for _, r := range s.WhyInconclusive {
+		p("- Why: %s", md(r.Why))
+		p("- To change: %s", md(r.Change))
+	}
+	if len(s.WhyInconclusive) > 0 {
+		p("")
+	}
+	total, rows := 0, 0
+	for _, c := range s.Checks {
+		total += c.Count
+	}
+	if total > 0 {
+		p("| class | value | partition | offset | at | node | missing on | fault | cause |")
+		p("|---|---|---|---:|---:|---|---|---|---|")
+		for _, c := range s.Checks {
+			for _, a := range c.Anomalies {
+				if rows++; rows > maxMarkdownRows {
+					break
+				}
+				p("| %s | %s | %s | %s | %s | %s | %s | %s | %s |", md(a.Class), valueText(a.Value), md(a.Key), offset(a.Offset), seconds(a.At),
+					md(orDash(a.Node)), md(orDash(strings.Join(a.Missing, " "))), md(orDash(a.Fault)), md(orDash(a.Cause)))
+			}
+		}
+		p("")
+		if more := total - min(rows, maxMarkdownRows); more > 0 {
+			p("%s more in the report.", count(more))
+			p("")
+		}
+	}
+	if len(s.Faults) > 0 {
+		p("| fault | targets | from | to | proven | healed |")
+		p("|---|---|---:|---:|---|---|")
+		for _, f := range s.Faults {
+			end := "never"
+			if f.End != nil {
+				end = fmt.Sprintf("%.3f s", *f.End/1000)
+			}
+			p("| %s | %s | %.3f s | %s | %s | %s |", md(f.Name), md(strings.Join(f.Targets, " ")), f.Start/1000, end, yesNo(f.Proven), yesNo(f.Healed))
+		}
+		p("")
+	}
+	p("| clause | verdict | detail |")
+	p("|---|---|---|")
+	for _, c := range s.Checks {
+		v := string(c.Verdict)
+		if !c.Promised {
+			v = "not promised"
+		}
+		p("| %s | %s | %s |", md(c.Name), v, md(c.Detail))
+	}
+	p("")
+	p("Operations: %s ok, %s failed, %s indeterminate. Longest unavailability %s.",
+		count(s.Ops.OK), count(s.Ops.Failed), count(s.Ops.Indeterminate), millis(s.Availability.LongestUnavailableMS))
+	p("")
+	if len(s.NotChecked) > 0 {
+		p("Not checked:")
+		p("")
+		for _, n := range s.NotChecked {
+			p("- %s", md(n))
+		}
+		p("")
+	}
+	for _, c := range nonEmpty(s.Command, s.Replay) {
+		p("    %s", printable(c))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// md escapes text for a cell of a Markdown table: no markup, no HTML, one line.
+func md(s string) string {
+	return mdEscape.Replace(printable(s))
+}
+
+var mdEscape = strings.NewReplacer(
+	`\`, `\\`, "|", `\|`, "`", "\\`", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`, "#", `\#`, "!", `\!`, "~", `\~`,
+	"<", "&lt;", ">", "&gt;", "&", "&amp;", "@", "&#64;",
+)
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "**no**"
+}
+
+// nonEmpty returns its arguments without the empty ones.
+func nonEmpty(in ...string) []string {
+	var out []string
+	for _, s := range in {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}

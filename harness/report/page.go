@@ -1,0 +1,653 @@
+package report
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io"
+	"io/fs"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/faultline-mq/faultline/checker"
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+var (
+	//go:embed assets/page.tmpl
+	pageText string
+	//go:embed assets/index.tmpl
+	indexText string
+	//go:embed assets/style.css
+	styleText string
+	//go:embed assets/table.js
+	tableScript string
+	//go:embed assets/timeline.js
+	timelineScript string
+)
+
+var funcs = template.FuncMap{
+	"count": count, "millis": millis, "plural": plural, "dash": orDash, "upper": strings.ToUpper,
+	"class":    verdictClass,
+	"join":     func(s []string) string { return strings.Join(s, " ") },
+	"seconds2": seconds,
+	"seconds":  func(ms float64) string { return fmt.Sprintf("%.3f s", ms/1000) },
+}
+
+var (
+	pageTemplate  = template.Must(template.New("page").Funcs(funcs).Parse(pageText))
+	indexTemplate = template.Must(template.New("index").Funcs(funcs).Parse(indexText))
+)
+
+// Limits of the page.
+const (
+	maxRows      = 500  // anomalies listed one by one; more are grouped
+	maxGroups    = 300  // groups listed
+	maxFaultCols = 12   // faults with a column of their own in nodes × faults
+	maxFaultRows = 200  // faults listed in the figures
+	maxFiles     = 500  // raw files listed
+	maxNotes     = 300  // notes of the run
+	maxPlan      = 2e5  // bytes of the plan shown
+	maxItems     = 1000 // lines of what was not checked
+)
+
+// assets are what makes a page self-contained: style, script and a policy that
+// lets nothing else run or load.
+type assets struct {
+	Policy string
+	Style  template.HTML
+	Script template.HTML
+}
+
+func newAssets(scripts ...string) assets {
+	script := strings.Join(scripts, "\n")
+	digest := func(s string) string {
+		sum := sha256.Sum256([]byte(s))
+		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	return assets{
+		Policy: "default-src 'none'; base-uri 'none'; form-action 'none'; style-src " + digest(styleText) + "; script-src " + digest(script),
+		Style:  template.HTML("<style>" + styleText + "</style>"),
+		Script: template.HTML("<script>" + script + "</script>"),
+	}
+}
+
+// page is what the template of index.html sees.
+type page struct {
+	assets
+	Summary
+	Title      string
+	Meta       string
+	Chips      []chip
+	Rows       []anomalyRow
+	Groups     []anomalyGroup
+	First      *anomalyRow // the first broken promise, for the head of the page
+	AnomTotal  int
+	AnomListed int
+	Timeline   template.HTML
+	Data       any
+	FaultCols  []string
+	NodeRows   []nodeRow
+	Moments    []*moment
+	Plan       string
+	Check      string
+	OptionList []pair
+	VersionsBy []pair
+	Unchecked  []unchecked
+	Notes      []logRow
+	PhaseRows  []phaseRow
+	FaultRows  []faultRow
+	FaultsMore int
+	LatRows    []latRow
+	KeyRows    []pair
+	ExBy       []pair
+	Files      []fileLink
+	FilesMore  int
+	Porcupine  []fileLink
+}
+
+type chip struct{ Class, Text string }
+
+type pair struct{ Name, Value string }
+
+type nodeRow struct {
+	Name            string
+	Acked           int
+	NotOK           int
+	AnomalyAcked    int
+	AnomalyMissing  int
+	Cells           []string
+	LeaderAtAnomaly string
+}
+
+type unchecked struct{ What, Text, Change string }
+
+type phaseRow struct {
+	Name string
+	checker.PhaseCounts
+}
+
+// windowCounts are the sends that were called in a window of time.
+type windowCounts struct{ OK, Failed, Ind int }
+
+type faultRow struct {
+	FaultSummary
+	ID                    int
+	EndText               string
+	Before, During, After windowCounts
+	Recovery, Failover    string
+	Latency               string
+}
+
+type latRow struct {
+	Name string
+	checker.Latency
+}
+
+type fileLink struct {
+	Name string
+	Href string
+	Size string
+}
+
+func verdictClass(v checker.Verdict) string {
+	switch v {
+	case checker.Valid, checker.Invalid, checker.Unknown:
+		return string(v)
+	}
+	return "harness"
+}
+
+func writePage(w io.Writer, dir string, run Run, sum Summary, res *checker.Result, h *history.History) error {
+	return render(w, pageTemplate, newPage(dir, run, sum, res, h))
+}
+
+// render executes a template and replaces what no HTML page may hold, and what
+// could turn the direction of its text: control characters.
+func render(w io.Writer, t *template.Template, data any) error {
+	var b bytes.Buffer
+	if err := t.Execute(&b, data); err != nil {
+		return err
+	}
+	_, err := w.Write(bytes.Map(func(r rune) rune {
+		if r == '\n' {
+			return r
+		}
+		return printableRune(r)
+	}, b.Bytes()))
+	return err
+}
+
+func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.History) *page {
+	faults := faultSpans(h)
+	span := timeSpan(run, h)
+	p := &page{assets: newAssets(tableScript, timelineScript), Summary: sum}
+	p.Title = string(sum.Verdict) + ": " + sum.Sentence
+	p.Meta = strings.Join(nonEmpty(
+		strings.Join(nonEmpty(sum.System, sum.Scheme, sum.Workload), " · "), sum.FaultSpec, sum.Environment,
+		plural(len(run.Nodes), "node"), fmt.Sprintf("seed %d", sum.Seed), elapsed(run.Duration),
+	), " · ")
+	p.chips(sum)
+
+	rows := anomalyRows(h, res)
+	for _, c := range sum.Checks {
+		p.AnomTotal += c.Count
+	}
+	if len(rows) > maxRows {
+		p.Groups = groupRows(rows)
+		p.Groups = firstN(p.Groups, maxGroups)
+	}
+	for i := range firstN(rows, maxRows) {
+		rows[i].Listed = true
+	}
+	p.Moments = findMoments(h, rows)
+	p.Rows = firstN(rows, maxRows)
+	p.AnomListed = len(p.Rows)
+	if len(p.Rows) > 0 && p.Rows[0].Judged {
+		p.First = &p.Rows[0]
+	}
+
+	reignsOf, isrOf := map[string][]reign{}, map[string][]membership{}
+	keys, hidden := drawnKeys(h, rows)
+	for _, k := range keys {
+		reignsOf[k], isrOf[k] = reigns(h, faults, k), memberships(h, k)
+	}
+	budget := maxLogBytes
+	for i, m := range p.Moments {
+		if _, ok := reignsOf[m.Key]; !ok {
+			reignsOf[m.Key], isrOf[m.Key] = reigns(h, faults, m.Key), memberships(h, m.Key)
+		}
+		m.describe(run, h, faults, reignsOf[m.Key], isrOf[m.Key])
+		if i == 0 || i < maxStories && len(h.Ops) < manyOps {
+			m.tell(h)
+		}
+		if v := m.Anoms[0].value; v.Seq() != 0 {
+			m.Explain = "faultline explain " + shellQuote(run.Dir) + " " + v.String()
+		}
+		if i < maxLogMoments {
+			m.addLogs(dir, run, &budget)
+		}
+	}
+
+	coarse := sendSeries(h, span, coarseBuckets)
+	p.Timeline = drawTimeline(timelineInput{
+		run: run, h: h, res: res, faults: faults, rows: rows, moments: p.Moments, span: span,
+		coarse: coarse, keys: keys, hidden: hidden, reigns: reignsOf, isr: isrOf,
+	})
+	p.Data = struct {
+		Span   float64  `json:"span"` // milliseconds
+		Left   int      `json:"left"`
+		Right  int      `json:"right"`
+		Levels []series `json:"levels"`
+	}{toMS(span), plotLeft, plotEnd, []series{coarse, sendSeries(h, span, fineBuckets)}}
+
+	p.where(run, h, faults, rows)
+	p.Check = "faultline check " + shellQuote(run.Dir)
+	p.Plan = run.PlanYAML
+	if len(p.Plan) > maxPlan {
+		p.Plan = strings.ToValidUTF8(p.Plan[:maxPlan], "") + "\n… the rest is in plan.yaml"
+	}
+	p.OptionList, p.VersionsBy = pairs(sum.Options), pairs(sum.Versions)
+	p.unchecked(res, h, faults)
+	for _, n := range firstN(h.Notes, maxNotes) {
+		p.Notes = append(p.Notes, logRow{At: seconds(n.At), Text: shorten(printable(n.Text), maxText)})
+	}
+	p.figures(h, sum, faults)
+	p.files(dir)
+	return p
+}
+
+func (p *page) chips(s Summary) {
+	for _, c := range slices.Sorted(maps.Keys(s.Anomalies)) {
+		if n := s.Anomalies[c]; n > 0 {
+			p.Chips = append(p.Chips, chip{"bad", fmt.Sprintf("%s %s", count(n), c)})
+		}
+	}
+	proven, healed := 0, 0
+	for _, f := range s.Faults {
+		if f.Proven {
+			proven++
+		}
+		if f.Healed {
+			healed++
+		}
+	}
+	class := "good"
+	if proven < len(s.Faults) || healed < len(s.Faults) {
+		class = "warn"
+	}
+	if len(s.Faults) == 0 {
+		p.Chips = append(p.Chips, chip{"plain", "no fault injected"})
+	} else {
+		p.Chips = append(p.Chips, chip{class, fmt.Sprintf("%d of %s proven, %d healed", proven, plural(len(s.Faults), "fault"), healed)})
+	}
+	p.Chips = append(p.Chips,
+		chip{"plain", count(s.Ops.Acknowledged) + " acknowledged"},
+		chip{"plain", plural(s.Ops.Total(), "operation")})
+	if s.Ops.Indeterminate > 0 {
+		p.Chips = append(p.Chips, chip{"plain", count(s.Ops.Indeterminate) + " indeterminate"})
+	}
+	if s.Expect != "" {
+		text := "acknowledged messages must survive, whatever was configured"
+		if s.Expect == "declared" {
+			text = "judged by what the configuration promises"
+		}
+		p.Chips = append(p.Chips, chip{"plain", text})
+	}
+}
+
+// drawnKeys chooses the partitions that get a lane: those with anomalies first,
+// then those whose leaders changed most. They are returned in the history's
+// order.
+func drawnKeys(h *history.History, rows []anomalyRow) (keys []string, hidden int) {
+	weight := map[string]int{}
+	var all []string
+	see := func(k string, n int) {
+		if k == "" {
+			return
+		}
+		if _, ok := weight[k]; !ok {
+			all = append(all, k)
+		}
+		weight[k] += n
+	}
+	for _, k := range h.Header.Keys {
+		see(k, 0)
+	}
+	has := map[string]bool{}
+	for _, e := range h.Events {
+		if e.Key != "" && (e.Kind == "leader" || e.Kind == "isr" || e.Kind == "truncate") {
+			see(e.Key, 1)
+			has[e.Key] = true
+		}
+	}
+	if len(has) == 0 {
+		return nil, 0 // the nodes reported nothing that could be drawn
+	}
+	for _, r := range rows {
+		see(r.Key, 1_000_000)
+	}
+	place := map[string]int{}
+	for i, k := range all {
+		place[k] = i
+	}
+	ranked := slices.Clone(all)
+	sort.SliceStable(ranked, func(i, j int) bool { return weight[ranked[i]] > weight[ranked[j]] })
+	keys = firstN(ranked, maxLanes)
+	slices.SortFunc(keys, func(a, b string) int { return cmp.Compare(place[a], place[b]) })
+	return keys, len(all) - len(keys)
+}
+
+// where fills the table of nodes × faults.
+func (p *page) where(run Run, h *history.History, faults []faultSpan, rows []anomalyRow) {
+	type column struct {
+		name   string
+		faults []faultSpan
+	}
+	var cols []column
+	if len(faults) <= maxFaultCols {
+		for _, f := range faults {
+			cols = append(cols, column{fmt.Sprintf("%d · %s", f.ID, f.Name), []faultSpan{f}})
+		}
+	} else {
+		index := map[string]int{}
+		for _, f := range faults {
+			i, ok := index[f.Name]
+			if !ok {
+				i = len(cols)
+				index[f.Name] = i
+				cols = append(cols, column{name: f.Name})
+			}
+			cols[i].faults = append(cols[i].faults, f)
+		}
+	}
+	for _, c := range cols {
+		n := c.name
+		if len(faults) > maxFaultCols {
+			n = fmt.Sprintf("%s (%d times)", c.name, len(c.faults))
+		}
+		p.FaultCols = append(p.FaultCols, n)
+	}
+	acked, notOK := map[string]int{}, map[string]int{}
+	byIndex := make([][2]int, len(h.Header.Nodes))
+	for i := range h.Ops {
+		op := &h.Ops[i]
+		if op.Kind != history.Send || op.Node < 0 || int(op.Node) >= len(byIndex) {
+			continue
+		}
+		if op.Outcome == history.OK {
+			byIndex[op.Node][0]++
+		} else {
+			byIndex[op.Node][1]++
+		}
+	}
+	for i, n := range h.Header.Nodes {
+		acked[n], notOK[n] = byIndex[i][0], byIndex[i][1]
+	}
+	for _, n := range run.Nodes {
+		r := nodeRow{Name: n, Acked: acked[n], NotOK: notOK[n]}
+		for _, a := range rows {
+			if a.Node == n {
+				r.AnomalyAcked++
+			}
+			if slices.Contains(a.missing, n) {
+				r.AnomalyMissing++
+			}
+		}
+		for _, c := range cols {
+			r.Cells = append(r.Cells, nodeCell(n, c.faults))
+		}
+		p.NodeRows = append(p.NodeRows, r)
+	}
+}
+
+func nodeCell(node string, faults []faultSpan) string {
+	if len(faults) == 1 {
+		f := faults[0]
+		if !f.touches(node) {
+			return "–"
+		}
+		var parts []string
+		if slices.Contains(f.Targets, node) {
+			t := "target"
+			if f.Role != "" {
+				t += ", " + f.Role
+				if len(f.Keys) > 0 {
+					t += " of " + strings.Join(firstN(f.Keys, 4), " ")
+				}
+			}
+			parts = append(parts, t)
+		}
+		if s := f.side(node); s != "" {
+			parts = append(parts, "side "+s)
+		}
+		parts = append(parts, f.spanText())
+		if !f.proven() {
+			parts = append(parts, "not proven")
+		}
+		return strings.Join(parts, " · ")
+	}
+	targets, others := 0, 0
+	for _, f := range faults {
+		if slices.Contains(f.Targets, node) {
+			targets++
+		} else if f.touches(node) {
+			others++
+		}
+	}
+	if targets+others == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%d× target, %d× other side", targets, others)
+}
+
+// unchecked gathers what the run does not vouch for.
+func (p *page) unchecked(res *checker.Result, h *history.History, faults []faultSpan) {
+	add := func(what, text, change string) {
+		if len(p.Unchecked) < maxItems {
+			p.Unchecked = append(p.Unchecked, unchecked{what, shorten(text, maxText), change})
+		}
+	}
+	if len(res.Checks) == 0 {
+		add("everything", "no clause was judged", "")
+	}
+	for _, n := range res.NotChecked {
+		add("not checked", n, "")
+	}
+	for _, c := range res.Checks {
+		switch {
+		case !c.Promised:
+			add("not promised", c.Name+": reported, not judged. "+c.Detail, "")
+		case c.Verdict == checker.Unknown:
+			add("unknown", c.Name+": "+c.Detail, c.Remedy)
+		}
+	}
+	for _, f := range faults {
+		if !f.proven() {
+			add("fault without proof", fmt.Sprintf("fault %d, %s: %s", f.ID, f.Name, orDash(f.detail())), "")
+		} else if !f.healed() {
+			add("fault not healed", fmt.Sprintf("fault %d, %s", f.ID, f.Name), "")
+		}
+	}
+	for _, d := range h.Drains {
+		if !d.Complete {
+			add("drain incomplete", d.Key+": "+orDash(d.Reason), "")
+		}
+	}
+	if !h.Closed {
+		add("history cut short", "the history has no closing entry: the harness died, and what is missing is unknown", "")
+	}
+	if n := len(h.Stalls); n > 0 {
+		var ns int64
+		for _, s := range h.Stalls {
+			ns += s.To - s.From
+		}
+		add("harness stalled", fmt.Sprintf("%s, %s in all: availability was not measured then", plural(n, "time"), millis(float64(ns)/1e6)), "")
+	}
+	if n := res.Counts.Indeterminate; n > 0 {
+		add("indeterminate", plural(n, "operation")+" may have happened or not; they count as evidence only where a read proves that they did", "")
+	}
+}
+
+func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
+	order := []string{"baseline", "fault", "heal", "recovery", "quiesce", "drain", "end"}
+	names := slices.Sorted(maps.Keys(s.Phases))
+	slices.SortStableFunc(names, func(a, b string) int {
+		rank := func(n string) int {
+			if i := slices.Index(order, n); i >= 0 {
+				return i
+			}
+			return len(order)
+		}
+		return cmp.Compare(rank(a), rank(b))
+	})
+	for _, n := range names {
+		p.PhaseRows = append(p.PhaseRows, phaseRow{n, s.Phases[n]})
+	}
+	sends := sendIndex(h)
+	for i, f := range faults {
+		if i == maxFaultRows {
+			p.FaultsMore = len(faults) - i
+			break
+		}
+		r := faultRow{FaultSummary: s.Faults[i], ID: f.ID, EndText: seconds(f.End), Recovery: "–", Failover: "–"}
+		end := f.End
+		if end == history.Infinity {
+			end = timeSpan(Run{}, h)
+		}
+		length := min(end-f.Start, int64(10e9))
+		r.Before = sends.count(h, f.Start-length, f.Start)
+		r.During = sends.count(h, f.Start, end)
+		r.After = sends.count(h, end, end+length)
+		if i < len(s.Availability.RecoveryMS) {
+			r.Recovery = millis(s.Availability.RecoveryMS[i])
+		}
+		if i < len(s.Availability.FailoverMS) {
+			r.Failover = millis(s.Availability.FailoverMS[i])
+		}
+		p.FaultRows = append(p.FaultRows, r)
+	}
+	lat := slices.Sorted(maps.Keys(s.Availability.Latency))
+	slices.SortStableFunc(lat, func(a, b string) int {
+		rank := map[string]int{"before": 1, "during": 2, "after": 3}
+		ra, rb := cmp.Or(rank[a], 9), cmp.Or(rank[b], 9)
+		return cmp.Or(cmp.Compare(ra, rb), cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
+	for _, n := range firstN(lat, maxFaultRows) {
+		p.LatRows = append(p.LatRows, latRow{n, s.Availability.Latency[n]})
+	}
+	perKey := slices.Collect(maps.Keys(s.Availability.PerKeyMS))
+	slices.SortFunc(perKey, func(a, b string) int {
+		return cmp.Or(cmp.Compare(s.Availability.PerKeyMS[b], s.Availability.PerKeyMS[a]), cmp.Compare(a, b))
+	})
+	for _, k := range firstN(perKey, 20) {
+		p.KeyRows = append(p.KeyRows, pair{k, millis(s.Availability.PerKeyMS[k])})
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Exercised)) {
+		p.ExBy = append(p.ExBy, pair{k, count(s.Exercised[k])})
+	}
+}
+
+// sendIndex lists the sends of a history in order of their calls.
+type sendList []int32
+
+func sendIndex(h *history.History) sendList {
+	var out sendList
+	sorted := true
+	last := int64(-1 << 62)
+	for i := range h.Ops {
+		if h.Ops[i].Kind == history.Send {
+			sorted = sorted && h.Ops[i].Call >= last
+			last = h.Ops[i].Call
+			out = append(out, int32(i))
+		}
+	}
+	if !sorted {
+		slices.SortStableFunc(out, func(a, b int32) int { return cmp.Compare(h.Ops[a].Call, h.Ops[b].Call) })
+	}
+	return out
+}
+
+// count counts the sends called in [from, to).
+func (l sendList) count(h *history.History, from, to int64) windowCounts {
+	var c windowCounts
+	lo := sort.Search(len(l), func(i int) bool { return h.Ops[l[i]].Call >= from })
+	for _, i := range l[lo:] {
+		op := &h.Ops[i]
+		if op.Call >= to {
+			break
+		}
+		switch op.Outcome {
+		case history.OK:
+			c.OK++
+		case history.Failed:
+			c.Failed++
+		default:
+			c.Ind++
+		}
+	}
+	return c
+}
+
+// files lists what lies in the result directory. The files that are written
+// together with the page are always there.
+func (p *page) files(dir string) {
+	sizes := map[string]string{SummaryFile: "", JUnitFile: "", MarkdownFile: ""}
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil // what cannot be read is not linked; the report must come out all the same
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil || strings.HasPrefix(filepath.Base(rel), ".") || rel == PageFile {
+			return nil
+		}
+		rel = filepath.ToSlash(rel)
+		if _, known := sizes[rel]; known {
+			return nil
+		}
+		sizes[rel] = fileSize(d)
+		return nil
+	})
+	for _, rel := range slices.Sorted(maps.Keys(sizes)) {
+		l := fileLink{Name: rel, Href: "./" + (&url.URL{Path: rel}).EscapedPath(), Size: sizes[rel]}
+		if strings.HasPrefix(rel, "checks/") && strings.HasSuffix(rel, ".html") {
+			p.Porcupine = append(p.Porcupine, l)
+		}
+		if len(p.Files) < maxFiles {
+			p.Files = append(p.Files, l)
+		} else {
+			p.FilesMore++
+		}
+	}
+}
+
+func fileSize(d fs.DirEntry) string {
+	info, err := d.Info()
+	if err != nil {
+		return ""
+	}
+	switch n := float64(info.Size()); {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", n/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1f kB", n/1e3)
+	default:
+		return fmt.Sprintf("%.0f B", n)
+	}
+}
+
+func pairs(m map[string]string) []pair {
+	var out []pair
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, pair{k, m[k]})
+	}
+	return out
+}

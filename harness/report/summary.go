@@ -1,0 +1,223 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker"
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// SummaryVersion is the version of summary.json. Fields may be added under the
+// same version; a changed meaning raises it.
+const SummaryVersion = 1
+
+// maxListed bounds the anomalies that summary.json lists per check; the counts
+// are always complete.
+const maxListed = 1000
+
+// Summary is summary.json. Keys stand in the order of the fields, those of maps
+// in alphabetical order; lists are never null. Names that end in _ms are
+// milliseconds, start and end are milliseconds since the start of the run, and
+// the times inside an anomaly are nanoseconds on the run's clock, as in the
+// history.
+type Summary struct {
+	Version     int               `json:"version"`
+	Verdict     checker.Verdict   `json:"verdict"`   // valid, invalid, unknown, harness error
+	ExitCode    int               `json:"exit_code"` // 0, 1, 2, 255
+	Sentence    string            `json:"sentence"`  // the verdict in one sentence, with counts
+	System      string            `json:"system"`
+	Scheme      string            `json:"scheme"`
+	Workload    string            `json:"workload"`
+	Environment string            `json:"environment"`
+	Seed        uint64            `json:"seed"`
+	Command     string            `json:"command"`
+	Replay      string            `json:"replay"`
+	Dir         string            `json:"dir"`
+	Started     time.Time         `json:"started"` // wall clock, RFC 3339
+	DurationMS  float64           `json:"duration_ms"`
+	Expect      string            `json:"expect"`
+	Commit      string            `json:"commit"`
+	FaultSpec   string            `json:"fault_spec"` // as on the command line
+	Nodes       []string          `json:"nodes"`
+	Options     map[string]string `json:"options"`
+
+	Ops             Ops                            `json:"ops"`
+	Phases          map[string]checker.PhaseCounts `json:"phases"`
+	Faults          []FaultSummary                 `json:"faults"`
+	Checks          []CheckSummary                 `json:"checks"`
+	Anomalies       map[string]int                 `json:"anomalies"` // by class; "lost" and "duplicate" are always there
+	NotChecked      []string                       `json:"not_checked"`
+	WhyInconclusive []checker.Reason               `json:"why_inconclusive"`
+	Availability    checker.Availability           `json:"availability"`
+	Exercised       map[string]int                 `json:"exercised"` // leader-change, truncation, … by count
+	Versions        map[string]string              `json:"versions"`
+}
+
+// Ops are the operations by outcome.
+type Ops struct {
+	OK            int `json:"ok"`
+	Failed        int `json:"failed"`
+	Indeterminate int `json:"indeterminate"`
+	Acknowledged  int `json:"acknowledged"` // sends
+	Delivered     int `json:"delivered"`    // records that polls returned
+}
+
+// Total is the number of operations.
+func (o Ops) Total() int { return o.OK + o.Failed + o.Indeterminate }
+
+// FaultSummary is one fault's life.
+type FaultSummary struct {
+	Name    string     `json:"name"`
+	Targets []string   `json:"targets"`
+	Sides   [][]string `json:"sides,omitempty"` // of a partition
+	Role    string     `json:"role,omitempty"`  // what the targets held when they were chosen
+	Start   float64    `json:"start"`           // ms since the start of the run
+	End     *float64   `json:"end"`             // ms; null where it was never healed
+	Proven  bool       `json:"proven"`          // right after injection and right before healing
+	Healed  bool       `json:"healed"`          // its absence was seen
+	Detail  string     `json:"detail,omitempty"`
+}
+
+// CheckSummary is one clause's verdict.
+type CheckSummary struct {
+	Name      string            `json:"name"`
+	Promised  bool              `json:"promised"` // false: reported, not judged
+	Verdict   checker.Verdict   `json:"verdict"`
+	Detail    string            `json:"detail"`
+	Remedy    string            `json:"remedy,omitempty"`
+	Count     int               `json:"count"`
+	Anomalies []checker.Anomaly `json:"anomalies,omitempty"` // the first 1000
+}
+
+// Summarize builds the summary of a run. res and h may be nil, as in WriteAll.
+func Summarize(run Run, res *checker.Result, h *history.History) Summary {
+	run, res, h = complete(run.Dir, run, res, h)
+	s := Summary{
+		Version: SummaryVersion, Verdict: res.Verdict, ExitCode: res.Verdict.ExitCode(), Sentence: res.Sentence,
+		System: run.System, Scheme: run.Scheme, Workload: run.Workload, Environment: run.Environment, Seed: run.Seed,
+		Command: run.Command, Replay: run.Replay, Dir: run.Dir, Started: run.Started.UTC(),
+		DurationMS: toMS(int64(run.Duration)), Expect: run.Expect, Commit: run.Commit, FaultSpec: run.Faults,
+		Nodes: list(run.Nodes), Options: orEmpty(run.Options),
+		Ops: Ops{
+			OK: res.Counts.OK, Failed: res.Counts.Failed, Indeterminate: res.Counts.Indeterminate,
+			Acknowledged: res.Counts.Acknowledged, Delivered: res.Counts.Delivered,
+		},
+		Phases: orEmpty(res.Counts.Phases), Faults: []FaultSummary{}, Checks: []CheckSummary{},
+		Anomalies:  map[string]int{"lost": 0, "duplicate": 0},
+		NotChecked: list(res.NotChecked), WhyInconclusive: list(res.WhyInconclusive),
+		Availability: finiteAvailability(res.Availability), Exercised: orEmpty(res.Exercised), Versions: orEmpty(run.Versions),
+	}
+	maps.Copy(s.Anomalies, res.Anomalies)
+	for _, f := range faultSpans(h) {
+		fs := FaultSummary{
+			Name: f.Name, Targets: list(f.Targets), Sides: f.Sides, Role: f.Role,
+			Start: toMS(f.Start), Proven: f.proven(), Healed: f.healed(), Detail: f.detail(),
+		}
+		if f.End != history.Infinity {
+			end := toMS(f.End)
+			fs.End = &end
+		}
+		s.Faults = append(s.Faults, fs)
+	}
+	for _, c := range res.Checks {
+		s.Checks = append(s.Checks, CheckSummary{
+			Name: c.Name, Promised: c.Promised, Verdict: c.Verdict, Detail: c.Detail, Remedy: c.Remedy,
+			Count: max(c.Count, len(c.Anomalies)), Anomalies: c.Anomalies[:min(len(c.Anomalies), maxListed)],
+		})
+	}
+	return s
+}
+
+// WriteJSON writes the summary as indented JSON.
+func (s Summary) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(s)
+}
+
+// ReadSummary reads the summary.json of the result directory dir.
+func ReadSummary(dir string) (Summary, error) {
+	path := filepath.Join(dir, SummaryFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Summary{}, fmt.Errorf("reading the summary of a run: %w", err)
+	}
+	var s Summary
+	if err := json.Unmarshal(b, &s); err != nil {
+		return Summary{}, fmt.Errorf("reading %s: %w; \"faultline check %s\" writes it again", path, err, shellQuote(dir))
+	}
+	if s.Version != SummaryVersion {
+		return Summary{}, fmt.Errorf("reading %s: version %d is not %d; \"faultline check %s\" writes it again", path, s.Version, SummaryVersion, shellQuote(dir))
+	}
+	return s, nil
+}
+
+// Run returns the description that the summary was made from, for rendering a
+// stored result again. PlanYAML and NodeLogs are not part of a summary: the
+// plan is read from the result directory by the caller, the logs by WriteAll.
+func (s Summary) Run() Run {
+	return Run{
+		Command: s.Command, Replay: s.Replay, System: s.System, Scheme: s.Scheme, Workload: s.Workload,
+		Environment: s.Environment, Seed: s.Seed, Options: s.Options, Faults: s.FaultSpec, Nodes: s.Nodes,
+		Started: s.Started, Duration: time.Duration(s.DurationMS * float64(time.Millisecond)), Versions: s.Versions,
+		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir,
+	}
+}
+
+// toMS converts nanoseconds to milliseconds, rounded to a microsecond.
+func toMS(ns int64) float64 { return math.Round(float64(ns)/1e3) / 1e3 }
+
+// finite replaces what JSON cannot hold by -1, which in this format means "never".
+func finite(f float64) float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return -1
+	}
+	return f
+}
+
+func finiteAvailability(a checker.Availability) checker.Availability {
+	a.LongestUnavailableMS, a.StallsMS = finite(a.LongestUnavailableMS), finite(a.StallsMS)
+	each := func(in []float64) []float64 {
+		out := make([]float64, len(in))
+		for i, f := range in {
+			out[i] = finite(f)
+		}
+		return out
+	}
+	a.RecoveryMS, a.FailoverMS = each(a.RecoveryMS), each(a.FailoverMS)
+	perKey := make(map[string]float64, len(a.PerKeyMS))
+	for k, f := range a.PerKeyMS {
+		perKey[k] = finite(f)
+	}
+	a.PerKeyMS = perKey
+	lat := make(map[string]checker.Latency, len(a.Latency))
+	for k, l := range a.Latency {
+		l.P50, l.P90, l.P99, l.P999, l.Max = finite(l.P50), finite(l.P90), finite(l.P99), finite(l.P999), finite(l.Max)
+		lat[k] = l
+	}
+	a.Latency = lat
+	return a
+}
+
+// list returns s, or an empty list in place of nil: JSON lists are never null.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return slices.Clone(s)
+}
+
+func orEmpty[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return m
+}

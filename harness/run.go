@@ -1,0 +1,441 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness/environment"
+	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/sim"
+	"github.com/faultline-mq/faultline/harness/report"
+	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/workloads"
+)
+
+// Config is what a run needs beside its plan.
+type Config struct {
+	Plan     Plan // resolved or not
+	RunID    string
+	Progress *report.Progress
+	Log      *slog.Logger
+	Keep     bool // leave a failed docker cluster up
+
+	// DockerConfig and SimOptions, where set, change the environment before it is
+	// made: for tests that sabotage it.
+	DockerConfig func(*docker.Config)
+	SimOptions   func(*sim.Options)
+}
+
+// Limits of a run's parts, on the run's clock.
+const (
+	drainLimit    = 60 * time.Second
+	recoveryExtra = 30 * time.Second // beyond the planned recovery, until every partition took a write
+	stallAfter    = 250 * time.Millisecond
+)
+
+// Execution is what carrying out a plan left.
+type Execution struct {
+	Plan     Plan // resolved
+	RunID    string
+	Started  time.Time
+	Duration time.Duration
+	Versions map[string]string
+	// Digest identifies everything that a simulation did, "" in docker.
+	Digest string
+	// Err is a failure of the harness (or its cancellation): the run did not
+	// complete, and what was recorded until then is all there is.
+	Err error
+}
+
+// run is one run in progress.
+type run struct {
+	cfg     Config
+	plan    Plan
+	sys     system.System
+	spec    system.Spec
+	env     environment.Environment
+	rt      environment.Runtime
+	cluster system.Cluster
+	sink    history.Sink
+
+	stop   atomic.Bool // clients are to end
+	counts [3]atomic.Int64
+	mu     sync.Mutex
+	phase  string
+	active map[int]string // faults in force
+	acked  map[int32]bool // keys that took a write in the recovery phase
+}
+
+// Header describes the history of a resolved plan.
+func Header(p Plan, runID string, started time.Time) (history.Header, error) {
+	sys, err := LookupSystem(p.System)
+	if err != nil {
+		return history.Header{}, err
+	}
+	w, err := workloads.Lookup(p.Workload)
+	if err != nil {
+		return history.Header{}, err
+	}
+	specs, err := w.Clients(p.workload(sys))
+	if err != nil {
+		return history.Header{}, err
+	}
+	h := history.Header{
+		RunID: runID, Seed: p.Seed, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Keys: sys.Keys(p.spec(runID)), Nodes: p.NodeNames(),
+		Started: started.UTC().Format(time.RFC3339Nano), Contract: sys.Contract(p.spec(runID)),
+	}
+	for _, s := range specs {
+		c := history.Client{Name: s.Name, Role: s.Role}
+		if s.Pinned >= 0 {
+			c.Pinned = h.Nodes[s.Pinned]
+		}
+		h.Clients = append(h.Clients, c)
+	}
+	return h, nil
+}
+
+// Execute carries out a resolved plan and records it in sink. nodesDir, where
+// not empty, receives the nodes' logs and data digests. Errors of the plan come
+// back as err; failures of the harness are in Execution.Err.
+func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string) (ex Execution, err error) {
+	p := cfg.Plan
+	sys, err := LookupSystem(p.System)
+	if err != nil {
+		return ex, err
+	}
+	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}}
+	if cfg.Log == nil {
+		r.cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	ex = Execution{Plan: p, RunID: cfg.RunID, Started: time.Now()}
+	if p.Environment == "sim" {
+		err = r.simulate(ctx, &ex, nodesDir)
+	} else {
+		err = r.contain(ctx, &ex, nodesDir)
+	}
+	return ex, err
+}
+
+// simulate runs in the simulator.
+func (r *run) simulate(ctx context.Context, ex *Execution, nodesDir string) error {
+	opts, err := r.sys.Sim(r.spec)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBadPlan, err)
+	}
+	if r.cfg.SimOptions != nil {
+		r.cfg.SimOptions(&opts)
+	}
+	w, err := sim.New(opts)
+	if err != nil {
+		return err
+	}
+	restore, err := w.InstallRandReader()
+	if err != nil {
+		return err
+	}
+	defer restore()
+	r.env, r.rt, r.cluster = w, w, r.sys.ConnectSim(r.spec, w)
+	var failed error
+	if err := w.Run(ctx, func() { failed = r.whole(ctx, ex, nodesDir) }); err != nil {
+		failed = errors.Join(failed, err)
+	}
+	for _, c := range w.Crashes() {
+		failed = errors.Join(failed, fmt.Errorf("node %s crashed: %v", c.Node, c))
+	}
+	ex.Err = failed
+	ex.Digest = w.TraceDigest()
+	return nil
+}
+
+// contain runs in containers.
+func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error {
+	cfg, err := r.sys.Docker(r.spec)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBadPlan, err)
+	}
+	cfg.Keep, cfg.Log = r.cfg.Keep, r.cfg.Log
+	if r.cfg.DockerConfig != nil {
+		r.cfg.DockerConfig(&cfg)
+	}
+	env, err := docker.New(cfg)
+	if err != nil {
+		return err
+	}
+	r.env, r.rt, r.cluster = env, env.Runtime(), r.sys.ConnectDocker(r.spec, env)
+	watching, done := context.WithCancel(ctx)
+	var g sync.WaitGroup
+	g.Go(func() { r.watch(watching) })
+	ex.Err = r.whole(ctx, ex, nodesDir)
+	done()
+	g.Wait()
+	return nil
+}
+
+// watch notices when the harness itself stood still, and keeps the display going.
+func (r *run) watch(ctx context.Context) {
+	const tick = 50 * time.Millisecond
+	last := r.rt.Now()
+	for r.rt.Sleep(ctx, tick) == nil {
+		now := r.rt.Now()
+		if now-last-tick > stallAfter {
+			r.sink.Event(history.Stall{From: int64(last), To: int64(now)})
+		}
+		last = now
+		r.show()
+	}
+}
+
+func (r *run) show() {
+	if r.cfg.Progress == nil {
+		return
+	}
+	r.mu.Lock()
+	s := report.Status{Phase: r.phase, Elapsed: r.rt.Now(), Total: r.plan.Time}
+	for _, step := range r.plan.Steps {
+		if f, ok := r.active[step.ID]; ok {
+			s.Faults = append(s.Faults, f)
+		}
+	}
+	r.mu.Unlock()
+	s.OK, s.Failed, s.Indeterminate = int(r.counts[0].Load()), int(r.counts[1].Load()), int(r.counts[2].Load())
+	r.cfg.Progress.Update(s)
+}
+
+// Event implements nemesis.Recorder: faults go into the history, and what is in
+// force is shown.
+func (r *run) Event(ev any) {
+	if f, ok := ev.(history.Fault); ok {
+		r.mu.Lock()
+		switch f.Stage {
+		case history.Injecting:
+			r.active[f.ID] = f.Name
+		case history.Injected:
+			r.active[f.ID] = strings.TrimSpace(f.Name + " " + strings.Join(f.Targets, ","))
+		case history.Healed, history.Unproven:
+			delete(r.active, f.ID)
+		}
+		r.mu.Unlock()
+		if f.Stage == history.Unproven {
+			r.cfg.Progress.Note("fault without effect: %s: %s", f.Name, f.Detail)
+		}
+	}
+	r.sink.Event(ev)
+}
+
+func (r *run) enter(phase string) {
+	r.mu.Lock()
+	r.phase = phase
+	r.mu.Unlock()
+	r.sink.Event(history.Phase{Name: phase, At: int64(r.rt.Now())})
+	r.show()
+}
+
+// whole is a run from environment up to environment down.
+func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err error) {
+	r.env.Events(func(ev history.NodeEvent) { r.sink.Event(ev) })
+	defer func() {
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), environment.DownTimeout)
+		defer cancel()
+		ex.Duration = r.rt.Now()
+		ex.Versions = r.env.Versions()
+		if nodesDir != "" {
+			if cerr := r.env.Collect(cleanup, nodesDir); cerr != nil {
+				err = errors.Join(err, fmt.Errorf("collecting the nodes' logs: %w", cerr))
+			}
+		}
+		if derr := r.env.Down(cleanup); derr != nil {
+			err = errors.Join(err, fmt.Errorf("clean-up: %w; `faultline clean` removes what is left", derr))
+		}
+	}()
+	r.enter("setup")
+	up, cancel := context.WithTimeout(ctx, environment.UpTimeout)
+	defer cancel()
+	if err := r.env.Up(up); err != nil {
+		return fmt.Errorf("environment: %w", err)
+	}
+	if err := r.cluster.Setup(ctx); err != nil {
+		return err
+	}
+	return r.work(ctx)
+}
+
+// target is what the nemesis acts on.
+func (r *run) target() nemesis.Target {
+	return nemesis.Target{
+		Nodes: r.spec.Nodes, Clock: r.rt, Network: r.env.Network(), Processes: r.env.Processes(), Disks: r.env.Disks(), Roles: r.cluster,
+	}
+}
+
+// work runs the phases on a cluster that is ready.
+func (r *run) work(ctx context.Context) error {
+	w, err := workloads.Lookup(r.plan.Workload)
+	if err != nil {
+		return err
+	}
+	specs, err := w.Clients(r.plan.workload(r.sys))
+	if err != nil {
+		return err
+	}
+	if err := nemesis.Setup(ctx, r.plan.Steps, r.target()); err != nil {
+		return fmt.Errorf("faults: %w", err)
+	}
+	r.enter("baseline")
+	clients := r.rt.Group()
+	for i, s := range specs {
+		clients.Go(s.Name, func() { r.drive(ctx, i, len(specs), s) })
+	}
+	err = r.disturb(ctx)
+	r.enter("quiesce")
+	r.stop.Store(true)
+	clients.Wait()
+	if err != nil {
+		return err
+	}
+	r.enter("drain")
+	drains, replicas := r.cluster.Drain(ctx, drainLimit)
+	for _, rep := range replicas {
+		r.sink.Event(rep)
+	}
+	for _, d := range drains {
+		r.sink.Event(d)
+	}
+	r.enter("end")
+	return ctx.Err()
+}
+
+// disturb goes through baseline, faults and recovery while clients work.
+func (r *run) disturb(ctx context.Context) error {
+	if err := r.rt.Sleep(ctx, r.plan.Phases.Baseline); err != nil {
+		return err
+	}
+	if len(r.plan.Steps) > 0 {
+		r.enter("fault")
+		begin := r.rt.Now()
+		if err := nemesis.Run(ctx, r.plan.Steps, r.target(), r, nemesis.Limits{}); err != nil {
+			return fmt.Errorf("nemesis: %w", err)
+		}
+		if err := r.rt.Sleep(ctx, r.plan.Phases.Fault-(r.rt.Now()-begin)); err != nil {
+			return err
+		}
+	}
+	r.enter("recovery")
+	if err := r.rt.Sleep(ctx, r.plan.Phases.Recovery); err != nil {
+		return err
+	}
+	for deadline := r.rt.Now() + recoveryExtra; r.rt.Now() < deadline && !r.recovered(); {
+		if err := r.rt.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recovered reports whether every partition took a write since the recovery began.
+func (r *run) recovered() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.acked) == len(r.sys.Keys(r.spec))
+}
+
+// drive is one client: it asks its generator, routes, records and executes, one
+// operation after another.
+func (r *run) drive(ctx context.Context, index, clients int, spec workloads.ClientSpec) {
+	cl := r.cluster.Client(spec.Name, spec.Pinned)
+	defer cl.Close()
+	process := int64(index)
+	acked := r.sys.Options(r.spec)["acks"] != "0"
+	var last *workloads.Result
+	for !r.stop.Load() && ctx.Err() == nil {
+		step := spec.Gen.Next(r.rt.Now(), last)
+		last = nil
+		if step.Done {
+			return
+		}
+		if wait := step.At - r.rt.Now(); wait > 0 {
+			if r.rt.Sleep(ctx, wait) != nil || r.stop.Load() {
+				return
+			}
+		}
+		if step.Op == nil {
+			continue
+		}
+		node := cl.Route(ctx, step.Op)
+		if r.stop.Load() {
+			return
+		}
+		op := history.Op{
+			Client: int32(index), Process: process, Kind: step.Op.Kind, Key: step.Op.Key, Node: node, Call: int64(r.rt.Now()), Value: step.Op.Value,
+			Offset: history.NoOffset, Acked: acked && step.Op.Kind == history.Send, From: step.Op.From, High: history.NoOffset, Epoch: cl.Epoch(step.Op.Key),
+			Reset: step.Op.Reset,
+		}
+		r.sink.Invoke(&op)
+		res := cl.Do(ctx, step.Op)
+		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
+		r.sink.Complete(&op)
+		r.count(&op)
+		if op.Outcome == history.Indeterminate {
+			process += int64(clients)
+		}
+		last = &res
+	}
+}
+
+func (r *run) count(op *history.Op) {
+	r.counts[op.Outcome-history.OK].Add(1)
+	if op.Kind != history.Send || op.Outcome != history.OK {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.phase == "recovery" {
+		r.acked[op.Key] = true
+	}
+}
+
+// ResultDir makes a new result directory below out for a plan and a moment, and
+// points out/latest at it.
+func ResultDir(out string, p Plan, started time.Time) (string, error) {
+	name := strings.Join(slices.DeleteFunc([]string{p.System, p.Scheme, p.Workload, fileSafe(p.FaultList())}, func(s string) bool { return s == "" }), "-")
+	dir := filepath.Join(out, name, fmt.Sprintf("%s-%d", started.UTC().Format("20060102T150405.000Z"), p.Seed))
+	if err := os.MkdirAll(filepath.Join(dir, "nodes"), 0o755); err != nil {
+		return "", fmt.Errorf("result directory: %w; choose another with --out", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "checks"), 0o755); err != nil {
+		return "", fmt.Errorf("result directory: %w; choose another with --out", err)
+	}
+	latest := filepath.Join(out, "latest")
+	rel, err := filepath.Rel(out, dir)
+	if err != nil {
+		return "", err
+	}
+	tmp := fmt.Sprintf("%s.%d", latest, os.Getpid())
+	if err := os.Symlink(rel, tmp); err == nil {
+		if os.Rename(tmp, latest) != nil {
+			_ = os.Remove(tmp) // a file system without links keeps no latest
+		}
+	}
+	return dir, nil
+}
+
+func fileSafe(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-':
+			return r
+		case r == ':', r == ',':
+			return '+'
+		}
+		return -1
+	}, s)
+}

@@ -1,0 +1,211 @@
+package kafka
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/workloads"
+)
+
+// drainBytes is what one fetch of the drain asks for.
+const drainBytes = 4 << 20
+
+// DrainResult is what the drain found of one key.
+type DrainResult struct {
+	Drain    history.Drain
+	Replicas []history.Replica
+}
+
+// Drain reads every replica's own log of every key. It waits until all replicas
+// are in sync, sends one acknowledged sentinel per key, and reads each replica up
+// to the sentinel. What is not proven is said so: a replica that did not catch up
+// within the limit is not complete, and neither is its key. Workload connections
+// must be closed before.
+func (c *Cluster) Drain(ctx context.Context, replication int, limit time.Duration) []DrainResult {
+	deadline := c.Clock.Now() + limit
+	results := make([]DrainResult, 0, len(c.Keys))
+	for i, key := range c.Keys {
+		results = append(results, c.drainKey(ctx, int32(i), key, replication, deadline))
+	}
+	return results
+}
+
+func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, replication int, deadline time.Duration) DrainResult {
+	r := DrainResult{Drain: history.Drain{Key: key.String(), Quiet: true, Epoch: -1}}
+	d := &r.Drain
+	state, why := c.inSync(ctx, key, replication, deadline)
+	d.InSync, d.Reason = why == "", why
+	if state.Leader == "" {
+		d.Missing = why == missing
+		d.At = int64(c.Clock.Now())
+		return r
+	}
+	sentinel, why := c.sendSentinel(ctx, index, key, deadline)
+	if d.Reason == "" {
+		d.Reason = why
+	}
+	// The epoch in which the sentinel was acknowledged is the drain's: replicas are
+	// compared in it.
+	after, _ := c.inSync(ctx, key, 1, deadline)
+	d.Epoch = after.Epoch
+	d.Complete = d.InSync && sentinel >= 0
+	for _, node := range state.Replicas {
+		rep := c.drainReplica(ctx, key, node, sentinel, deadline)
+		rep.Leader = node == after.Leader
+		d.Complete = d.Complete && rep.Complete
+		if !rep.Complete && d.Reason == "" {
+			d.Reason = rep.Reason
+		}
+		d.Trimmed = d.Trimmed || rep.Start > 0
+		rep.Epoch = after.Epoch
+		r.Replicas = append(r.Replicas, rep)
+	}
+	if final, _ := c.inSync(ctx, key, 1, deadline); final.Epoch != after.Epoch {
+		d.Complete = false
+		d.Reason = fmt.Sprintf("the leader epoch of %s moved from %d to %d during the drain", key, after.Epoch, final.Epoch)
+	}
+	d.At = int64(c.Clock.Now())
+	return r
+}
+
+const missing = "the topic is gone"
+
+// inSync waits until a key has a leader and at least n replicas in sync, in the
+// view of its leader, and returns the newest state known and what is missing.
+func (c *Cluster) inSync(ctx context.Context, key Partition, n int, deadline time.Duration) (PartitionState, string) {
+	var best PartitionState
+	for {
+		best = PartitionState{Epoch: -1}
+		answers, known := 0, 0
+		for _, node := range c.Nodes {
+			md, err := c.Metadata(ctx, admin, node, AskTimeout)
+			if err != nil {
+				continue
+			}
+			answers++
+			if p, ok := md[key]; ok {
+				known++
+				if p.Leader != "" && (p.Epoch > best.Epoch || p.Epoch == best.Epoch && node == p.Leader) {
+					best = p
+				}
+			}
+		}
+		why := ""
+		switch {
+		case answers == len(c.Nodes) && known == 0:
+			why = missing
+		case best.Leader == "":
+			why = fmt.Sprintf("%s has no leader", key)
+		case len(best.ISR) < n:
+			why = fmt.Sprintf("%s has %d of %d replicas in sync", key, len(best.ISR), n)
+		}
+		if why == "" || c.Clock.Now() >= deadline || c.Clock.Sleep(ctx, 100*time.Millisecond) != nil {
+			return best, why
+		}
+	}
+}
+
+// sendSentinel appends the drain's mark, acknowledged by all, and returns its offset.
+// An attempt whose outcome is unknown leaves a mark behind; the next attempt
+// writes another one, and the last acknowledged one counts.
+func (c *Cluster) sendSentinel(ctx context.Context, index int32, key Partition, deadline time.Duration) (int64, string) {
+	why := "no attempt"
+	for attempt := int64(1); ; attempt++ {
+		state, missing := c.inSync(ctx, key, 1, deadline)
+		if missing == "" {
+			value := workloads.EncodeSentinel(c.RunID, history.MakeValue(index, attempt), workloads.MinPayload)
+			resp, err := c.Transport.RoundTrip(ctx, admin, state.Leader, produceRequest(key, value, -1, AskTimeout), AskTimeout+AskTimeout/2)
+			p := produced(resp)
+			switch {
+			case err != nil:
+				why = err.Error()
+			case p == nil:
+				why = "malformed response"
+			case p.ErrorCode != 0:
+				why = codeName(p.ErrorCode)
+			default:
+				return p.BaseOffset, ""
+			}
+		} else {
+			why = missing
+		}
+		if c.Clock.Now() >= deadline || c.Clock.Sleep(ctx, 100*time.Millisecond) != nil {
+			return history.NoOffset, fmt.Sprintf("the sentinel of %s was not acknowledged: %s", key, why)
+		}
+	}
+}
+
+// drainReplica reads one replica's own log up to the sentinel's offset (to its
+// end where there is no sentinel).
+func (c *Cluster) drainReplica(ctx context.Context, key Partition, node string, sentinel int64, deadline time.Duration) history.Replica {
+	rep := history.Replica{Key: key.String(), Node: node, Sentinel: sentinel}
+	sum := sha256.New()
+	next := int64(0)
+	for {
+		done, why := func() (bool, string) {
+			resp, err := c.Transport.RoundTrip(ctx, admin, node, fetchRequest(key, -2, -1, next, drainBytes, 0), AskTimeout+AskTimeout)
+			if err != nil {
+				return false, err.Error()
+			}
+			p := fetched(resp)
+			switch {
+			case p == nil:
+				return false, "malformed response"
+			case p.ErrorCode != 0:
+				return false, codeName(p.ErrorCode)
+			}
+			rep.Start = max(p.LogStartOffset, 0)
+			next = max(next, rep.Start)
+			records, err := Records(c.RunID, p.RecordBatches, next)
+			for _, rec := range records {
+				next = rec.Offset + 1
+				if sentinel >= 0 && rec.Offset > sentinel {
+					continue // behind the mark
+				}
+				rep.Records = append(rep.Records, rec)
+				digest(sum, rec)
+			}
+			if err != nil {
+				return true, err.Error()
+			}
+			if len(records) > 0 && (sentinel < 0 || next <= sentinel) {
+				return false, "" // more to read
+			}
+			return sentinel < 0 || next > sentinel, fmt.Sprintf("%s ends at offset %d on %s, before the sentinel at %d", key, next, node, sentinel)
+		}()
+		rep.End = next
+		if done {
+			rep.Complete = sentinel >= 0 && next > sentinel
+			if !rep.Complete {
+				rep.Reason = why
+			}
+			break
+		}
+		if why == "" {
+			continue
+		}
+		rep.Reason = why
+		if c.Clock.Now() >= deadline || c.Clock.Sleep(ctx, 100*time.Millisecond) != nil {
+			break
+		}
+	}
+	if rep.Complete {
+		rep.Reason = ""
+	}
+	rep.Digest = hex.EncodeToString(sum.Sum(nil)[:16])
+	return rep
+}
+
+func digest(sum interface{ Write([]byte) (int, error) }, r history.Record) {
+	var b [21]byte
+	binary.BigEndian.PutUint64(b[:], uint64(r.Offset))
+	binary.BigEndian.PutUint32(b[8:], uint32(r.Epoch))
+	binary.BigEndian.PutUint64(b[12:], uint64(r.Value))
+	b[20] = byte(r.Payload)
+	_, _ = sum.Write(b[:]) // a hash never fails
+}

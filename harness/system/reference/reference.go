@@ -1,0 +1,306 @@
+// Package reference puts the project's own replicated broker under test: as
+// containers and inside the simulator, with the same node code.
+package reference
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/faultline-mq/faultline/broker/options"
+	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness/environment"
+	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/sim"
+	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/harness/system/kafka"
+)
+
+// Topic is the workload's topic.
+const Topic = "t"
+
+// SetupTimeout is how long a cluster may take to become ready.
+const SetupTimeout = 60 * time.Second
+
+// System is the reference broker as a system under test.
+type System struct{}
+
+var _ system.System = System{}
+
+// Name implements system.System.
+func (System) Name() string { return "reference" }
+
+// Schemes implements system.System.
+func (System) Schemes() []system.Info {
+	return []system.Info{
+		{Name: "isr", Doc: "followers pull; high watermark over the in-sync set; leaders elected by the metadata quorum (Kafka)"},
+		{Name: "single", Doc: "one replica per partition, no fail-over"},
+	}
+}
+
+// Validate implements system.System.
+func (s System) Validate(spec system.Spec) error {
+	var names []string
+	for _, i := range s.Schemes() {
+		names = append(names, i.Name)
+	}
+	if !slices.Contains(names, spec.Scheme) {
+		return fmt.Errorf("unknown scheme %q of system reference; known schemes: %s", spec.Scheme, strings.Join(names, ", "))
+	}
+	o, err := options.Resolve(spec.Set)
+	if err != nil {
+		return err
+	}
+	rf := s.replication(spec, o)
+	if _, set := spec.Set["replication.factor"]; set && o.Int("replication.factor") != rf {
+		return fmt.Errorf("replication.factor=%d: scheme %s on %d nodes takes at most %d", o.Int("replication.factor"), spec.Scheme, len(spec.Nodes), rf)
+	}
+	if _, set := spec.Set["min.insync.replicas"]; set && o.Int("min.insync.replicas") > rf {
+		return fmt.Errorf("min.insync.replicas=%d is above the %d replicas of a partition: nothing could ever be written", o.Int("min.insync.replicas"), rf)
+	}
+	return nil
+}
+
+func resolve(spec system.Spec) options.Values {
+	o, err := options.Resolve(spec.Set)
+	if err != nil {
+		// Validate was called before; an empty set always resolves.
+		o, _ = options.Resolve(nil)
+	}
+	return o
+}
+
+func (System) replication(spec system.Spec, o options.Values) int {
+	if spec.Scheme == "single" {
+		return 1
+	}
+	return min(o.Int("replication.factor"), len(spec.Nodes))
+}
+
+// Options implements system.System.
+func (System) Options(spec system.Spec) map[string]string { return resolve(spec).Map() }
+
+// Keys implements system.System.
+func (System) Keys(spec system.Spec) []string {
+	n := resolve(spec).Int("partitions")
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = Topic + "-" + strconv.Itoa(i)
+	}
+	return keys
+}
+
+// Detection implements system.System: the slower of the session timeout and
+// the time after which a lagging follower leaves the in-sync set.
+func (System) Detection(spec system.Spec) time.Duration {
+	o := resolve(spec)
+	d := o.Duration("broker.session.timeout.ms")
+	if spec.Scheme == "isr" {
+		d = max(d, o.Duration("replica.lag.time.max.ms"))
+	}
+	return d
+}
+
+// Contract implements system.System. What is promised depends on the options:
+// acknowledged messages survive if every acknowledgement waited for the in-sync
+// set, that set has at least two members, no leader is elected outside it, and
+// power losses meet synced logs.
+func (s System) Contract(spec system.Spec) history.Contract {
+	o := resolve(spec)
+	rf := s.replication(spec, o)
+	minISR := min(o.Int("min.insync.replicas"), rf)
+	power := slices.ContainsFunc(spec.Faults, func(f string) bool { return strings.HasPrefix(f, "power") })
+	synced := o.String("fsync") == "always"
+	c := history.Contract{
+		Expect: spec.Expect, AtMostOnce: true, Order: "producer", Offsets: "global", CommittedReads: true, Monotonic: true,
+		Epochs: true, PerReplica: true, Recovers: true,
+	}
+	switch spec.Scheme {
+	case "single":
+		c.Acknowledged = o.Acks() != 0 && (synced || !power)
+		c.CommittedReads = synced || !power
+		c.Fresh = c.Acknowledged // one copy: whoever reads after an acknowledgement sees it
+	default:
+		safe := !o.Bool("unclean.leader.election.enable") && (synced || !power)
+		c.Acknowledged = o.Acks() == -1 && minISR >= 2 && safe
+		c.CommittedReads = minISR >= 2 && safe
+	}
+	c.Linearizable = c.Acknowledged
+	// What the high watermark covered is never cut again where it is safe; without
+	// that, offsets may be given twice.
+	c.Monotonic = c.CommittedReads
+	return c
+}
+
+// Docker implements system.System.
+func (s System) Docker(spec system.Spec) (docker.Config, error) {
+	p := environment.DefaultPorts
+	cfg := docker.Config{RunID: spec.RunID, Ports: p}
+	for i, name := range spec.Nodes {
+		cfg.Nodes = append(cfg.Nodes, docker.NodeSpec{
+			Name: name,
+			Cmd: func(addrs map[string]netip.Addr) []string {
+				var members []string
+				for j, n := range spec.Nodes {
+					members = append(members, fmt.Sprintf("%d@%s:%s", j+1, n, addrs[n]))
+				}
+				cmd := []string{
+					"/faultbroker", "--id", strconv.Itoa(i + 1), "--name", name, "--data", "/data", "--cluster", strings.Join(members, ","),
+					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
+					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
+				}
+				for _, name := range sortedKeys(spec.Set) {
+					cmd = append(cmd, "--set", name+"="+spec.Set[name])
+				}
+				return cmd
+			},
+		})
+	}
+	return cfg, nil
+}
+
+func sortedKeys(m map[string]string) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Sim implements system.System.
+func (System) Sim(spec system.Spec) (sim.Options, error) {
+	o, err := options.Resolve(spec.Set)
+	if err != nil {
+		return sim.Options{}, err
+	}
+	opts := sim.DefaultOptions(spec.Nodes, spec.Seed)
+	opts.Factory = func(h sim.Host) sim.Process { return newSimNode(h, spec.Scheme, o) }
+	opts.Volume = newVolume
+	return opts, nil
+}
+
+// ConnectDocker implements system.System.
+func (s System) ConnectDocker(spec system.Spec, env *docker.Environment) system.Cluster {
+	t := &kafka.TCP{Resolve: func(node string) (string, error) { return env.Addr(node, environment.DefaultPorts.Client) }}
+	return s.connect(spec, t, env.Runtime())
+}
+
+// ConnectSim implements system.System.
+func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
+	return s.connect(spec, simTransport{w}, w)
+}
+
+func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) system.Cluster {
+	o := resolve(spec)
+	c := &kafka.Cluster{
+		RunID: spec.RunID, Nodes: spec.Nodes, Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"),
+	}
+	for i := range o.Int("partitions") {
+		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
+	}
+	return &cluster{Cluster: c, o: o, replication: s.replication(spec, o)}
+}
+
+// cluster is a running reference broker.
+type cluster struct {
+	*kafka.Cluster
+	o           options.Values
+	replication int
+}
+
+var _ system.Cluster = (*cluster)(nil)
+
+// Keys implements nemesis.Roles.
+func (c *cluster) Keys() []string { return c.KeyNames() }
+
+// Client implements system.Cluster.
+func (c *cluster) Client(name string, pinned int) system.Client {
+	return kafka.NewClient(c.Cluster, name, pinned)
+}
+
+// Setup implements system.Cluster.
+func (c *cluster) Setup(ctx context.Context) error {
+	deadline := c.Clock.Now() + SetupTimeout
+	if err := c.await(ctx, deadline, func() (bool, string) { return c.Answers(ctx) }); err != nil {
+		return fmt.Errorf("the cluster did not form: %w", err)
+	}
+	configs := map[string]string{}
+	for _, name := range []string{"min.insync.replicas", "unclean.leader.election.enable"} {
+		configs[name] = c.o.String(name)
+	}
+	configs["min.insync.replicas"] = strconv.Itoa(min(c.o.Int("min.insync.replicas"), c.replication))
+	if err := c.CreateTopic(ctx, Topic, int32(len(c.Cluster.Keys)), int16(c.replication), configs, sortedKeys(configs)); err != nil {
+		return err
+	}
+	if err := c.await(ctx, deadline, func() (bool, string) { return c.Ready(ctx, c.replication) }); err != nil {
+		return fmt.Errorf("the partitions did not become ready: %w", err)
+	}
+	return nil
+}
+
+func (c *cluster) await(ctx context.Context, deadline time.Duration, ready func() (bool, string)) error {
+	for {
+		ok, why := ready()
+		if ok {
+			return nil
+		}
+		if c.Clock.Now() >= deadline {
+			return fmt.Errorf("not ready after %s: %s", SetupTimeout, why)
+		}
+		if err := c.Clock.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return fmt.Errorf("%w (%s)", err, why)
+		}
+	}
+}
+
+// Drain implements system.Cluster.
+func (c *cluster) Drain(ctx context.Context, limit time.Duration) (drains []history.Drain, replicas []history.Replica) {
+	for _, r := range c.Cluster.Drain(ctx, c.replication, limit) {
+		drains = append(drains, r.Drain)
+		replicas = append(replicas, r.Replicas...)
+	}
+	return drains, replicas
+}
+
+// simTransport carries requests inside the simulator, as structures.
+type simTransport struct{ w *sim.World }
+
+var _ kafka.Transport = simTransport{}
+
+// RoundTrip implements kafka.Transport.
+func (t simTransport) RoundTrip(ctx context.Context, client, node string, req kmsg.Request, timeout time.Duration) (kmsg.Response, error) {
+	if p, ok := req.(*kmsg.ProduceRequest); ok && p.Acks == 0 {
+		return nil, simError(node, t.w.Post(ctx, client, node, req, timeout))
+	}
+	answer, err := t.w.Call(ctx, client, node, req, timeout)
+	if err != nil {
+		return nil, simError(node, err)
+	}
+	resp, ok := answer.(kmsg.Response)
+	if !ok {
+		return nil, &kafka.Error{Node: node, Sent: true, Reason: "decode", Err: fmt.Errorf("unexpected answer %T", answer)}
+	}
+	return resp, nil
+}
+
+// Close implements kafka.Transport.
+func (t simTransport) Close(client string) { t.w.CloseClient(client) }
+
+func simError(node string, err error) error {
+	var ce *sim.CallError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &ce):
+		return &kafka.Error{Node: node, Sent: ce.Sent, Reason: ce.Reason, Err: err}
+	}
+	return &kafka.Error{Node: node, Sent: true, Reason: "failed", Err: err}
+}

@@ -1,0 +1,78 @@
+// Package system says what a system under test must offer to the harness: how
+// its nodes are started in each environment, what it promises, how its clients
+// speak to it, and how it is drained. One package beside this one per system.
+package system
+
+import (
+	"context"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/sim"
+	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/workloads"
+)
+
+// Spec is one configuration of a system.
+type Spec struct {
+	Scheme  string
+	RunID   string
+	Nodes   []string
+	Faults  []string          // as planned; what is promised may depend on them
+	Set     map[string]string // options that were set; the others have their defaults
+	Expect  string            // "survive" or "declared"
+	Seed    uint64
+	Timeout time.Duration
+}
+
+// System is one kind of system under test.
+type System interface {
+	Name() string
+	Schemes() []Info
+	// Validate refuses an impossible configuration with one clear line.
+	Validate(Spec) error
+	// Options returns every option, resolved. The configuration is valid.
+	Options(Spec) map[string]string
+	// Keys are the partitions of the workload.
+	Keys(Spec) []string
+	Contract(Spec) history.Contract
+	// Detection is the slowest detection time of this configuration.
+	Detection(Spec) time.Duration
+	// Docker describes the nodes as containers.
+	Docker(Spec) (docker.Config, error)
+	// Sim describes the nodes as simulated processes.
+	Sim(Spec) (sim.Options, error)
+	// ConnectDocker and ConnectSim return the cluster as clients see it.
+	ConnectDocker(Spec, *docker.Environment) Cluster
+	ConnectSim(Spec, *sim.World) Cluster
+}
+
+// Info names and describes something that can be chosen.
+type Info struct {
+	Name string
+	Doc  string
+}
+
+// Cluster is a running system as clients see it.
+type Cluster interface {
+	nemesis.Roles
+	// Setup waits until the nodes answer and creates what the workload needs.
+	// It returns once every partition is ready, or an error that says what was missing.
+	Setup(ctx context.Context) error
+	Client(name string, pinned int) Client
+	// Drain reads what every replica holds; workload connections are closed.
+	Drain(ctx context.Context, limit time.Duration) ([]history.Drain, []history.Replica)
+}
+
+// Client is one precise client, used by one task.
+type Client interface {
+	// Route returns the index of the node that Do will send op to, or
+	// history.NoNode. It may ask for metadata; it is not part of the operation.
+	Route(ctx context.Context, op *workloads.Op) int16
+	// Do executes op: one request to one node with one deadline.
+	Do(ctx context.Context, op *workloads.Op) workloads.Result
+	// Epoch is the leader epoch that the client believes in, -1 where there is none.
+	Epoch(key int32) int32
+	Close()
+}

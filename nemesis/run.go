@@ -1,0 +1,240 @@
+package nemesis
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// Preparer is a fault that must do something before any client starts.
+type Preparer interface {
+	Prepare(ctx context.Context, s Step, t Target) error
+}
+
+// Check refuses steps that cannot be run on t, before a run starts: invalid ones
+// (Step.Validate), an ID given twice, and faults whose capability t lacks (then
+// the error wraps ErrUnsupported).
+func Check(t Target, steps []Step) error {
+	if t.Clock == nil {
+		return errors.New("the target has no clock")
+	}
+	var errs []error
+	seen := map[int]bool{}
+	for _, s := range steps {
+		if seen[s.ID] {
+			errs = append(errs, fmt.Errorf("step %d is there twice", s.ID))
+		}
+		seen[s.ID] = true
+		if err := s.Validate(t.Nodes); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		k, err := lookup(s.Fault)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := k.make().Available(t); err != nil {
+			errs = append(errs, fmt.Errorf("step %d: %w", s.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Setup checks steps and prepares those that ask for it. It must be called when
+// the nodes are up and before any client starts.
+func Setup(ctx context.Context, steps []Step, t Target) error {
+	if err := Check(t, steps); err != nil {
+		return err
+	}
+	for _, s := range steps {
+		k, err := lookup(s.Fault)
+		if err != nil {
+			return err
+		}
+		if p, ok := k.make().(Preparer); ok {
+			if err := p.Prepare(ctx, s, t); err != nil {
+				return fmt.Errorf("preparing %s (step %d): %w", s.Name(), s.ID, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Run carries steps out, from now on, in the calling task: it blocks in
+// t.Clock.Sleep and in the target's capabilities only. Every fault lasts as long
+// as its step says, counted from its complete injection; a fault that was
+// planned to begin after another one's end waits until that one is healed. Steps
+// that overlap in the plan overlap.
+//
+// Every stage is recorded in rec. A fault without effect is recorded as
+// unproven, not returned: Run returns errors of the environment, or ctx's. In
+// both cases it first heals everything that is active, even though ctx ended,
+// and records what was cut short or never injected as unproven.
+func Run(ctx context.Context, steps []Step, t Target, rec Recorder, limits Limits) (err error) {
+	if err := Check(t, steps); err != nil {
+		return err
+	}
+	limits = limits.withDefaults()
+	r := &runner{clock: t.Clock, start: t.Clock.Now()}
+	g := newGround()
+	for _, s := range steps {
+		l, err := newLife(s, t, rec, limits, g)
+		if err != nil {
+			return err
+		}
+		r.waiting = append(r.waiting, l)
+	}
+	slices.SortStableFunc(r.waiting, func(a, b *Life) int {
+		return cmp.Or(cmp.Compare(a.scene.Step.At, b.scene.Step.At), cmp.Compare(a.scene.Step.ID, b.scene.Step.ID))
+	})
+	defer func() {
+		if err == nil {
+			return
+		}
+		healing, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Heal)
+		defer cancel()
+		err = errors.Join(err, r.abandon(healing))
+	}()
+	for {
+		more, err := r.next(ctx)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// runner holds the faults of a run: those still to come in order of their
+// begin, and the active ones in order of their injection.
+type runner struct {
+	clock   Clock
+	start   time.Duration
+	waiting []*Life
+	active  []*Life
+}
+
+// ends is when an active fault is to be healed.
+func (l *Life) ends() time.Duration {
+	return l.injected + l.scene.Step.Until - l.scene.Step.At
+}
+
+// next waits for whatever comes next, an injection or a healing, and does it.
+func (r *runner) next(ctx context.Context) (more bool, err error) {
+	var heal *Life
+	for _, l := range r.active {
+		if heal == nil || l.ends() < heal.ends() {
+			heal = l
+		}
+	}
+	var inject *Life
+	if len(r.waiting) > 0 {
+		inject = r.waiting[0]
+		for _, l := range r.active {
+			if l.scene.Step.Until <= inject.scene.Step.At {
+				inject = nil // planned to come after l, so l is healed first
+				break
+			}
+		}
+	}
+	switch {
+	case heal == nil && inject == nil:
+		return false, nil
+	case inject != nil && (heal == nil || r.start+inject.scene.Step.At < heal.ends()):
+		if err := r.sleepUntil(ctx, r.start+inject.scene.Step.At); err != nil {
+			return false, err
+		}
+		r.waiting = r.waiting[1:]
+		r.active = append(r.active, inject)
+		if err := inject.Inject(ctx); err != nil {
+			return false, err
+		}
+		if inject.state != Active {
+			r.forget(inject)
+		}
+	default:
+		if err := r.sleepUntil(ctx, heal.ends()); err != nil {
+			return false, err
+		}
+		if err := heal.Confirm(ctx); err != nil {
+			return false, err
+		}
+		if err := heal.Heal(ctx); err != nil {
+			return false, err
+		}
+		r.forget(heal)
+	}
+	return true, nil
+}
+
+func (r *runner) forget(l *Life) {
+	r.active = slices.DeleteFunc(r.active, func(a *Life) bool { return a == l })
+}
+
+func (r *runner) sleepUntil(ctx context.Context, at time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d := at - r.clock.Now(); d > 0 {
+		return r.clock.Sleep(ctx, d)
+	}
+	return nil
+}
+
+// abandon heals every active fault, the last one first, and records that the
+// proofs of all unfinished ones are missing.
+func (r *runner) abandon(ctx context.Context) error {
+	var errs []error
+	for _, l := range slices.Backward(r.active) {
+		switch l.state {
+		case Ready:
+			l.miss(unproven("was never injected: the run ended before its time"))
+			continue
+		case Spent:
+			l.miss(unproven("was healed, and the run ended before that was proven"))
+			continue
+		}
+		l.miss(unproven("was healed early: the run ended before its time"))
+		if err := l.Heal(ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, l := range r.waiting {
+		l.miss(unproven("was never injected: the run ended before its time"))
+	}
+	return errors.Join(errs...)
+}
+
+// MissingProofs reports, for the events of one run, the faults that lack a proof, each
+// as a sentence, in the order of their IDs. Steps without any event lack all.
+func MissingProofs(steps []Step, events []history.Fault) []string {
+	stages := map[int]map[history.FaultStage]bool{}
+	reason := map[int]string{}
+	for _, e := range events {
+		if stages[e.ID] == nil {
+			stages[e.ID] = map[history.FaultStage]bool{}
+		}
+		stages[e.ID][e.Stage] = true
+		if e.Stage == history.Unproven && reason[e.ID] == "" {
+			reason[e.ID] = e.Detail
+		}
+	}
+	var out []string
+	for _, s := range steps {
+		if reason[s.ID] != "" {
+			out = append(out, reason[s.ID])
+			continue
+		}
+		for _, stage := range []history.FaultStage{history.Proven, history.StillProven, history.Healed} {
+			if !stages[s.ID][stage] {
+				out = append(out, fmt.Sprintf("%s (step %d) was never %s", s.Name(), s.ID, stage))
+				break
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,272 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Agent is a sidecar's state. It is configured by its first command.
+type Agent struct {
+	boot   Boot
+	filter filter
+	weak   weakness
+	log    *slog.Logger
+
+	mu     sync.Mutex // against the timer of a half-time sabotage
+	cfg    *Configure
+	nonces *Nonces
+	sets   map[string]RuleSet
+	timers []*time.Timer
+	stay   bool
+}
+
+// NewAgent returns an agent for the network namespace of this process.
+func NewAgent(s Sabotage, log *slog.Logger) (*Agent, error) {
+	weak, err := s.parse()
+	if err != nil {
+		return nil, err
+	}
+	return newAgent(newFilter(weak.newOnly), weak, log), nil
+}
+
+func newAgent(f filter, weak weakness, log *slog.Logger) *Agent {
+	return &Agent{boot: NewBoot(), filter: f, weak: weak, log: log, sets: map[string]RuleSet{}}
+}
+
+// Serve carries out commands until in ends (unless it was told to stay) or ctx
+// does, and then takes every rule away. It returns nil at the orderly end of in. Reading in is not
+// interrupted by ctx: the caller closes it, or exits.
+func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err error) {
+	defer func() { err = errors.Join(err, a.shutdown()) }()
+	type message struct {
+		req Request
+		err error
+	}
+	messages := make(chan message)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			var m message
+			m.err = ReadFrame(in, &m.req)
+			select {
+			case messages <- m:
+			case <-done:
+				return
+			}
+			if m.err != nil {
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-messages:
+			if errors.Is(m.err, io.EOF) {
+				if a.stay {
+					err := a.shutdown()
+					<-ctx.Done()
+					return err
+				}
+				return nil
+			}
+			if m.err != nil {
+				return fmt.Errorf("reading a command: %w", m.err)
+			}
+			if err := WriteFrame(out, a.handle(ctx, m.req)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (a *Agent) handle(ctx context.Context, req Request) Response {
+	timeout := req.Timeout
+	if timeout <= 0 {
+		timeout = DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	resp := Response{ID: req.ID, Boot: a.boot.String()}
+	err := ctx.Err()
+	if err == nil {
+		err = a.do(req, &resp)
+	}
+	if err != nil {
+		resp.Error = err.Error()
+		a.log.Warn("command failed", "op", req.Op, "error", err)
+	}
+	return resp
+}
+
+func (a *Agent) do(req Request, resp *Response) error {
+	switch req.Op {
+	case opTime:
+		resp.Wall = time.Now().UnixNano()
+		return nil
+	case opStay:
+		a.stay = true
+		return nil
+	case opConfigure:
+		return a.configure(req.Configure)
+	case opApply, opRemove, opObserve:
+		if a.cfg == nil {
+			return fmt.Errorf("%s: not configured yet", req.Op)
+		}
+	}
+	switch req.Op {
+	case opApply:
+		return a.apply(req.Apply)
+	case opRemove:
+		return a.remove(req.Remove)
+	case opObserve:
+		state, err := a.observe()
+		resp.State = state
+		return err
+	default:
+		return fmt.Errorf("unknown command %q", req.Op)
+	}
+}
+
+func (a *Agent) configure(c *Configure) error {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	if a.cfg != nil {
+		if !reflect.DeepEqual(a.cfg, c) {
+			return errors.New("configure: already configured differently")
+		}
+		return nil
+	}
+	if err := a.filter.setup(c.Run); err != nil {
+		return err
+	}
+	peers := map[string]netip.AddrPort{Clients: {}}
+	for name, addr := range c.Peers {
+		peers[name] = netip.AddrPortFrom(addr, c.NoncePort)
+	}
+	n, err := StartNonces(NonceConfig{
+		Run: c.Run, Self: c.Self, Boot: a.boot, Port: c.NoncePort, Peers: peers, Interval: c.Interval,
+	})
+	if err != nil {
+		return errors.Join(err, a.filter.teardown())
+	}
+	a.cfg, a.nonces = c, n
+	return nil
+}
+
+// addrs resolves an endpoint. The clients are where the harness said that they
+// are, and where their nonces came from.
+func (a *Agent) addrs(endpoint string) []netip.Addr {
+	if endpoint != Clients {
+		if addr, ok := a.cfg.Peers[endpoint]; ok {
+			return []netip.Addr{addr}
+		}
+		return nil
+	}
+	as := slices.Clone(a.cfg.Clients)
+	if from := a.nonces.Addr(Clients); from.IsValid() && !slices.Contains(as, from.Addr()) {
+		as = append(as, from.Addr())
+	}
+	return as
+}
+
+func (a *Agent) apply(set *RuleSet) error {
+	if set == nil || !validName(set.ID) {
+		return errors.New("apply: no valid rule set id")
+	}
+	if known, ok := a.sets[set.ID]; ok {
+		if !reflect.DeepEqual(known, *set) {
+			return fmt.Errorf("apply: rule set %s is there with other rules", set.ID)
+		}
+		return nil
+	}
+	rules, err := compile(set.Drops, a.cfg.NoncePort, a.addrs)
+	if err != nil {
+		return fmt.Errorf("apply: rule set %s: %w", set.ID, err)
+	}
+	if a.weak.newOnly {
+		for i := range rules {
+			rules[i].New = true
+		}
+	}
+	if !a.weak.stubbed {
+		if err := a.filter.apply(set.ID, rules); err != nil {
+			return err
+		}
+	}
+	if a.weak.after > 0 {
+		a.timers = append(a.timers, time.AfterFunc(a.weak.after, func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.cfg == nil {
+				return // shut down meanwhile
+			}
+			if err := a.filter.remove(set.ID); err != nil {
+				a.log.Error("removing at half time", "set", set.ID, "error", err)
+			}
+		}))
+	}
+	a.sets[set.ID] = *set
+	return nil
+}
+
+func (a *Agent) remove(id string) error {
+	if err := a.filter.remove(id); err != nil {
+		return err
+	}
+	delete(a.sets, id)
+	return nil
+}
+
+func (a *Agent) observe() (*Observation, error) {
+	counted, err := a.filter.counters()
+	if err != nil {
+		return nil, err
+	}
+	o := &Observation{Dropped: map[string][]Counter{}}
+	o.Sent, o.Received = a.nonces.Counters()
+	for id, set := range a.sets {
+		counters := make([]Counter, len(set.Drops))
+		for _, p := range counted[id] {
+			if p.Rule.Index < 0 || p.Rule.Index >= len(counters) {
+				return nil, fmt.Errorf("rule set %s has a rule of drop %d, which it does not have", id, p.Rule.Index)
+			}
+			switch p.Rule.Role {
+			case countSystem:
+				counters[p.Rule.Index].System += p.Count
+			case countNonce:
+				counters[p.Rule.Index].Nonces += p.Count
+			}
+		}
+		o.Dropped[id] = counters
+	}
+	return o, nil
+}
+
+// shutdown takes the rules away first: healing does not wait for anything.
+func (a *Agent) shutdown() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.timers {
+		t.Stop()
+	}
+	if a.cfg == nil {
+		return nil
+	}
+	err := a.filter.teardown()
+	a.cfg = nil
+	return errors.Join(err, a.nonces.Close())
+}

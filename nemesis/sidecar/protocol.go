@@ -1,0 +1,132 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"time"
+)
+
+// The operations of a Request.
+const (
+	opConfigure = "configure"
+	opApply     = "apply"
+	opRemove    = "remove"
+	opObserve   = "observe"
+	opTime      = "time"
+	opStay      = "stay"
+)
+
+// Request is one command to a sidecar. Commands are carried out one after
+// another, in the order of their arrival.
+type Request struct {
+	ID uint64 `json:"id"` // chosen by the client, unique on one connection
+	Op string `json:"op"`
+	// Timeout bounds the command from its arrival on, in nanoseconds; 0 = DefaultTimeout.
+	Timeout   time.Duration `json:"timeout,omitempty"`
+	Configure *Configure    `json:"configure,omitempty"`
+	Apply     *RuleSet      `json:"apply,omitempty"`
+	Remove    string        `json:"remove,omitempty"` // a rule set's id
+}
+
+// Response answers the request of the same ID.
+type Response struct {
+	ID    uint64       `json:"id"`
+	Error string       `json:"error,omitempty"`
+	Boot  string       `json:"boot,omitempty"`
+	State *Observation `json:"state,omitempty"`
+	Wall  int64        `json:"wall,omitempty"` // time: nanoseconds since 1970
+}
+
+// DefaultTimeout bounds a command that names no bound of its own.
+const DefaultTimeout = 5 * time.Second
+
+// Clients is the endpoint name of the harness, as in package nemesis, which the
+// agent does not import: its image would change with every fault.
+const Clients = "clients"
+
+// Configure tells a sidecar who it is. It is the first command; sending the
+// same again does nothing, sending another one is an error.
+type Configure struct {
+	Run  string `json:"run"`
+	Self string `json:"self"` // the node's name
+	// Peers are the other nodes' addresses, by name.
+	Peers map[string]netip.Addr `json:"peers"`
+	// Clients are the addresses from which the harness's packets arrive, as far as
+	// they are known beforehand. The address that its nonces come from is added.
+	Clients []netip.Addr `json:"clients"`
+	// NoncePort is the datagram port of every sidecar.
+	NoncePort uint16 `json:"nonce_port"`
+	// Interval between two nonces of one direction.
+	Interval time.Duration `json:"interval"`
+}
+
+func (c *Configure) validate() error {
+	switch {
+	case c == nil:
+		return errors.New("configure: nothing given")
+	case !validName(c.Run) || !validName(c.Self):
+		return fmt.Errorf("configure: run %q, self %q: a name has 1 to %d printable ASCII characters and no space", c.Run, c.Self, maxName)
+	case c.NoncePort == 0:
+		return errors.New("configure: no nonce port")
+	case c.Interval <= 0:
+		return fmt.Errorf("configure: nonce interval %v", c.Interval)
+	}
+	for name, addr := range c.Peers {
+		if !validName(name) || !addr.Is4() || name == c.Self {
+			return fmt.Errorf("configure: peer %q at %v: it needs a name of its own and an IPv4 address", name, addr)
+		}
+	}
+	for _, addr := range c.Clients {
+		if !addr.Is4() {
+			return fmt.Errorf("configure: the clients' address %v is not an IPv4 address", addr)
+		}
+	}
+	return nil
+}
+
+// Hook is the place in the namespace where a packet is dropped.
+type Hook string
+
+// The hooks.
+const (
+	Input  Hook = "input"  // packets from the peer
+	Output Hook = "output" // packets to the peer
+)
+
+// Drop is one direction of traffic between this node and a peer.
+type Drop struct {
+	Hook Hook   `json:"hook"`
+	Peer string `json:"peer"` // a node's name, or Clients
+	// Port narrows the drop to TCP connections to this port, on whichever side it
+	// listens: packets to it and packets from it. 0 drops everything, nonces too.
+	Port uint16 `json:"port,omitempty"`
+}
+
+// RuleSet is what one fault drops in one namespace.
+type RuleSet struct {
+	// ID has 1 to 96 printable ASCII characters and no space.
+	ID    string `json:"id"`
+	Drops []Drop `json:"drops"`
+}
+
+// Counter counts the packets that one Drop matched.
+type Counter struct {
+	System uint64 `json:"system"` // TCP packets: the system's own, and its clients'
+	Nonces uint64 `json:"nonces"`
+}
+
+// Observation is what one sidecar knows.
+type Observation struct {
+	Sent     map[string]uint64 `json:"sent"`     // per endpoint: number of the last nonce sent to it
+	Received map[string]uint64 `json:"received"` // per endpoint: highest number received from it
+	// Dropped counts per rule set, in the order of its Drops.
+	Dropped map[string][]Counter `json:"dropped"`
+}
+
+const maxName = 96
+
+var nameExp = regexp.MustCompile(`^[!-~]{1,96}$`)
+
+func validName(s string) bool { return nameExp.MatchString(s) }

@@ -1,0 +1,218 @@
+package workloads
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// How the log workload polls, and how long clients stand back.
+const (
+	pollBytes = 1 << 20                // wanted at most by one poll
+	pollWait  = 100 * time.Millisecond // how long a node may wait for records
+	// pollPause follows an empty poll: some systems answer at once whatever was
+	// asked for, and must not be polled without end in one moment.
+	pollPause = 10 * time.Millisecond
+	// backOff is the least time after an operation that was not ok; up to as much
+	// is added, drawn from the seed, so that clients do not return in step.
+	backOff = 50 * time.Millisecond
+)
+
+// Validate refuses what no workload can be built from.
+func (c Config) Validate() error {
+	switch {
+	case c.Nodes < 1:
+		return fmt.Errorf("%d nodes: a workload needs at least one", c.Nodes)
+	case c.Clients < 1:
+		return fmt.Errorf("%d clients: a workload needs at least one", c.Clients)
+	case c.Clients >= 1<<24:
+		return fmt.Errorf("%d clients: at most %d have a number", c.Clients, 1<<24-1)
+	case c.Keys < 1:
+		return fmt.Errorf("%d partitions: a workload needs at least one", c.Keys)
+	case c.Keys > math.MaxInt32:
+		return fmt.Errorf("%d partitions: at most %d have a number", c.Keys, math.MaxInt32)
+	case c.Size < MinPayload:
+		return fmt.Errorf("payloads of %d bytes: they need at least %d", c.Size, MinPayload)
+	case c.Rate < 0 || math.IsNaN(c.Rate) || math.IsInf(c.Rate, 0):
+		return fmt.Errorf("rate of %g operations per second: it is 0 (closed loop) or more", c.Rate)
+	case c.Rate > 0 && float64(c.Clients)/c.Rate > time.Hour.Seconds():
+		return fmt.Errorf("rate of %g operations per second over %d clients: each would send less than once an hour", c.Rate, c.Clients)
+	case c.Pinned > 1 || math.IsNaN(c.Pinned):
+		return fmt.Errorf("share of pinned producers %g: it is at most 1", c.Pinned)
+	case c.ThinkTime < 0:
+		return fmt.Errorf("think time %s: it is 0 or more", c.ThinkTime)
+	}
+	return nil
+}
+
+// pinned returns how many of the producers are pinned: a half where c does not
+// say, none where it says a negative share; rounded up.
+func (c Config) pinned() int {
+	share := c.Pinned
+	switch {
+	case share == 0:
+		share = 0.5
+	case share < 0:
+		return 0
+	}
+	return min(c.Clients, int(math.Ceil(share*float64(c.Clients))))
+}
+
+// Log builds the workload of a replicated log. Producers send unique values to
+// partitions drawn from the seed, each value once, whatever its outcome. The
+// first ones are pinned to a node each, in turn. With a rate, sends are paced
+// evenly over all producers, and one that fell behind catches up; without one,
+// each producer sends when it was answered and has thought.
+//
+// Pollers read every partition from offset 0 on: as many as there are
+// producers, or partitions if these are fewer; poller i reads the partitions
+// whose number leaves i when divided by their count. They follow the newest
+// leader. Where producers are pinned, as many pinned ones read the same
+// partitions by their own node's word, and so see what a cut-off leader serves.
+//
+// Log is pure: the same config gives the same generators. c must be valid
+// (Validate); less than one node, client or partition counts as one.
+func Log(c Config) []ClientSpec {
+	c.Nodes, c.Clients, c.Keys = max(c.Nodes, 1), max(c.Clients, 1), max(c.Keys, 1)
+	pinned := c.pinned()
+	var specs []ClientSpec
+	for i := range c.Clients {
+		p := &producer{
+			id:    int32(i),
+			keys:  int32(c.Keys),
+			size:  max(c.Size, MinPayload),
+			think: c.ThinkTime,
+			rng:   rand.New(rand.NewPCG(c.Seed, uint64(i))),
+		}
+		if c.Rate > 0 {
+			p.every = max(1, time.Duration(min(float64(c.Clients)/c.Rate, time.Hour.Seconds())*float64(time.Second)))
+			p.phase = p.every * time.Duration(i) / time.Duration(c.Clients)
+		}
+		pin := -1
+		if i < pinned {
+			pin = i % c.Nodes
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Gen: p})
+	}
+	groups := min(c.Clients, c.Keys)
+	pollers := groups
+	if pinned > 0 {
+		pollers *= 2
+	}
+	for i := range pollers {
+		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 1<<32|uint64(i)))}
+		for k := i % groups; k < c.Keys; k += groups {
+			p.parts = append(p.parts, part{key: int32(k)})
+		}
+		pin := -1
+		if i >= groups {
+			pin = (i - groups) % c.Nodes
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("poller-%d", i), Role: "poller", Pinned: pin, Gen: p})
+	}
+	return specs
+}
+
+// standBack returns when a client may go on after an operation that was not ok.
+func standBack(now time.Duration, rng *rand.Rand) time.Duration {
+	return now + backOff + time.Duration(rng.Int64N(int64(backOff)))
+}
+
+// producer sends values 1, 2, 3, … of its own.
+type producer struct {
+	id    int32
+	keys  int32
+	size  int
+	think time.Duration
+	every time.Duration // open loop: between two sends; 0 = closed loop
+	phase time.Duration // of its first send
+	rng   *rand.Rand
+
+	started bool
+	start   time.Duration
+	seq     int64
+}
+
+// Next implements Generator. An indeterminate send is not repeated: whether it
+// took effect is for the drain to say.
+func (p *producer) Next(now time.Duration, last *Result) Step {
+	if !p.started {
+		p.started, p.start = true, now
+	}
+	at := now
+	switch {
+	case p.every > 0:
+		at = p.start + p.phase + time.Duration(p.seq)*p.every
+	case last != nil:
+		at = now + p.think
+	}
+	if last != nil && last.Outcome != history.OK {
+		at = max(at, standBack(now, p.rng))
+	}
+	p.seq++
+	return Step{At: at, Op: &Op{
+		Kind:  history.Send,
+		Key:   p.rng.Int32N(p.keys),
+		Value: history.MakeValue(p.id, p.seq),
+		Size:  p.size,
+	}}
+}
+
+// part is a poller's position in one partition.
+type part struct {
+	key   int32
+	from  int64
+	moved bool // on purpose, and not yet answered since
+}
+
+// poller reads its partitions in turn.
+type poller struct {
+	parts []part
+	turn  int // index of the partition that is being polled
+	rng   *rand.Rand
+}
+
+// Next implements Generator.
+func (p *poller) Next(now time.Duration, last *Result) Step {
+	at := now
+	if last != nil {
+		at = p.learn(now, last)
+		p.turn = (p.turn + 1) % len(p.parts)
+	}
+	part := p.parts[p.turn]
+	return Step{At: at, Op: &Op{
+		Kind:  history.Poll,
+		Key:   part.key,
+		From:  part.from,
+		Max:   pollBytes,
+		Wait:  pollWait,
+		Reset: part.moved,
+	}}
+}
+
+// learn takes the answer to the last poll and returns when to go on. Only
+// delivered records advance a position; only a node that says that the position
+// is outside its log moves it otherwise.
+func (p *poller) learn(now time.Duration, last *Result) time.Duration {
+	part := &p.parts[p.turn]
+	switch {
+	case last.OutOfRange:
+		to := last.Start
+		if part.from > last.Start && last.High != history.NoOffset {
+			to = max(last.Start, last.High)
+		}
+		part.from, part.moved = max(to, 0), true
+		return standBack(now, p.rng)
+	case last.Outcome != history.OK:
+		return standBack(now, p.rng)
+	}
+	part.moved = false
+	if len(last.Records) == 0 {
+		return now + pollPause
+	}
+	part.from = max(part.from, last.Records[len(last.Records)-1].Offset+1)
+	return now
+}

@@ -1,0 +1,71 @@
+// Package workloads holds what clients do: pure generators of operations,
+// without goroutine and clock. The same generator is driven by a goroutine
+// against containers and by the event queue of the simulator.
+package workloads
+
+import (
+	"time"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// Op is one operation that a generator asks for.
+type Op struct {
+	Kind  history.Kind
+	Key   int32         // index into the run's keys
+	Value history.Value // Send
+	Size  int           // Send: payload size in bytes, at least MinPayload
+	From  int64         // Poll: offset to read from
+	Max   int           // Poll: bytes wanted at most
+	Wait  time.Duration // Poll: how long the node may wait for records
+	Reset bool          // Poll: the position was moved on purpose
+}
+
+// Result is the answer to an Op.
+type Result struct {
+	Op      Op
+	At      time.Duration // time of the return
+	Outcome history.Outcome
+	Code    string
+	Offset  int64 // Send
+	Records []history.Record
+	High    int64 // Poll: high watermark, or NoOffset
+	// OutOfRange is set where the node said that From is outside its log; Start
+	// and High are then its bounds.
+	OutOfRange bool
+	Start      int64
+}
+
+// Step is what a generator wants next.
+type Step struct {
+	Op   *Op           // nil with Done or a pure wait
+	At   time.Duration // not before this time on the run's clock
+	Done bool          // nothing more, ever
+}
+
+// Generator yields the operations of one client. It is called again only after
+// the previous operation was answered (or given up): last is its result, nil at
+// first. It must not keep pointers into last.
+type Generator interface {
+	Next(now time.Duration, last *Result) Step
+}
+
+// ClientSpec is one client of a workload.
+type ClientSpec struct {
+	Name   string // "producer-0", "poller-2"
+	Role   string // "producer" or "poller"
+	Pinned int    // index of the node whose metadata alone it believes, or -1: follows the newest leader
+	Gen    Generator
+}
+
+// Config is what a workload is built from.
+type Config struct {
+	Seed      uint64
+	Nodes     int
+	Clients   int     // producers; as many pollers are added by the workload's own rule
+	Keys      int     // partitions
+	Rate      float64 // operations per second over all clients; 0 = closed loop
+	Size      int     // payload bytes
+	Pinned    float64 // share of producers pinned to a node (default 0.5)
+	ThinkTime time.Duration
+}
