@@ -330,6 +330,16 @@ func TestAnomalies(t *testing.T) {
 				log n1* p1.1`,
 		},
 
+		{
+			name: "an uncommitted delivery", class: ClassInconsistent,
+			change: func(c *history.Contract) { c.CommittedReads, c.Linearizable = false, false },
+			text: `
+				p0.1 10-20 ?
+				p1.1 10-20 @0
+				c0 30-40 0: p0.1
+				log n1* p1.1`,
+		},
+
 		// committed-reads
 		{
 			name: "delivered and gone", class: ClassDirtyRead, count: 1, breaks: []string{ClauseDirtyRead, ClauseLinearizable},
@@ -418,6 +428,12 @@ func TestAnomalies(t *testing.T) {
 				c0 70-80 0: p0.1
 				c0 90-95 1: p0.2@2
 				log n1* p0.1 - p0.2`},
+		{name: "a jump over an old sentinel", class: ClassSkip, text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @2
+				c0 70-80 0: p0.1
+				c0 90-95 1: p0.2@2
+				log n1* p0.1 S p0.2`},
 		{name: "back after a reset", class: ClassNonMonotonic, text: `
 				p0.1 10-20 @0
 				c0 50-60 0: p0.1
@@ -648,6 +664,12 @@ func TestAnomalies(t *testing.T) {
 				p0.1 290-310 @0
 				phase recovery 300
 				p0.2 320- ?
+				phase drain 500
+				log n1* p0.1`},
+		{name: "only a send from before", class: ClassNotRecovered, text: `
+				fault 0 kill n1 100-200
+				p0.1 290-310 @0
+				phase recovery 300
 				phase drain 500
 				log n1* p0.1`},
 		{name: "no fault", class: ClassNotRecovered, text: `

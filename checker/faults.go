@@ -122,28 +122,37 @@ func (f *faultView) affects(k *keyView) bool {
 	return slices.ContainsFunc(k.replicas, func(r *replicaView) bool { return slices.Contains(f.Targets, r.Node) })
 }
 
-// attempts counts the sends that were called while f was whole, on a partition
-// that it affects; for a fault on the leader only those sent to its target
-// count (a real client's choice of node is unknown, and counts).
+// attempts counts the sends that were called while f was whole and could feel
+// it: those sent to a target, and those to a partition that f affects, wherever
+// they went. A leader that is cut off from its followers is exercised only by
+// what is still sent to it: for such a fault only sends to its targets count,
+// and only if one of them was to a partition that the target led. A real
+// client's choice of node is unknown, and counts.
 func (v *view) attempts(f *faultView) int {
 	from, to, ok := f.window()
 	if !ok {
 		return 0
 	}
-	n := 0
+	cutLeader := f.Role == "leader" && strings.HasPrefix(f.Name, "partition")
+	n, onKeys := 0, 0
 	for _, k := range v.keys {
-		if !f.affects(k) {
-			continue
-		}
+		affected := f.affects(k)
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
 			if op.Call < from || op.Call >= to {
 				continue
 			}
-			if f.Role != "leader" || op.Node == history.NoNode || slices.Contains(f.Targets, v.node(op.Node)) {
+			toTarget := op.Node == history.NoNode || slices.Contains(f.Targets, v.node(op.Node))
+			if toTarget || affected && !cutLeader {
 				n++
+				if affected {
+					onKeys++
+				}
 			}
 		}
+	}
+	if onKeys == 0 {
+		return 0
 	}
 	return n
 }

@@ -214,7 +214,7 @@ func (l *linearLog) append(v *view, op *history.Op, offset int64) {
 }
 
 // unresolvable says why the drain of k does not resolve indeterminate sends, or
-// nothing if it does.
+// nothing if it does. A complete drain was in sync and quiet (see weigh).
 func (v *view) unresolvable(k *keyView) (why, remedy string) {
 	healed, unhealed := v.healed()
 	switch {
@@ -222,8 +222,6 @@ func (v *view) unresolvable(k *keyView) (why, remedy string) {
 		return "its drain was not proven complete: " + k.why, drainRemedy
 	case k.drain.Missing:
 		return "its topic is gone", "look at the clause acknowledged-survive"
-	case !k.drain.InSync || !k.drain.Quiet:
-		return "its drain was not taken in quiescence", drainRemedy
 	case k.drain.Trimmed || k.leader.Start > 0:
 		return fmt.Sprintf("its log was trimmed to offset %d", k.leader.Start), "turn retention off for the run"
 	case unhealed != "":

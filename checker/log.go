@@ -37,7 +37,8 @@ type logWitness struct {
 // and of the reads that saw a length of at most p. It has taken effect by hi(p):
 // the earliest return of its append and of the reads that returned a position at
 // or after it. As moments do not decrease along the positions, the log is legal
-// exactly if the prefix maximum of lo never exceeds the suffix minimum of hi.
+// exactly if no lo exceeds the hi of its own or a later position: the running
+// maximum of lo never exceeds hi.
 func decideLog(n int, ops []logOp) (*logWitness, bool) {
 	type bound struct {
 		t  int64
@@ -66,11 +67,6 @@ func decideLog(n int, ops []logOp) (*logWitness, bool) {
 		}
 		if op.exact >= 0 && op.exact < n && op.call > lo[op.exact].t {
 			lo[op.exact] = bound{op.call, op.id, op.exact}
-		}
-	}
-	for p := n - 2; p >= 0; p-- {
-		if hi[p+1].t < hi[p].t {
-			hi[p] = hi[p+1]
 		}
 	}
 	var highest bound

@@ -33,7 +33,7 @@ type Options struct {
 	// asks for none.
 	MinRecoveryOK int
 	// MinFaultAttempts is how many sends must have been attempted on an affected
-	// node and partition while each fault was active. Default 10; negative asks
+	// node and partition while each fault was active. Default 5; negative asks
 	// for none.
 	MinFaultAttempts int
 	// MinRecoveryAttempts is how many sends must have been attempted on a
@@ -55,7 +55,7 @@ func (o Options) withDefaults() Options {
 	set(&o.PorcupineMaxOps, 3_000)
 	set(&o.MinBaselineOK, 20)
 	set(&o.MinRecoveryOK, 20)
-	set(&o.MinFaultAttempts, 10)
+	set(&o.MinFaultAttempts, 5)
 	set(&o.MinRecoveryAttempts, 3)
 	if o.PorcupineTimeout == 0 {
 		o.PorcupineTimeout = 20 * time.Second
@@ -157,7 +157,7 @@ func (v *view) judge(ctx context.Context, name string, f func(context.Context, *
 func overall(r *Result) Verdict {
 	worst := Valid
 	for _, c := range r.Checks {
-		if c.Promised && c.Verdict.rank() > worst.rank() {
+		if c.Verdict.rank() > worst.rank() { // of an unpromised clause it is Valid
 			worst = c.Verdict
 		}
 	}

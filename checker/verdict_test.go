@@ -92,8 +92,30 @@ func TestInconclusive(t *testing.T) {
 		}},
 		{name: "quiet baseline", why: "the baseline phase saw 1 send acknowledged, fewer than 2", options: func(o *Options) { o.MinBaselineOK = 2 }},
 		{name: "quiet recovery", why: "the recovery phase saw 1 send acknowledged, fewer than 5", options: func(o *Options) { o.MinRecoveryOK = 5 }},
-		// One of the two sends of the fault phase went to the target.
-		{name: "quiet fault", why: "1 send was attempted on an affected node and partition, fewer than 2", options: func(o *Options) { o.MinFaultAttempts = 2 }},
+		{name: "quiet fault", why: "2 sends were attempted on an affected node and partition, fewer than 3", options: func(o *Options) { o.MinFaultAttempts = 3 }},
+		// One of the two sends of the fault phase went to the leader that was cut off.
+		{name: "nobody stayed with the leader", why: "1 send was attempted on an affected node and partition, fewer than 2", options: func(o *Options) { o.MinFaultAttempts = 2 }, change: func(h *history.History) {
+			for i := range h.Faults {
+				h.Faults[i].Name = "partition:isolate-leader"
+			}
+		}},
+		{name: "nobody sent to the led partition", why: "no sends were attempted on an affected node and partition", change: func(h *history.History) {
+			h.Header.Keys = append(h.Header.Keys, "t-1")
+			for i := range h.Faults {
+				h.Faults[i].Keys = []string{"t-1"}
+			}
+		}},
+		{name: "stages out of order", why: "was healed at 0.001 s, before it was healing at 0.200 s", change: func(h *history.History) {
+			h.Faults[len(h.Faults)-1].At = 1e6
+		}},
+		{name: "one event missing", why: "events are missing: 1 of the events 1 to 2 of n1 (incarnation a)", change: func(h *history.History) {
+			h.Header.Contract.Epochs = true
+			h.Events = []history.NodeEvent{{Node: "n1", Incarnation: "a", Seq: 2, Kind: "leader", Key: "t-0", Epoch: 1}}
+		}},
+		{name: "the copied log has another digest", why: "the log of n1 did not reach the sentinel", change: func(h *history.History) {
+			h.Replicas[1].Digest = "other"
+		}},
+		{name: "two leaders drained", why: "n2 and n1 were all drained as the leader", change: func(h *history.History) { h.Replicas[1].Leader = true }},
 		{name: "drain incomplete", why: "the drain of partition t-0 was not proven complete: n3 lags", change: func(h *history.History) {
 			h.Drains[0].Complete, h.Drains[0].Reason = false, "n3 lags"
 		}},
@@ -220,6 +242,8 @@ func TestLostInDetail(t *testing.T) {
 		c1 66-75 0: p0.1 p0.2
 		fault 0 partition:isolate-leader n1 32-90 role=leader keys=t-0
 		event n1 start
+		event n1 truncate 9-12 e=4 at=91
+		event n1 truncate 0-1 e=4 at=92
 		event n2 truncate 0-2 e=2 at=5
 		event n3 truncate 1-9 e=3 at=95
 		event n1 truncate 1-5 e=4 at=100
@@ -249,6 +273,7 @@ func TestLostInDetail(t *testing.T) {
 func TestPlaces(t *testing.T) {
 	list := []int32{10, 11, 12, 13, 14}
 	require.Equal(t, map[int32]string{10: "prefix", 12: "middle", 14: "tail"}, places(list, map[int32]bool{10: true, 12: true, 14: true}))
+	require.Equal(t, map[int32]string{10: "prefix", 11: "prefix", 13: "tail", 14: "tail"}, places(list, map[int32]bool{10: true, 11: true, 13: true, 14: true}))
 	require.Equal(t, "all", places(list[:1], map[int32]bool{10: true})[10])
 	require.Empty(t, places(list, nil))
 }
@@ -424,6 +449,43 @@ func TestAvailability(t *testing.T) {
 	a = run(t, h, lax()).Availability
 	require.InDelta(t, 110, a.LongestUnavailableMS, 1e-9, "the harness's own stalls are excluded")
 	require.InDelta(t, 100, a.StallsMS, 1e-9)
+}
+
+// TestUnavailableWhileInFlight: what was under way at an answer and stays
+// unanswered counts from that answer on.
+func TestUnavailableWhileInFlight(t *testing.T) {
+	a := run(t, parse(t, `
+		p0.1 10-20 @0
+		p1.1 15-180 ?
+		p0.2 190-200 @1
+		log n2* p0.1 p0.2`), lax()).Availability
+	require.InDelta(t, 180, a.LongestUnavailableMS, 1e-9)
+	require.EqualValues(t, 20e6, a.LongestFrom)
+}
+
+// TestLostFromATrimmedLog: what a trimmed log still covers is judged.
+func TestLostFromATrimmedLog(t *testing.T) {
+	r := judgeText(t, `
+		p0.1 10-20 @0
+		p0.2 30-40 @1
+		p0.3 50-60 @2
+		log n1* start=1 - p0.3`)
+	require.Equal(t, 1, r.Anomalies[ClassLost])
+	require.Equal(t, 1, r.Anomalies[ClassUnseen])
+	require.EqualValues(t, 1, clause(t, r, ClauseSurvives).Anomalies[0].Offset)
+}
+
+func TestDivergentEpoch(t *testing.T) {
+	h := parse(t, `
+		p0.1 10-20 @0
+		p0.2 30-40 @1
+		log n1* p0.1 p0.2
+		log n3 digest=other p0.1 p0.2`)
+	h.Replicas[2].Records[1].Epoch = 9
+	c := clause(t, run(t, h, lax()), ClauseDivergence)
+	require.Equal(t, Invalid, c.Verdict)
+	require.EqualValues(t, 1, c.Anomalies[0].Offset)
+	require.Equal(t, "n3", c.Anomalies[0].Node)
 }
 
 func TestNeverBack(t *testing.T) {

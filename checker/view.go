@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/faultline-mq/faultline/checker/history"
 )
@@ -189,9 +190,11 @@ func (v *view) readDrain() {
 
 // weigh decides what the drain of k proves.
 func (v *view) weigh(k *keyView) {
+	var leaders []string
 	for _, r := range k.replicas {
 		if r.Leader || len(k.replicas) == 1 {
 			k.leader = r
+			leaders = append(leaders, r.Node)
 		}
 	}
 	d := k.drain
@@ -203,6 +206,8 @@ func (v *view) weigh(k *keyView) {
 		k.leader, k.replicas = nil, nil
 	case k.leader == nil:
 		k.why = "no leader was among the drained replicas"
+	case len(leaders) > 1:
+		k.why = strings.Join(leaders, " and ") + " were all drained as the leader"
 	case !k.leader.readable:
 		k.why = orElse(k.leader.Reason, orElse(d.Reason, "the log of the leader "+k.leader.Node+" was not read up to the sentinel"))
 	case k.leader.Sentinel == history.NoOffset:

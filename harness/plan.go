@@ -161,11 +161,24 @@ func (p Plan) Resolve() (Plan, error) {
 		if err := s.Validate(p.NodeNames()); err != nil {
 			return bad("%w", err)
 		}
+		if err := lacking(p.Environment, s); err != nil {
+			return bad("%w", err)
+		}
 	}
 	if _, err := w.Clients(p.workload(sys)); err != nil {
 		return bad("%w", err)
 	}
 	return p, nil
+}
+
+// lacking refuses a fault whose capability an environment lacks by nature.
+func lacking(env string, s nemesis.Step) error {
+	for _, f := range nemesis.Known() {
+		if f.Name == s.Fault && env == "docker" && slices.Contains(f.Needs, nemesis.NeedsDisks) {
+			return fmt.Errorf("fault %s: environment docker cannot %s yet; use --env sim", s.Name(), nemesis.NeedsDisks)
+		}
+	}
+	return nil
 }
 
 // phases divides a run's time: a sixth for the baseline, a quarter for the
@@ -235,4 +248,32 @@ func (p Plan) FaultList() string {
 		}
 	}
 	return strings.Join(names, ",")
+}
+
+// Command is the command line that runs the plan.
+func (p Plan) Command() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "faultline run --system %s --scheme %s --workload %s", p.System, p.Scheme, p.Workload)
+	if len(p.Faults) > 0 {
+		fmt.Fprintf(&b, " --faults %s", strings.Join(p.Faults, ","))
+	} else {
+		b.WriteString(" --faults none")
+	}
+	if p.Targets != "" {
+		fmt.Fprintf(&b, " --targets %s", p.Targets)
+	}
+	fmt.Fprintf(&b, " --env %s --nodes %d --clients %d --time %s --rate %g --seed %d --expect %s", p.Environment, p.Nodes, p.Clients, p.Time, p.Rate, p.Seed, p.Expect)
+	sys, err := LookupSystem(p.System)
+	if err != nil {
+		return b.String()
+	}
+	defaults := p
+	defaults.Options = nil
+	base := sys.Options(defaults.spec(""))
+	for _, name := range slices.Sorted(maps.Keys(p.Options)) {
+		if base[name] != p.Options[name] {
+			fmt.Fprintf(&b, " --set %s=%s", name, p.Options[name])
+		}
+	}
+	return b.String()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -167,16 +168,11 @@ func (g *ground) release(nodes []string) {
 	}
 }
 
-// cutByOthers reports whether a step other than id cuts all traffic of p.
-func (g *ground) cutByOthers(id int, p Pair) bool {
-	for step, cuts := range g.cuts {
-		if step == id {
-			continue
-		}
-		for _, c := range cuts {
-			if c.Port == AnyPort && c.From == p.From && c.To == p.To {
-				return true
-			}
+// isCut reports whether any active fault cuts all traffic of p.
+func (g *ground) isCut(p Pair) bool {
+	for _, cuts := range g.cuts {
+		if slices.Contains(cuts, Cut{From: p.From, To: p.To}) {
+			return true
 		}
 	}
 	return false

@@ -252,7 +252,7 @@ func (p *partition) progress(s *Scene, base, now Observation, stage history.Faul
 				return fmt.Sprintf("cannot be proven: %s sent %d nonces to %s within %s, and %d are needed",
 					pair.From, is.Sent-min(is.Sent, was.Sent), pair.To, s.Limits.Proof, minNonces)
 			}
-		case s.ground.cutByOthers(s.Step.ID, pair):
+		case s.ground.isCut(pair): // by another fault: own cuts came first, and are forgotten when healed
 		case is.Sent <= was.Sent:
 			return fmt.Sprintf("cannot be proven: %s sent no nonces to %s within %s", pair.From, pair.To, s.Limits.Proof)
 		case is.Received <= was.Sent:

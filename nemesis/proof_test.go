@@ -190,6 +190,10 @@ func TestSabotagedFaultsAreNotProven(t *testing.T) {
 		{"replaced at half time", step("pause", "", "n1"), func(w *world) {
 			w.at(half, func() { p := w.incarnation(); p.Paused = true; w.procs["n1"] = p })
 		}, "n1 is no longer the process with pid 101"},
+		{"paused at half time only", step("pause", "", "n1"), func(w *world) {
+			w.pauseNoop["n1"] = true
+			w.at(half, func() { p := w.procs["n1"]; p.Paused = true; w.procs["n1"] = p })
+		}, "pause had no effect: the engine says that n1 is running"},
 		{"not resumed", step("pause", "", "n1"), func(w *world) { w.sticky = true }, "was not healed within 30s: n1 is paused"},
 		{"replaced by healing", step("pause", "", "n1"), func(w *world) {
 			w.at(10200*time.Millisecond, func() { p := w.incarnation(); p.Paused = true; w.procs["n1"] = p })

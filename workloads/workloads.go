@@ -60,12 +60,13 @@ type ClientSpec struct {
 
 // Config is what a workload is built from.
 type Config struct {
-	Seed      uint64
-	Nodes     int
-	Clients   int     // producers; as many pollers are added by the workload's own rule
-	Keys      int     // partitions
-	Rate      float64 // operations per second over all clients; 0 = closed loop
-	Size      int     // payload bytes
-	Pinned    float64 // share of producers pinned to a node (default 0.5)
+	Seed    uint64
+	Nodes   int
+	Clients int     // producers; as many pollers are added by the workload's own rule
+	Keys    int     // partitions
+	Rate    float64 // sends per second over all producers; 0 = closed loop
+	Size    int     // payload bytes
+	Pinned  float64 // share of producers pinned to a node; 0 = the default 0.5, negative = none
+	// ThinkTime is a producer's pause after an answer in a closed loop.
 	ThinkTime time.Duration
 }

@@ -44,9 +44,9 @@ type Partition struct {
 // Topic is one topic.
 type Topic struct {
 	Name       string
-	ID         [16]byte // derived from the raft index of its creation
-	Created    uint64   // that index
-	Scheme     string   // replication scheme of its partitions
+	ID         [16]byte          // derived from the raft index of its creation
+	Created    uint64            // that index
+	Scheme     string            // replication scheme of its partitions
 	Configs    map[string]string // those that were set
 	MinISR     int32             // effective min.insync.replicas
 	Unclean    bool              // effective unclean.leader.election.enable
@@ -177,7 +177,7 @@ type Config struct {
 	Learners    []broker.Member // brokers without a vote
 	// ControllerOnly: this node is no broker; it neither registers nor sends heartbeats.
 	ControllerOnly bool
-	Names       map[broker.NodeID]string
+	Names          map[broker.NodeID]string
 
 	TickInterval      time.Duration // raft tick, default 100 ms
 	ElectionTicks     int           // default 10

@@ -54,7 +54,6 @@ type testNet struct {
 	fatal   []string
 }
 
-
 func newNet(t require.TestingT, voters, learners int, change func(*Config)) *testNet {
 	n := &testNet{
 		t: t, nodes: map[broker.NodeID]*node{}, queues: map[link][]broker.Message{}, cut: map[link]bool{},
@@ -199,11 +198,16 @@ func (n *testNet) busy() []link {
 }
 
 func (n *testNet) settle() {
-	for links := n.busy(); len(links) > 0; links = n.busy() {
+	for range 10_000 {
+		links := n.busy()
+		if len(links) == 0 {
+			return
+		}
 		for _, l := range links {
 			n.deliver(l)
 		}
 	}
+	require.FailNow(n.t, "the nodes never stop talking", n.dump())
 }
 
 // tick moves the clock on and wakes who asked for it.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -384,11 +385,6 @@ func (c *Cluster) persist(m *pb.Message) {
 		c.append(m, replacing(c.hard, m.GetSnapshot(), m.GetEntries()), true)
 	case len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0:
 		c.append(m, [][]byte{record(c.hard, m.GetEntries(), nil)}, false)
-		for _, r := range m.GetResponses() {
-			if r.GetTo() != uint64(c.cfg.ID) {
-				_ = c.deliver(r)
-			}
-		}
 	}
 }
 
@@ -480,7 +476,7 @@ func (c *Cluster) snapshot() error {
 	}
 	c.append(nil, replacing(c.hard, snap, entries), true)
 	if trail := uint64(c.cfg.SnapshotEntries / snapshotTrailDenom); index > trail {
-		if err := c.mem.Compact(index - trail); err != nil && err != raft.ErrCompacted {
+		if err := c.mem.Compact(index - trail); err != nil && !errors.Is(err, raft.ErrCompacted) {
 			return fmt.Errorf("metadata quorum: compacting: %w", err)
 		}
 	}

@@ -315,7 +315,9 @@ func TestHostileMessagesAreDropped(t *testing.T) {
 	}
 	self, from := uint64(follower), uint64(n.controller())
 	for _, m := range []broker.Message{
-		nil, 7, RaftMessage{}, RaftMessage{Data: []byte{1, 2, 3}},
+		nil, 7,
+		RaftMessage{},
+		RaftMessage{Data: []byte{1, 2, 3}},
 		raw(&pb.Message{Type: pb.MsgProp.Enum(), From: &from, To: &self}),
 		raw(&pb.Message{Type: pb.MsgHup.Enum(), From: &from, To: &self}),
 		raw(&pb.Message{Type: pb.MsgSnap.Enum(), From: &from, To: &self}),
@@ -369,4 +371,25 @@ func TestLogOfAnotherMembershipIsRefused(t *testing.T) {
 	cfg.Voters = cfg.Voters[:2]
 	_, err := New(cfg, n.nodes[1].log, broker.Time{})
 	require.ErrorContains(t, err, "restore that configuration")
+}
+
+// TestSameSeedSameRun: nothing but the inputs decides, to the byte.
+func TestSameSeedSameRun(t *testing.T) {
+	run := func() ([][][]byte, string) {
+		n := ready(t, 3, 2, func(c *Config) { c.SnapshotEntries = 10 })
+		create(t, n, "a", 6, 3, map[string]string{"min.insync.replicas": "2", "retention.ms": "-1", "segment.bytes": "1000"})
+		n.kill(n.controller())
+		n.run(5 * time.Second)
+		var logs [][][]byte
+		for _, id := range n.ids {
+			logs = append(logs, n.nodes[id].log)
+		}
+		return logs, n.dump()
+	}
+	logs, dump := run()
+	for range 3 {
+		again, dumpAgain := run()
+		require.Equal(t, dump, dumpAgain)
+		require.Equal(t, logs, again)
+	}
 }

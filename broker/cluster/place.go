@@ -14,7 +14,6 @@ import (
 // With racks of unequal size leaders spread evenly over racks, not over brokers, as in Kafka.
 type stripes struct {
 	racks [][2][]broker.NodeID // in rack order; of each the live, then the fenced brokers, by id
-	total int
 }
 
 // newStripes takes brokers sorted by id.
@@ -26,7 +25,7 @@ func newStripes(brokers []*Broker) *stripes {
 		}
 	}
 	slices.Sort(names)
-	s := &stripes{racks: make([][2][]broker.NodeID, len(names)), total: len(brokers)}
+	s := &stripes{racks: make([][2][]broker.NodeID, len(names))}
 	for _, b := range brokers {
 		r := &s.racks[slices.Index(names, b.Rack)]
 		state := 0
@@ -39,7 +38,7 @@ func newStripes(brokers []*Broker) *stripes {
 }
 
 // place returns the replicas of the n-th partition ever placed, rf of them; it
-// needs 1 <= rf <= total. Consecutive n start at consecutive racks and, after each
+// needs 1 <= rf <= the number of brokers. Consecutive n start at consecutive racks and, after each
 // round of the racks, at the next broker of each.
 func (s *stripes) place(n uint64, rf int) []broker.NodeID {
 	replicas := make([]broker.NodeID, 0, rf)

@@ -44,7 +44,7 @@ func replacing(hard *pb.HardState, snap *pb.Snapshot, entries []*pb.Entry) [][]b
 	return [][]byte{record(first, nil, snap), record(hard, entries, nil)}
 }
 
-// recovered is what the records of a metadata log amount to.
+// recoveredLog is what the records of a metadata log amount to.
 type recoveredLog struct {
 	hard    *pb.HardState
 	snap    *pb.Snapshot

@@ -36,7 +36,7 @@ const (
 var registry = []Option{
 	{Name: "profile", Owner: broker, Type: "enum", Default: "short", Values: []string{"short", "kafka"}, Doc: "short: detection times for short runs; kafka: those of the real model"},
 	{Name: "acks", Owner: client, Type: "enum", Default: "all", Values: []string{"0", "1", "all", "-1"}, Doc: "what a producer waits for"},
-	{Name: "request.timeout.ms", Owner: client, Type: "duration-ms", Unit: "ms", Default: "2000", Kafka: "30000", Min: 50, Max: 600_000, Doc: "deadline of one request of a precise client"},
+	{Name: "request.timeout.ms", Owner: client, Type: "duration-ms", Unit: "ms", Default: "1000", Kafka: "30000", Min: 50, Max: 600_000, Doc: "deadline of one request of a precise client"},
 	{Name: "min.insync.replicas", Owner: topic, Type: "int", Default: "2", Kafka: "1", Min: 1, Max: 9, Doc: "acks=all is refused below this many in-sync replicas, and the high watermark stands still"},
 	{Name: "replication.factor", Owner: topic, Type: "int", Default: "3", Kafka: "3", Min: 1, Max: 9, Doc: "replicas of each partition; scheme single has one"},
 	{Name: "partitions", Owner: topic, Type: "int", Default: "4", Min: 1, Max: 256, Doc: "partitions of the workload's topic"},

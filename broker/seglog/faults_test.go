@@ -160,3 +160,88 @@ func TestOpenReportsErrorsOfTheFileSystem(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EIO)
 	require.False(t, isCorrupt(err))
 }
+
+// TestStateOfTheFailedSync: the state file's own sync fails in a Reset. What the next Open reads of it is in the page
+// cache only, and must be made durable before a segment follows from it.
+func TestStateOfTheFailedSync(t *testing.T) {
+	for skip := range 3 {
+		for seed := range uint64(20) {
+			m := vfs.NewMem()
+			l, _ := healthy(t, m, Options{})
+			require.NoError(t, l.Append(small(0, 1)))
+			require.NoError(t, l.Sync())
+			left := skip
+			m.SetError(func(op, _ string) error {
+				if op == vfs.OpSync {
+					if left--; left == -1 {
+						return syscall.EIO
+					}
+				}
+				return nil
+			})
+			require.ErrorIs(t, l.Reset(100), syscall.EIO)
+			require.ErrorIs(t, l.Reset(100), ErrFailed)
+			m.SetError(nil)
+			require.NoError(t, l.Abandon())
+			l, rec := healthy(t, m, Options{})
+			require.NoError(t, l.Abandon())
+			m.PowerLoss(source(seed))
+			_, again := healthy(t, m, Options{})
+			require.Equal(t, rec.Start, again.Start)
+			require.Equal(t, rec.End, again.End)
+		}
+	}
+}
+
+func TestInterruptedSetStartIsFinished(t *testing.T) {
+	m := vfs.NewMem()
+	opt := Options{SegmentBytes: 1}
+	l, _ := healthy(t, m, opt)
+	for base := range int64(5) {
+		require.NoError(t, l.Append(small(base, 1)))
+	}
+	failNext(m, vfs.OpRemove, syscall.EIO)
+	require.ErrorIs(t, l.SetStart(3), syscall.EIO)
+	require.ErrorIs(t, l.SetStart(3), ErrFailed)
+	require.Len(t, segments(t, m), 5)
+	require.NoError(t, l.Close())
+	_, rec := healthy(t, m, opt)
+	require.EqualValues(t, 3, rec.Start)
+	require.Len(t, rec.Batches, 2)
+	require.Len(t, segments(t, m), 2)
+}
+
+// TestReadAfterFailure interrupts removals at each step: the log refuses changes, and reading what it says it has works.
+func TestReadAfterFailure(t *testing.T) {
+	for _, op := range []string{vfs.OpRemove, vfs.OpSyncDir, vfs.OpTruncate, vfs.OpSync} {
+		for skip := range 4 {
+			for _, change := range []func(*Log) error{
+				func(l *Log) error { return l.Truncate(2) },
+				func(l *Log) error { return l.Reset(50) },
+			} {
+				m := vfs.NewMem()
+				l, _ := healthy(t, m, Options{SegmentBytes: 220})
+				for base := range int64(5) {
+					require.NoError(t, l.Append(small(base, 1)))
+				}
+				left := skip
+				m.SetError(func(o, _ string) error {
+					if o == op {
+						if left--; left == -1 {
+							return syscall.EIO
+						}
+					}
+					return nil
+				})
+				if change(l) == nil {
+					continue
+				}
+				require.ErrorIs(t, l.Sync(), ErrFailed)
+				frames, err := l.ReadFrames(l.Start(), l.End(), 1<<20)
+				require.NoError(t, err)
+				require.Len(t, frames, int(l.End()-l.Start()))
+				require.LessOrEqual(t, l.Durable(), l.End())
+			}
+		}
+	}
+}

@@ -526,15 +526,15 @@ func TestMissingSegmentsAreRefused(t *testing.T) {
 	}
 }
 
-// TestQuotedFramesAreNoFrames puts a copy of the log's own file into a message: recovery must not take it for frames.
+// TestQuotedFramesAreNoFrames puts a frame of another log, which testifies that much was durable, into a message of which
+// the end is torn off: recovery must not take the quotation for a frame.
 func TestQuotedFramesAreNoFrames(t *testing.T) {
 	m := vfs.NewMem()
 	l, _ := healthy(t, m, Options{})
 	require.NoError(t, l.Append(small(0, 1), small(1, 1)))
 	require.NoError(t, l.Sync())
-	quote, err := vfs.ReadFile(m, segments(t, m)[0])
-	require.NoError(t, err)
-	require.NoError(t, l.Append(Frame{Batch: makeBatch(2, 1, 1, quote)}))
+	quote := appendFrame(nil, 0, 5000, kindBatch, 5000, small(9, 1).Batch)
+	require.NoError(t, l.Append(Frame{Batch: makeBatch(2, 1, 1, append(quote, "padding"...))}))
 	require.NoError(t, l.Abandon())
 	info, err := m.Stat(segments(t, m)[0])
 	require.NoError(t, err)

@@ -18,11 +18,12 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 	p("")
 	p("%s · seed %d · %s", md(strings.Join(nonEmpty(s.System, s.Scheme, s.Workload, s.FaultSpec, s.Environment), " · ")), s.Seed, millis(s.DurationMS))
 	p("")
-	for _, r := range s.WhyInconclusive {
+	why := s.undecided()
+	for _, r := range why {
 		p("- Why: %s", md(r.Why))
 		p("- To change: %s", md(r.Change))
 	}
-	if len(s.WhyInconclusive) > 0 {
+	if len(why) > 0 {
 		p("")
 	}
 	total, rows := 0, 0

@@ -21,7 +21,7 @@ const (
 	logWindow      = int64(2e9)
 	maxLogMoments  = 6
 	maxStories     = 3       // each is a pass over the whole history,
-	manyOps        = 200_000 // and of so many operations one is enough
+	manyOps        = 300_000 // and beyond so many operations "faultline explain" tells it
 	maxStoryLines  = 60
 	maxLogLines    = 120 // per node and moment
 	maxEventsShown = 60
@@ -453,12 +453,15 @@ func anomalyRows(h *history.History, res *checker.Result) []anomalyRow {
 		for _, a := range c.Anomalies {
 			r := anomalyRow{
 				Clause: c.Name, Judged: c.Promised, Class: orDash(a.Class), Key: a.Key, Offset: offset(a.Offset), offset: a.Offset,
-				At: a.At, AtText: seconds(a.At), Node: a.Node, Missing: strings.Join(a.Missing, " "), LastSeen: "never",
+				At: a.At, AtText: seconds(a.At), Node: a.Node, Missing: strings.Join(a.Missing, " "), LastSeen: "–",
 				Fault: a.Fault, Cause: shorten(a.Cause, maxText), Text: shorten(a.Text, maxText), missing: a.Missing, ops: a.Ops, Value: valueText(a.Value), value: a.Value,
 				Producer: cmp.Or(a.Producer, producerName(h, a.Value)),
 			}
-			if a.LastSeen > 0 {
+			switch {
+			case a.LastSeen > 0:
 				r.LastSeen = seconds(a.LastSeen)
+			case a.Class == checker.ClassLost:
+				r.LastSeen = "never"
 			}
 			r.Place = a.Place
 			if a.PlaceIn != "" {
@@ -470,7 +473,7 @@ func anomalyRows(h *history.History, res *checker.Result) []anomalyRow {
 	}
 	rank := func(r anomalyRow) int {
 		switch {
-		case r.Judged && r.Class == "lost":
+		case r.Judged && r.Class == checker.ClassLost:
 			return 0
 		case r.Judged:
 			return 1

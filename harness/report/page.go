@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -47,9 +48,12 @@ var (
 	indexTemplate = template.Must(template.New("index").Funcs(funcs).Parse(indexText))
 )
 
+// planFile is the plan as stored in a result directory.
+const planFile = "plan.yaml"
+
 // Limits of the page.
 const (
-	maxRows      = 500  // anomalies listed one by one; more are grouped
+	maxRows      = 1000 // anomalies listed one by one; more are grouped
 	maxGroups    = 300  // groups listed
 	maxFaultCols = 12   // faults with a column of their own in nodes × faults
 	maxFaultRows = 200  // faults listed in the figures
@@ -86,6 +90,7 @@ type page struct {
 	Summary
 	Title      string
 	Meta       string
+	Why        []checker.Reason // of an inconclusive run
 	Chips      []chip
 	Rows       []anomalyRow
 	Groups     []anomalyGroup
@@ -195,6 +200,7 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 		strings.Join(nonEmpty(sum.System, sum.Scheme, sum.Workload), " · "), sum.FaultSpec, sum.Environment,
 		plural(len(run.Nodes), "node"), fmt.Sprintf("seed %d", sum.Seed), elapsed(run.Duration),
 	), " · ")
+	p.Why = sum.undecided()
 	p.chips(sum)
 
 	rows := anomalyRows(h, res)
@@ -226,7 +232,7 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 			reignsOf[m.Key], isrOf[m.Key] = reigns(h, faults, m.Key), memberships(h, m.Key)
 		}
 		m.describe(run, h, faults, reignsOf[m.Key], isrOf[m.Key])
-		if i == 0 || i < maxStories && len(h.Ops) < manyOps {
+		if i < maxStories && len(h.Ops) < manyOps {
 			m.tell(h)
 		}
 		if v := m.Anoms[0].value; v.Seq() != 0 {
@@ -252,6 +258,12 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 	p.where(run, h, faults, rows)
 	p.Check = "faultline check " + shellQuote(run.Dir)
 	p.Plan = run.PlanYAML
+	if p.Plan == "" {
+		// A result that is rendered again has its plan beside it; without one the section is left out.
+		if b, err := os.ReadFile(filepath.Join(dir, planFile)); err == nil {
+			p.Plan = string(b)
+		}
+	}
 	if len(p.Plan) > maxPlan {
 		p.Plan = strings.ToValidUTF8(p.Plan[:maxPlan], "") + "\n… the rest is in plan.yaml"
 	}
@@ -266,9 +278,14 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 }
 
 func (p *page) chips(s Summary) {
+	judged := s.judged()
 	for _, c := range slices.Sorted(maps.Keys(s.Anomalies)) {
-		if n := s.Anomalies[c]; n > 0 {
+		switch n := s.Anomalies[c]; {
+		case n == 0:
+		case judged[c]:
 			p.Chips = append(p.Chips, chip{"bad", fmt.Sprintf("%s %s", count(n), c)})
+		default:
+			p.Chips = append(p.Chips, chip{"plain", fmt.Sprintf("%s %s (not judged)", count(n), c)})
 		}
 	}
 	proven, healed := 0, 0
@@ -449,7 +466,8 @@ func nodeCell(node string, faults []faultSpan) string {
 	return fmt.Sprintf("%d× target, %d× other side", targets, others)
 }
 
-// unchecked gathers what the run does not vouch for.
+// unchecked gathers what the run does not vouch for: the checkers' own list, and
+// what stands in clauses, faults and stalls.
 func (p *page) unchecked(res *checker.Result, h *history.History, faults []faultSpan) {
 	add := func(what, text, change string) {
 		if len(p.Unchecked) < maxItems {
@@ -458,32 +476,19 @@ func (p *page) unchecked(res *checker.Result, h *history.History, faults []fault
 	}
 	if len(res.Checks) == 0 {
 		add("everything", "no clause was judged", "")
-	}
-	for _, n := range res.NotChecked {
-		add("not checked", n, "")
+		if !h.Closed {
+			add("history cut short", "the history has no closing entry: the harness died, and what is missing is unknown", "")
+		}
 	}
 	for _, c := range res.Checks {
-		switch {
-		case !c.Promised:
-			add("not promised", c.Name+": reported, not judged. "+c.Detail, "")
-		case c.Verdict == checker.Unknown:
+		if c.Promised && c.Verdict == checker.Unknown {
 			add("unknown", c.Name+": "+c.Detail, c.Remedy)
 		}
 	}
 	for _, f := range faults {
 		if !f.proven() {
 			add("fault without proof", fmt.Sprintf("fault %d, %s: %s", f.ID, f.Name, orDash(f.detail())), "")
-		} else if !f.healed() {
-			add("fault not healed", fmt.Sprintf("fault %d, %s", f.ID, f.Name), "")
 		}
-	}
-	for _, d := range h.Drains {
-		if !d.Complete {
-			add("drain incomplete", d.Key+": "+orDash(d.Reason), "")
-		}
-	}
-	if !h.Closed {
-		add("history cut short", "the history has no closing entry: the harness died, and what is missing is unknown", "")
 	}
 	if n := len(h.Stalls); n > 0 {
 		var ns int64
@@ -492,8 +497,13 @@ func (p *page) unchecked(res *checker.Result, h *history.History, faults []fault
 		}
 		add("harness stalled", fmt.Sprintf("%s, %s in all: availability was not measured then", plural(n, "time"), millis(float64(ns)/1e6)), "")
 	}
-	if n := res.Counts.Indeterminate; n > 0 {
-		add("indeterminate", plural(n, "operation")+" may have happened or not; they count as evidence only where a read proves that they did", "")
+	if res.Verdict == checker.Invalid {
+		for _, r := range res.WhyInconclusive {
+			add("not decided besides", r.Why, r.Change)
+		}
+	}
+	for _, n := range res.NotChecked {
+		add("not checked", n, "")
 	}
 }
 
@@ -519,6 +529,7 @@ func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
 			break
 		}
 		r := faultRow{FaultSummary: s.Faults[i], ID: f.ID, EndText: seconds(f.End), Recovery: "–", Failover: "–"}
+		r.Detail = shorten(r.Detail, maxText)
 		end := f.End
 		if end == history.Infinity {
 			end = timeSpan(Run{}, h)

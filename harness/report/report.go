@@ -46,7 +46,7 @@ type Run struct {
 	Started     time.Time         // wall clock of the harness; places log lines on the run's clock
 	Duration    time.Duration     // from start to the end of the drain, on the run's clock
 	Versions    map[string]string // tool, engine, kernel, image and source digests
-	PlanYAML    string            // plan.yaml as stored, fully resolved
+	PlanYAML    string            // plan.yaml as stored, fully resolved; default what DIR/plan.yaml holds
 	Commit      string            // of the source tree, with "-dirty" where it was changed
 	Expect      string            // "survive" or "declared"
 	Dir         string            // the result directory as a user types it; default the directory written to

@@ -110,7 +110,7 @@ func TestPageOfAConvictedRun(t *testing.T) {
 	require.Contains(t, doc.text, "acknowledged by n2 at offset 640", "the story of the message")
 	require.Contains(t, doc.text, "faultline replay "+run.Dir)
 	require.Contains(t, doc.text, "the tail of log-2 beyond the sentinel")
-	require.Contains(t, doc.text, "at-most-once: reported, not judged")
+	require.Contains(t, doc.text, "at-most-oncenot promised")
 	require.NotContains(t, page, "http-equiv=\"refresh\"")
 
 	// The order in which a reader asks.
@@ -312,7 +312,7 @@ func TestAMillionOperationsStaySmall(t *testing.T) {
 	t.Logf("%d operations, %d anomalies: %d bytes in %v", len(h.Ops), lost, len(page), time.Since(begin))
 	require.Less(t, len(page), 5_000_000)
 	require.Contains(t, doc.text, count(lost)+" anomalies, grouped")
-	require.Contains(t, doc.text, "500 of "+count(lost)+" anomalies")
+	require.Contains(t, doc.text, "1,000 of "+count(lost)+" anomalies")
 	require.Contains(t, doc.text, "spans not drawn")
 
 	s, err := ReadSummary(dir)
@@ -464,10 +464,11 @@ func TestLineTime(t *testing.T) {
 	}
 }
 
-func TestLogsAreReadFromTheResultDirectory(t *testing.T) {
+func TestLogsAndPlanAreReadFromTheResultDirectory(t *testing.T) {
 	run, res, h := sample(50*ms, 1)
-	run.NodeLogs = nil
+	run.NodeLogs, run.PlanYAML = nil, ""
 	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "plan.yaml"), []byte("version: 1 # stored"), 0o644))
 	nodes := filepath.Join(dir, "nodes", "n2")
 	require.NoError(t, os.MkdirAll(nodes, 0o755))
 	at := time.Duration(res.Checks[0].Anomalies[0].At)
@@ -488,6 +489,7 @@ func TestLogsAreReadFromTheResultDirectory(t *testing.T) {
 	doc := parse(t, string(page))
 	require.Contains(t, doc.text, "just before")
 	require.Contains(t, doc.text, "its second line")
+	require.Contains(t, doc.text, "version: 1 # stored")
 	require.Contains(t, doc.text, "just after yyy")
 	require.NotContains(t, doc.text, "long before")
 	require.NotContains(t, doc.text, "long after")

@@ -32,8 +32,14 @@ func sample(every int64, lost int) (Run, *checker.Result, *history.History) {
 	for i := range 3 {
 		h.Header.Clients = append(h.Header.Clients, history.Client{Name: fmt.Sprintf("poller-%d", i), Role: "poller"})
 	}
-	for _, p := range []history.Phase{{Name: "baseline"}, {Name: "fault", At: 10 * sec}, {Name: "heal", At: 30 * sec}, {Name: "recovery", At: 31 * sec}, {Name: "quiesce", At: 37 * sec}, {Name: "drain", At: 38 * sec}, {Name: "end", At: 40 * sec}} {
-		h.Phases = append(h.Phases, p)
+	h.Phases = []history.Phase{
+		{Name: "baseline"},
+		{Name: "fault", At: 10 * sec},
+		{Name: "heal", At: 30 * sec},
+		{Name: "recovery", At: 31 * sec},
+		{Name: "quiesce", At: 37 * sec},
+		{Name: "drain", At: 38 * sec},
+		{Name: "end", At: 40 * sec},
 	}
 	sides := [][]string{{"n2"}, {"n1", "n3"}}
 	addFault := func(id int, name string, targets []string, sides [][]string, keys []string, role string, from, to int64) {

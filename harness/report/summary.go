@@ -136,6 +136,47 @@ func Summarize(run Run, res *checker.Result, h *history.History) Summary {
 	return s
 }
 
+// undecided returns why the run decided nothing, reasons with the same remedy
+// together: at most three of them are named. It is empty where the verdict does
+// not hang on them.
+func (s Summary) undecided() []checker.Reason {
+	if s.Verdict == checker.Valid || s.Verdict == checker.Invalid {
+		return nil
+	}
+	var out []checker.Reason
+	index, n := map[string]int{}, map[string]int{}
+	for _, r := range s.WhyInconclusive {
+		i, known := index[r.Change]
+		n[r.Change]++
+		switch {
+		case !known:
+			index[r.Change] = len(out)
+			out = append(out, r)
+		case n[r.Change] <= 3:
+			out[i].Why += "; " + r.Why
+		}
+	}
+	for i := range out {
+		if more := n[out[i].Change] - 3; more > 0 {
+			out[i].Why += "; and " + plural(more, "more reason")
+		}
+	}
+	return out
+}
+
+// judged returns the classes of anomalies that broke a promise.
+func (s Summary) judged() map[string]bool {
+	out := map[string]bool{}
+	for _, c := range s.Checks {
+		if c.Promised && c.Verdict == checker.Invalid {
+			for _, a := range c.Anomalies {
+				out[a.Class] = true
+			}
+		}
+	}
+	return out
+}
+
 // WriteJSON writes the summary as indented JSON.
 func (s Summary) WriteJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
@@ -161,8 +202,8 @@ func ReadSummary(dir string) (Summary, error) {
 }
 
 // Run returns the description that the summary was made from, for rendering a
-// stored result again. PlanYAML and NodeLogs are not part of a summary: the
-// plan is read from the result directory by the caller, the logs by WriteAll.
+// stored result again. Its PlanYAML and NodeLogs are empty: WriteAll reads them
+// from the result directory.
 func (s Summary) Run() Run {
 	return Run{
 		Command: s.Command, Replay: s.Replay, System: s.System, Scheme: s.Scheme, Workload: s.Workload,

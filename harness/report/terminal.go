@@ -159,7 +159,7 @@ func PrintVerdict(w io.Writer, s Summary) error {
 	if total > shown {
 		p("  and %s more in the report", count(total-shown))
 	}
-	for _, r := range s.WhyInconclusive {
+	for _, r := range s.undecided() {
 		p("  why     %s", printable(r.Why))
 		p("  change  %s", printable(r.Change))
 	}

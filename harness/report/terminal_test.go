@@ -89,6 +89,18 @@ func TestPrintVerdict(t *testing.T) {
 	require.Equal(t, "  why     n3 did not reach the sentinel of log-2", lines[1])
 	require.Equal(t, "  change  give it more time: --time 90s", lines[2])
 
+	for range 4 {
+		res.WhyInconclusive = append(res.WhyInconclusive, checker.Reason{Why: "another", Change: "give it more time: --time 90s"})
+	}
+	b.Reset()
+	require.NoError(t, PrintVerdict(&b, Summarize(run, res, h)))
+	require.Equal(t, "  why     n3 did not reach the sentinel of log-2; another; another; and 2 more reasons", strings.Split(b.String(), "\n")[1])
+	require.Equal(t, 1, strings.Count(b.String(), "  change  "))
+	res.Verdict = checker.Invalid
+	b.Reset()
+	require.NoError(t, PrintVerdict(&b, Summarize(run, res, h)))
+	require.NotContains(t, b.String(), "change", "a violation does not hang on what else was not decided")
+
 	b.Reset()
 	run, res, h = sample(5*ms, 30)
 	require.NoError(t, PrintVerdict(&b, Summarize(run, res, h)))

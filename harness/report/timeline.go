@@ -211,8 +211,12 @@ func (t *timeline) marks(in timelineInput) {
 				delete(seen, px)
 				title = fmt.Sprintf("%s × %s within %s of %s", count(n), c, seconds(t.span/(plotEnd-plotLeft)), seconds(r.At))
 			}
-			t.put(`<a class="mark" href="#%s"%s data-a="%s" transform="translate(%.1f %.1f)" data-y="%.1f"><path class="hit" d="M-7,-8 H7 V8 H-7 Z"/><path class="glyph" d="%s"/><title>%s</title></a>`,
-				r.Target(), tab, msText(r.At), t.x(r.At), t.y+8, t.y+8, glyph, esc(title))
+			class := "mark"
+			if !r.Judged {
+				class += " mild"
+			}
+			t.put(`<a class="%s" href="#%s"%s data-a="%s" transform="translate(%.1f %.1f)" data-y="%.1f"><path class="hit" d="M-7,-8 H7 V8 H-7 Z"/><path class="glyph" d="%s"/><title>%s</title></a>`,
+				class, r.Target(), tab, msText(r.At), t.x(r.At), t.y+8, t.y+8, glyph, esc(title))
 		}
 		t.close()
 		t.y += laneH

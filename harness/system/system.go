@@ -32,6 +32,8 @@ type System interface {
 	Schemes() []Info
 	// Validate refuses an impossible configuration with one clear line.
 	Validate(Spec) error
+	// OptionList describes what can be set.
+	OptionList() []Info
 	// Options returns every option, resolved. The configuration is valid.
 	Options(Spec) map[string]string
 	// Keys are the partitions of the workload.

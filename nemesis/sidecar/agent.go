@@ -47,8 +47,9 @@ func newAgent(f filter, weak weakness, log *slog.Logger) *Agent {
 func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, a.shutdown()) }()
 	type message struct {
-		req Request
-		err error
+		req     Request
+		arrived time.Time
+		err     error
 	}
 	messages := make(chan message)
 	done := make(chan struct{})
@@ -57,6 +58,7 @@ func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err err
 		for {
 			var m message
 			m.err = ReadFrame(in, &m.req)
+			m.arrived = time.Now()
 			select {
 			case messages <- m:
 			case <-done:
@@ -83,25 +85,26 @@ func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err err
 			if m.err != nil {
 				return fmt.Errorf("reading a command: %w", m.err)
 			}
-			if err := WriteFrame(out, a.handle(ctx, m.req)); err != nil {
+			if err := WriteFrame(out, a.handle(m.req, m.arrived)); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (a *Agent) handle(ctx context.Context, req Request) Response {
+func (a *Agent) handle(req Request, arrived time.Time) Response {
 	timeout := req.Timeout
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	resp := Response{ID: req.ID, Boot: a.boot.String()}
-	err := ctx.Err()
-	if err == nil {
+	var err error
+	if late := time.Since(arrived); late > timeout {
+		// Its sender has given up, and may have decided that it was not carried out.
+		err = fmt.Errorf("%s: not carried out: it waited for %v, its bound is %v", req.Op, late, timeout)
+	} else {
 		err = a.do(req, &resp)
 	}
 	if err != nil {

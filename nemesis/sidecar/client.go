@@ -65,10 +65,10 @@ func (c *Client) read(out io.Reader) {
 }
 
 func (c *Client) do(ctx context.Context, req Request) (Response, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		// A bound that has passed must not become "no bound".
-		req.Timeout = max(time.Until(deadline), 1)
-	}
+	ctx, cancel := context.WithTimeout(ctx, DefaultTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	req.Timeout = max(time.Until(deadline), 1) // 0 would be the default
 	ch := make(chan Response, 1)
 	c.mu.Lock()
 	if c.err != nil {

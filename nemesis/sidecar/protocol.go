@@ -23,7 +23,8 @@ const (
 type Request struct {
 	ID uint64 `json:"id"` // chosen by the client, unique on one connection
 	Op string `json:"op"`
-	// Timeout bounds the command from its arrival on, in nanoseconds; 0 = DefaultTimeout.
+	// Timeout bounds the time from the command's arrival to its beginning, in
+	// nanoseconds; 0 = DefaultTimeout.
 	Timeout   time.Duration `json:"timeout,omitempty"`
 	Configure *Configure    `json:"configure,omitempty"`
 	Apply     *RuleSet      `json:"apply,omitempty"`
@@ -39,7 +40,8 @@ type Response struct {
 	Wall  int64        `json:"wall,omitempty"` // time: nanoseconds since 1970
 }
 
-// DefaultTimeout bounds a command that names no bound of its own.
+// DefaultTimeout bounds a command that names no bound of its own, and every
+// command of a Client.
 const DefaultTimeout = 5 * time.Second
 
 // Clients is the endpoint name of the harness, as in package nemesis, which the

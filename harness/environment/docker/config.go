@@ -52,7 +52,8 @@ type NodeSpec struct {
 	// Image of the node. Default: the image of this source. Nothing is required in it.
 	Image      string
 	Entrypoint []string // default: the image's
-	// Cmd returns the command line, given all nodes' addresses by name. nil = the image's.
+	// Cmd returns the command, given all nodes' addresses by name: with the binary
+	// first where there is no entry point, as in the image of this source. nil = the image's.
 	Cmd func(addrs map[string]netip.Addr) []string
 	Env []string // NAME=value
 	// Ports are published where containers are not reached directly. Default: client and admin port.

@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,11 +25,12 @@ import (
 	"github.com/faultline-mq/faultline/nemesis/sidecar"
 )
 
+// The image of the tests: the real sidecar, and a test node for a broker.
 const testImage = "faultline/environment-test:latest"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "-abandoned-run" {
-		abandonedRun()
+		abandonedRun(os.Args[2])
 		return
 	}
 	code := m.Run()
@@ -52,7 +52,7 @@ func removeTestImage() {
 		return
 	}
 	defer func() { _ = cli.Close() }()
-	_, _ = cli.ImageRemove(ctx, testImage, image.RemoveOptions{Force: true, PruneChildren: true})
+	_, _ = cli.ImageRemove(ctx, testImage, image.RemoveOptions{Force: true, PruneChildren: true}) // may never have been built
 }
 
 // needDocker skips without Docker, and fails where it must be there.
@@ -83,6 +83,12 @@ func needAll(t *testing.T) {
 
 var buildOnce sync.Once
 
+var testPackages = map[string]string{
+	"faultbroker": "./harness/environment/docker/testdata/testnode", "faultsidecar": binaries["faultsidecar"],
+}
+
+// buildTestImage builds the image of the tests, without the label that ties it
+// to the source: the tree may be edited while they run.
 func buildTestImage(t *testing.T, cli *client.Client) {
 	buildOnce.Do(func() {
 		dir := t.TempDir()
@@ -90,16 +96,39 @@ func buildTestImage(t *testing.T, cli *client.Client) {
 		require.NoError(t, err)
 		version, err := cli.ServerVersion(t.Context())
 		require.NoError(t, err)
-		files := map[string]string{
-			"Dockerfile":   filepath.Join(root, "docker", "Dockerfile"),
-			"faultbroker":  filepath.Join(dir, "faultbroker"),
-			"faultsidecar": filepath.Join(dir, "faultsidecar"),
+		files := map[string]string{"Dockerfile": filepath.Join(root, "docker", "Dockerfile")}
+		for bin, pkg := range testPackages {
+			files[bin] = filepath.Join(dir, bin)
+			require.NoError(t, goBuild(t.Context(), root, version.Arch, pkg, files[bin], io.Discard))
 		}
-		node := "./" + filepath.ToSlash(must(filepath.Rel(root, must(filepath.Abs("testdata/testnode")))))
-		require.NoError(t, goBuild(t.Context(), root, version.Arch, node, files["faultbroker"], io.Discard))
-		require.NoError(t, goBuild(t.Context(), root, version.Arch, binaries["faultsidecar"], files["faultsidecar"], io.Discard))
 		require.NoError(t, buildImage(t.Context(), cli, files, []string{testImage}, nil, io.Discard))
 	})
+}
+
+func TestEnsureImage(t *testing.T) {
+	cli := needDocker(t)
+	needAll(t)
+	const repository = "faultline/build-test"
+	before := must(SourceDigest())
+	name, err := ensureImage(t.Context(), cli, repository, testPackages, io.Discard)
+	if before != must(SourceDigest()) {
+		t.Skip("the source tree changes while this test runs")
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		for _, n := range []string{name, repository + ":dev"} {
+			_, err := cli.ImageRemove(context.Background(), n, image.RemoveOptions{PruneChildren: true})
+			require.NoError(t, err)
+		}
+	})
+	require.Equal(t, imageNameOf(repository, before), name)
+	_, err = checkImage(t.Context(), cli, repository+":dev")
+	require.NoError(t, err)
+	again, err := ensureImage(t.Context(), cli, repository, map[string]string{"x": "./no/such/package"}, io.Discard)
+	require.NoError(t, err, "it is there: nothing is built")
+	require.Equal(t, name, again)
+	_, err = ensureImage(t.Context(), cli, repository+"2", map[string]string{"x": "./no/such/package"}, io.Discard)
+	require.ErrorContains(t, err, "no/such/package")
 }
 
 func must[T any](v T, err error) T {
@@ -123,7 +152,7 @@ func testConfig(nodes int) Config {
 						peers = append(peers, fmt.Sprintf("%s:%d", addr, cfg.Ports.Peer))
 					}
 				}
-				args := []string{"/data", fmt.Sprintf("%d,%d,%d", cfg.Ports.Client, cfg.Ports.Peer, cfg.Ports.Admin)}
+				args := []string{"/faultbroker", "/data", fmt.Sprintf("%d,%d,%d", cfg.Ports.Client, cfg.Ports.Peer, cfg.Ports.Admin)}
 				if len(peers) > 0 {
 					args = append(args, strings.Join(peers, ","))
 				}
@@ -511,6 +540,49 @@ func TestPublishedPorts(t *testing.T) {
 	c.eventuallyAnswers("n1", cfg.Ports.Client)
 }
 
+func TestImages(t *testing.T) {
+	cli := needDocker(t)
+	ctx := t.Context()
+	_, err := checkImage(ctx, cli, imageRepository+":none")
+	require.ErrorIs(t, err, ErrNoImage)
+	require.ErrorContains(t, err, "make images")
+	_, err = checkImage(ctx, cli, "faultline/third-party:none")
+	require.ErrorIs(t, err, ErrNoImage)
+	require.ErrorContains(t, err, "pull")
+	_, err = checkImage(ctx, cli, testImage)
+	require.NoError(t, err, "nothing is required of the images of others")
+
+	dir := t.TempDir()
+	files := map[string]string{"Dockerfile": filepath.Join(dir, "Dockerfile"), "x": filepath.Join(dir, "x")}
+	require.NoError(t, os.WriteFile(files["Dockerfile"], []byte("FROM scratch\nCOPY x /\n"), 0o600))
+	require.NoError(t, os.WriteFile(files["x"], []byte("x"), 0o600))
+	build := func(name, source string) string {
+		name = "faultline/environment-test:" + name
+		require.NoError(t, buildImage(ctx, cli, files, []string{name}, map[string]string{labelSource: source}, io.Discard))
+		t.Cleanup(func() {
+			_, err := cli.ImageRemove(context.Background(), name, image.RemoveOptions{Force: true, PruneChildren: true})
+			require.NoError(t, err)
+		})
+		return name
+	}
+	stale := build("stale", "0123456789abcdef")
+	_, err = checkImage(ctx, cli, stale)
+	require.ErrorIs(t, err, ErrStaleImage)
+	require.ErrorContains(t, err, "make images")
+
+	cfg := testConfig(1)
+	cfg.SidecarImage = stale
+	e, err := New(cfg)
+	require.NoError(t, err)
+	require.ErrorIs(t, e.Up(ctx), ErrStaleImage)
+	require.NoError(t, e.Down(ctx))
+	requireNothing(t, cli, cfg.RunID)
+
+	require.NoError(t, os.WriteFile(files["Dockerfile"], []byte("FROM scratch\nCOPY missing /\n"), 0o600))
+	err = buildImage(ctx, cli, files, []string{"faultline/environment-test:bad"}, nil, io.Discard)
+	require.ErrorContains(t, err, "missing")
+}
+
 func TestStopTimesOut(t *testing.T) {
 	needDocker(t)
 	needAll(t)
@@ -524,5 +596,3 @@ func TestStopTimesOut(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, s.Running)
 }
-
-var _ = bytes.NewReader

@@ -56,16 +56,8 @@ func usable(ctx context.Context, cli *client.Client) error {
 	defer cancel()
 	ping, err := cli.Ping(ctx)
 	at := cli.DaemonHost()
-	switch {
-	case err == nil:
-	case errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied"):
-		return fmt.Errorf("%w: no permission for %s; add your user to the group docker, or use an engine of your own (rootless Docker)", ErrUnavailable, at)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w: %s does not answer within %v; restart the engine, or set DOCKER_HOST", ErrUnavailable, at, pingTimeout)
-	case errors.Is(err, context.Canceled):
-		return err
-	default:
-		return fmt.Errorf("%w at %s: %s; start the engine, or set DOCKER_HOST", ErrUnavailable, at, firstLine(err))
+	if err != nil {
+		return unusable(err, at)
 	}
 	if versions.LessThan(ping.APIVersion, MinAPIVersion) {
 		return fmt.Errorf("%w: the engine at %s speaks API %s, needed is %s; use Docker Engine 20.10 or newer", ErrUnavailable, at, ping.APIVersion, MinAPIVersion)
@@ -74,6 +66,19 @@ func usable(ctx context.Context, cli *client.Client) error {
 		return fmt.Errorf("%w: the engine at %s runs %s containers; switch it to Linux containers", ErrUnavailable, at, ping.OSType)
 	}
 	return nil
+}
+
+// unusable says what became of a ping.
+func unusable(err error, at string) error {
+	switch {
+	case errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied"):
+		return fmt.Errorf("%w: no permission for %s; add your user to the group docker, or use an engine of your own (rootless Docker)", ErrUnavailable, at)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %s does not answer within %v; restart the engine, or set DOCKER_HOST", ErrUnavailable, at, pingTimeout)
+	case errors.Is(err, context.Canceled):
+		return err
+	}
+	return fmt.Errorf("%w at %s: %s; start the engine, or set DOCKER_HOST", ErrUnavailable, at, firstLine(err))
 }
 
 func firstLine(err error) string {

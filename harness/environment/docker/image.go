@@ -21,8 +21,6 @@ import (
 
 const (
 	imageRepository = "faultline/node"
-	// DevImage is the tag that BuildImage moves to the newest image, for the compose file.
-	DevImage = imageRepository + ":dev"
 	// labelSource carries the digest of the source that an image was built from.
 	labelSource = "io.faultline.source"
 )
@@ -39,10 +37,12 @@ func ImageName() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("naming the node image: %w", err)
 	}
-	return imageNameOf(digest), nil
+	return imageNameOf(imageRepository, digest), nil
 }
 
-func imageNameOf(digest string) string { return imageRepository + ":" + digest[:min(12, len(digest))] }
+func imageNameOf(repository, digest string) string {
+	return repository + ":" + digest[:min(12, len(digest))]
+}
 
 // HaveImage reports whether the engine has the node image of this source.
 func HaveImage(ctx context.Context) (bool, error) {
@@ -88,39 +88,49 @@ func checkImage(ctx context.Context, cli *client.Client, name string) (string, e
 }
 
 // BuildImage builds the node image of the source tree above the working
-// directory, unless the engine has it, and returns its name. It needs the Go
-// toolchain. progress (nil = discard) gets the output of the tools.
+// directory, unless the engine has it, tags it faultline/node:dev too (for the
+// compose file), and returns its name. It needs the Go toolchain. progress (nil = discard) gets the output of the tools.
 func BuildImage(ctx context.Context, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
-	}
-	root, err := sourceRoot()
-	if err != nil {
-		return "", fmt.Errorf("building the node image: %w", err)
-	}
-	digest, err := digestTree(root)
-	if err != nil {
-		return "", err
 	}
 	cli, err := connect(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = cli.Close() }()
+	name, err := ensureImage(ctx, cli, imageRepository, binaries, progress)
+	if err != nil {
+		return "", fmt.Errorf("building the node image: %w", err)
+	}
+	return name, nil
+}
 
+// ensureImage builds an image of packages (by the name of their binary) from
+// the source tree, unless it is there, and moves the repository's tag dev to it.
+// One build at a time runs on this host.
+func ensureImage(ctx context.Context, cli *client.Client, repository string, packages map[string]string, progress io.Writer) (string, error) {
+	root, err := sourceRoot()
+	if err != nil {
+		return "", err
+	}
+	digest, err := digestTree(root)
+	if err != nil {
+		return "", err
+	}
 	st, err := openState()
 	if err != nil {
 		return "", err
 	}
 	lock := flock.New(filepath.Join(st.dir, "build.lock"))
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
-		return "", fmt.Errorf("waiting for another build of the image: %w", err)
+		return "", fmt.Errorf("waiting for another build: %w", err)
 	}
 	defer func() { _ = lock.Unlock() }()
 
-	name := imageNameOf(digest)
+	name, dev := imageNameOf(repository, digest), repository+":dev"
 	if _, err := checkImage(ctx, cli, name); err == nil {
-		return name, cli.ImageTag(ctx, name, DevImage)
+		return name, cli.ImageTag(ctx, name, dev)
 	}
 	version, err := cli.ServerVersion(ctx)
 	if err != nil {
@@ -128,18 +138,22 @@ func BuildImage(ctx context.Context, progress io.Writer) (string, error) {
 	}
 	dir, err := os.MkdirTemp("", "faultline-build-")
 	if err != nil {
-		return "", fmt.Errorf("building the node image: %w", err)
+		return "", err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	files := map[string]string{"Dockerfile": filepath.Join(root, "docker", "Dockerfile")}
-	for bin, pkg := range binaries {
+	for bin, pkg := range packages {
 		files[bin] = filepath.Join(dir, bin)
 		if err := goBuild(ctx, root, version.Arch, pkg, files[bin], progress); err != nil {
 			return "", err
 		}
 	}
-	labels := map[string]string{labelSource: digest}
-	if err := buildImage(ctx, cli, files, []string{name, DevImage}, labels, progress); err != nil {
+	if after, err := digestTree(root); err != nil {
+		return "", err
+	} else if after != digest {
+		return "", fmt.Errorf("the source changed while it was built; run it again")
+	}
+	if err := buildImage(ctx, cli, files, []string{name, dev}, map[string]string{labelSource: digest}, progress); err != nil {
 		return "", err
 	}
 	return name, nil
@@ -170,24 +184,24 @@ func buildImage(ctx context.Context, cli *client.Client, files map[string]string
 	for name, path := range files {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return fmt.Errorf("building image %s: %w", tags[0], err)
+			return fmt.Errorf("image %s: %w", tags[0], err)
 		}
 		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
-			return fmt.Errorf("building image %s: %w", tags[0], err)
+			return fmt.Errorf("image %s: %w", tags[0], err)
 		}
 		if _, err := w.Write(data); err != nil {
-			return fmt.Errorf("building image %s: %w", tags[0], err)
+			return fmt.Errorf("image %s: %w", tags[0], err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		return fmt.Errorf("building image %s: %w", tags[0], err)
+		return fmt.Errorf("image %s: %w", tags[0], err)
 	}
 	resp, err := cli.ImageBuild(ctx, &buf, build.ImageBuildOptions{
 		Tags: tags, Labels: labels, Dockerfile: "Dockerfile",
 		Remove: true, ForceRemove: true, Version: build.BuilderV1,
 	})
 	if err != nil {
-		return fmt.Errorf("building image %s: %w", tags[0], err)
+		return fmt.Errorf("image %s: %w", tags[0], err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	for dec := json.NewDecoder(resp.Body); ; {
@@ -198,10 +212,10 @@ func buildImage(ctx context.Context, cli *client.Client, files map[string]string
 		if err := dec.Decode(&msg); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("building image %s: reading the engine's answer: %w", tags[0], err)
+			return fmt.Errorf("image %s: reading the engine's answer: %w", tags[0], err)
 		}
 		if msg.Error != "" {
-			return fmt.Errorf("building image %s: %s", tags[0], msg.Error)
+			return fmt.Errorf("image %s: %s", tags[0], msg.Error)
 		}
 		_, _ = io.WriteString(progress, msg.Stream) // progress only
 	}

@@ -84,6 +84,25 @@ func (System) replication(spec system.Spec, o options.Values) int {
 	return min(o.Int("replication.factor"), len(spec.Nodes))
 }
 
+// OptionList implements system.System.
+func (System) OptionList() []system.Info {
+	var infos []system.Info
+	for _, o := range options.All() {
+		doc := fmt.Sprintf("%s (%s; default %s", o.Doc, o.Owner, o.Default)
+		if o.Kafka != "" && o.Kafka != o.Default {
+			doc += ", with profile=kafka " + o.Kafka
+		}
+		if len(o.Values) > 0 {
+			doc += "; one of " + strings.Join(o.Values, ", ")
+		}
+		if o.Unit != "" {
+			doc += "; unit " + o.Unit
+		}
+		infos = append(infos, system.Info{Name: o.Name, Doc: doc + ")"})
+	}
+	return infos
+}
+
 // Options implements system.System.
 func (System) Options(spec system.Spec) map[string]string { return resolve(spec).Map() }
 

@@ -2,7 +2,9 @@ package reference
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -45,26 +47,47 @@ const metaLane sim.Lane = "meta"
 // volume is a node's disk in the simulator.
 type volume struct{ *vfs.Mem }
 
+// canaries is how many files make one canary. Of files that were never synced a
+// power loss may keep some, as real disks do; that it keeps all of so many is out
+// of the question.
+const canaries = 16
+
+func canary(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
+
+// WriteCanary implements sim.Volume.
 func (v volume) WriteCanary(name string, sync bool) error {
-	f, err := v.OpenFile(name, true)
-	if err != nil {
-		return err
-	}
-	if _, err := f.WriteAt([]byte(name), 0); err != nil {
-		return err
+	for i := range canaries {
+		f, err := v.OpenFile(canary(name, i), true)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte(name), 0)
+		if err == nil && sync {
+			err = f.Sync()
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
 	}
 	if sync {
-		if err := f.Sync(); err != nil {
-			return err
-		}
-		if err := v.SyncDir("."); err != nil {
-			return err
-		}
+		return v.SyncDir(".")
 	}
-	return f.Close()
+	return nil
 }
 
-func (v volume) HasCanary(name string) (bool, error) { return vfs.Exists(v.Mem, name) }
+// HasCanary implements sim.Volume: it is there if all of it is.
+func (v volume) HasCanary(name string) (bool, error) {
+	for i := range canaries {
+		b, err := vfs.ReadFile(v.Mem, canary(name, i))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil || string(b) != name {
+			return false, err
+		}
+	}
+	return true, nil
+}
 
 var _ sim.Volume = volume{}
 
@@ -77,8 +100,8 @@ func newSimNode(h sim.Host, schemeName string, opts options.Values) sim.Process 
 		s.ids[name] = id
 		members = append(members, broker.Member{ID: id, Name: name})
 	}
-	fs := h.Volume().(volume).Mem
-	store, rec, err := storage.Open(fs, fs, int64(opts.Int("segment.bytes")))
+	disk := h.Volume().(volume).Mem
+	store, rec, err := storage.Open(disk, disk, int64(opts.Int("segment.bytes")))
 	if err != nil {
 		h.Logger().Error("the node cannot start", "error", err)
 		h.Exit(4)

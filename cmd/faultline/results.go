@@ -1,0 +1,284 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/faultline-mq/faultline/checker"
+	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness"
+	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/report"
+	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/workloads"
+)
+
+func harnessEach(print func(string), counted func()) func(uint64, *checker.Result, error) {
+	return func(seed uint64, res *checker.Result, _ error) {
+		counted()
+		if res.Verdict != checker.Valid {
+			print(fmt.Sprintf("seed %d  %s  %s", seed, strings.ToUpper(string(res.Verdict)), res.Sentence))
+		}
+	}
+}
+
+func counts(m map[string]int) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %d", name, m[name]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// judged prints a result that was judged again.
+func judged(o harness.Outcome, asJSON bool) error {
+	var err error
+	if asJSON {
+		err = o.Summary.WriteJSON(os.Stdout)
+	} else {
+		err = report.PrintVerdict(os.Stdout, o.Summary)
+	}
+	if err == nil && o.Summary.ExitCode != 0 {
+		err = exitError(o.Summary.ExitCode)
+	}
+	return err
+}
+
+func checkCommand() *cobra.Command {
+	asJSON := false
+	c := &cobra.Command{
+		Use:   "check RESULT",
+		Short: "judge a stored history again",
+		Args:  exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := harness.Recheck(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return judged(o, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print summary.json")
+	return c
+}
+
+func reportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "report RESULT",
+		Short: "render a stored result's report again",
+		Args:  exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := harness.Recheck(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Println(o.Dir + "/" + report.PageFile)
+			return nil
+		},
+	}
+}
+
+func explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "explain RESULT VALUE",
+		Short: "everything known about one message (PRODUCER:SEQUENCE)",
+		Args:  exactly(2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			v, err := history.ParseValue(args[1])
+			if err != nil {
+				return badArguments(err)
+			}
+			h, err := harness.LoadHistory(args[0])
+			if err != nil {
+				return err
+			}
+			s, err := checker.Explain(h, v)
+			if err != nil {
+				return badArguments(err)
+			}
+			fmt.Print(s)
+			return nil
+		},
+	}
+}
+
+func exportCommand() *cobra.Command {
+	format := "jsonl"
+	c := &cobra.Command{
+		Use:   "export RESULT",
+		Short: "print a history as JSON lines or Jepsen's EDN",
+		Args:  exactly(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			h, err := harness.LoadHistory(args[0])
+			if err != nil {
+				return err
+			}
+			switch format {
+			case "jsonl":
+				return history.ExportJSONL(os.Stdout, h)
+			case "edn":
+				return history.ExportEDN(os.Stdout, h)
+			}
+			return badArguments(fmt.Errorf("unknown format %q; known formats: jsonl, edn", format))
+		},
+	}
+	c.Flags().StringVar(&format, "format", format, "jsonl or edn")
+	return c
+}
+
+func imagesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "images",
+		Short: "build the node image of this source",
+		Args:  exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			name, err := docker.BuildImage(c.Context(), os.Stderr)
+			if err != nil {
+				return err
+			}
+			fmt.Println(name)
+			return nil
+		},
+	}
+}
+
+func cleanCommand() *cobra.Command {
+	o := docker.SweepOptions{}
+	c := &cobra.Command{
+		Use:   "clean",
+		Short: "remove what killed runs left behind in docker",
+		Args:  exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := docker.Sweep(c.Context(), o)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("removed what %d runs left: %d containers, %d networks, %d volumes\n", len(s.Runs), s.Containers, s.Networks, s.Volumes)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&o.Kept, "kept", false, "also clusters that were kept on purpose (run --keep)")
+	return c
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "print versions",
+		Args:  exactly(0),
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Printf("faultline %s, plans of version %d, histories of version %d\n", harness.Revision(), harness.PlanVersion, history.Version)
+			if name, err := docker.ImageName(); err == nil {
+				fmt.Printf("node image %s\n", name)
+			}
+			return nil
+		},
+	}
+}
+
+func listCommand() *cobra.Command {
+	kinds := map[string]func() any{
+		"systems": func() any {
+			var all []entry
+			for _, s := range harness.Systems() {
+				all = append(all, entry{Name: s.Name()})
+			}
+			return all
+		},
+		"schemes": func() any {
+			var all []entry
+			for _, s := range harness.Systems() {
+				for _, i := range s.Schemes() {
+					all = append(all, entry{Name: i.Name, Doc: i.Doc, More: []string{"system " + s.Name()}})
+				}
+			}
+			return all
+		},
+		"workloads": func() any {
+			var all []entry
+			for _, w := range workloads.Known() {
+				all = append(all, entry{Name: w.Name, Doc: w.Description, More: []string{"judged by " + strings.Join(w.Clauses, ", ")}})
+			}
+			return all
+		},
+		"clauses": func() any {
+			var all []entry
+			for _, w := range workloads.Known() {
+				for _, c := range w.Clauses {
+					all = append(all, entry{Name: c, More: []string{"workload " + w.Name}})
+				}
+			}
+			return all
+		},
+		"faults":  func() any { return faultEntries() },
+		"options": func() any { return optionEntries() },
+	}
+	names := slices.Sorted(maps.Keys(kinds))
+	asJSON := false
+	c := &cobra.Command{
+		Use:   "list KIND",
+		Short: "list " + strings.Join(names, ", "),
+		Args:  exactly(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			kind, ok := kinds[args[0]]
+			if !ok {
+				return badArguments(fmt.Errorf("unknown kind %q; known kinds: %s", args[0], strings.Join(names, ", ")))
+			}
+			entries, _ := kind().([]entry)
+			if asJSON {
+				e := json.NewEncoder(os.Stdout)
+				e.SetIndent("", "  ")
+				return e.Encode(entries)
+			}
+			for _, e := range entries {
+				fmt.Printf("%-32s %s\n", e.Name, e.Doc)
+				for _, m := range e.More {
+					fmt.Printf("%-32s   %s\n", "", m)
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// entry is one line of a list.
+type entry struct {
+	Name string   `json:"name"`
+	Doc  string   `json:"doc,omitempty"`
+	More []string `json:"more,omitempty"`
+}
+
+func faultEntries() []entry {
+	var all []entry
+	for _, f := range nemesis.Known() {
+		e := entry{Name: f.Name, Doc: f.Description, More: []string{"proof: " + f.Proof, "targets: " + strings.Join(f.Targets, ", ")}}
+		envs := "environments: docker, sim"
+		if slices.Contains(f.Needs, nemesis.NeedsDisks) {
+			envs = "environments: sim"
+		}
+		e.More = append(e.More, envs)
+		for _, s := range f.Shapes {
+			e.More = append(e.More, fmt.Sprintf("%s:%s (%d nodes or more) %s", f.Name, s.Name, s.MinNodes, s.Description))
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func optionEntries() []entry {
+	var all []entry
+	for _, s := range harness.Systems() {
+		for _, o := range s.OptionList() {
+			all = append(all, entry{Name: o.Name, Doc: o.Doc, More: []string{"system " + s.Name()}})
+		}
+	}
+	return all
+}

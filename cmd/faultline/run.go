@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/faultline-mq/faultline/harness"
+	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/report"
+)
+
+// planFlags are the flags that make a plan.
+type planFlags struct {
+	plan   harness.Plan
+	faults string
+	file   string
+	set    []string
+}
+
+func (f *planFlags) add(c *cobra.Command) {
+	d := harness.DefaultPlan()
+	f.plan = d
+	fl := c.Flags()
+	fl.StringVar(&f.plan.System, "system", d.System, "system under test (faultline list systems)")
+	fl.StringVar(&f.plan.Scheme, "scheme", d.Scheme, "replication scheme (faultline list schemes)")
+	fl.StringVar(&f.plan.Workload, "workload", d.Workload, "what clients do (faultline list workloads)")
+	fl.StringVar(&f.faults, "faults", strings.Join(d.Faults, ","), "faults, with a shape after a colon: partition:one-way-in,kill; none (faultline list faults)")
+	fl.StringVar(&f.plan.Targets, "targets", "", "one, minority, majority, all, leader, follower, followers, controller or NAME,… (default: drawn)")
+	fl.StringVar(&f.plan.Environment, "env", d.Environment, "docker, sim, or auto (docker where there is one)")
+	fl.IntVar(&f.plan.Nodes, "nodes", d.Nodes, "nodes of the cluster")
+	fl.IntVar(&f.plan.Clients, "clients", d.Clients, "producers; pollers come with them")
+	fl.DurationVar(&f.plan.Time, "time", d.Time, "baseline, faults and recovery together")
+	fl.Float64Var(&f.plan.Rate, "rate", d.Rate, "sends per second over all producers; 0 = closed loop")
+	fl.IntVar(&f.plan.Size, "size", d.Size, "bytes of a payload")
+	fl.Uint64Var(&f.plan.Seed, "seed", d.Seed, "derives every choice")
+	fl.StringVar(&f.plan.Expect, "expect", d.Expect, "survive: acknowledged messages must survive whatever was configured; declared: only what the configuration promises")
+	fl.StringArrayVar(&f.set, "set", nil, "option NAME=VALUE, repeatable (faultline list options)")
+	fl.StringVar(&f.file, "plan", "", "plan file (YAML); flags that are given override it")
+}
+
+// resolve returns the plan that the flags make.
+func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
+	p := f.plan
+	if f.file != "" {
+		read, err := harness.ReadPlan(f.file)
+		if err != nil {
+			return p, err
+		}
+		given := p
+		p = read
+		for name, take := range map[string]func(){
+			"system": func() { p.System = given.System }, "scheme": func() { p.Scheme = given.Scheme }, "workload": func() { p.Workload = given.Workload },
+			"targets": func() { p.Targets, p.Steps = given.Targets, nil }, "env": func() { p.Environment = given.Environment },
+			"nodes": func() { p.Nodes, p.Steps = given.Nodes, nil }, "clients": func() { p.Clients = given.Clients },
+			"time": func() { p.Time, p.Phases, p.Steps = given.Time, harness.Phases{}, nil }, "rate": func() { p.Rate = given.Rate },
+			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed, p.Steps = given.Seed, nil }, "expect": func() { p.Expect = given.Expect },
+		} {
+			if c.Flags().Changed(name) {
+				take()
+			}
+		}
+	}
+	if f.file == "" || c.Flags().Changed("faults") {
+		p.Steps, p.Faults = nil, nil
+		if f.faults != "" && f.faults != "none" {
+			p.Faults = strings.Split(f.faults, ",")
+		}
+	}
+	if p.Options == nil {
+		p.Options = map[string]string{}
+	}
+	for _, s := range f.set {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return p, badArguments(fmt.Errorf("--set %s: NAME=VALUE is wanted", s))
+		}
+		p.Options[name] = value
+	}
+	return p, nil
+}
+
+// place settles --env auto: docker where an engine answers, else the simulator,
+// and why.
+func place(ctx context.Context, env string) (string, string) {
+	if env != "auto" {
+		return env, ""
+	}
+	if _, err := docker.HaveImage(ctx); errors.Is(err, docker.ErrUnavailable) {
+		return "sim", err.Error()
+	}
+	return "docker", ""
+}
+
+type runFlags struct {
+	planFlags
+	out    string
+	keep   bool
+	json   bool
+	quiet  bool
+	debug  bool
+}
+
+func (f *runFlags) addOutput(c *cobra.Command) {
+	c.Flags().StringVar(&f.out, "out", "results", "where results are stored")
+	c.Flags().BoolVar(&f.keep, "keep", false, "leave a failed cluster up (docker); faultline clean --kept removes it")
+	c.Flags().BoolVar(&f.json, "json", false, "print summary.json instead of the verdict")
+	c.Flags().BoolVar(&f.quiet, "quiet", false, "print nothing but errors")
+	c.Flags().BoolVar(&f.debug, "debug", false, "log what the harness does")
+}
+
+func runCommand() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "run one plan and judge it",
+		Args:  exactly(0),
+	}
+	f.add(c)
+	f.addOutput(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		p, err := f.resolve(c)
+		if err != nil {
+			return err
+		}
+		return f.run(c.Context(), p)
+	}
+	return c
+}
+
+func replayCommand() *cobra.Command {
+	f := &runFlags{}
+	c := &cobra.Command{
+		Use:   "replay RESULT",
+		Short: "run a stored result's plan, seed and schedule again",
+		Long: `Runs the plan that a result directory holds again: the same seed, the same steps
+at the same times. In the simulator the same version gives the same history. In
+docker the steps are the same and the timing of everything else is not.`,
+		Args: exactly(1),
+	}
+	f.addOutput(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		p, err := harness.StoredPlan(args[0])
+		if err != nil {
+			return err
+		}
+		if p.Environment == "docker" && !f.quiet && !f.json {
+			fmt.Fprintln(os.Stderr, "replaying the recorded steps; timing in docker is not deterministic")
+		}
+		return f.run(c.Context(), p)
+	}
+	return c
+}
+
+// run carries out a plan and prints its verdict.
+func (f *runFlags) run(ctx context.Context, p harness.Plan) error {
+	talk := !f.quiet && !f.json
+	env, why := place(ctx, p.Environment)
+	p.Environment = env
+	if why != "" && talk {
+		fmt.Printf("No Docker here, running in the simulator (%s)\n", why)
+	}
+	p, err := p.Resolve()
+	if err != nil {
+		return err
+	}
+	cfg := harness.Config{Plan: p, RunID: docker.NewRunID(), Keep: f.keep, Log: slog.New(slog.DiscardHandler)}
+	if f.debug {
+		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	if p.Environment == "docker" {
+		if err := prepareDocker(ctx, talk); err != nil {
+			return err
+		}
+	}
+	if talk {
+		fmt.Printf("seed %d  %s\n", p.Seed, p.Command())
+		cfg.Progress = report.NewProgress(os.Stdout)
+	}
+	o, err := harness.Run(ctx, cfg, f.out, p.Command())
+	cfg.Progress.Close()
+	if err != nil {
+		return err
+	}
+	if err := report.WriteIndex(f.out); err != nil {
+		fmt.Fprintln(os.Stderr, "faultline: the index of results:", err)
+	}
+	switch {
+	case f.json:
+		if err := o.Summary.WriteJSON(os.Stdout); err != nil {
+			return err
+		}
+	case !f.quiet:
+		if err := report.PrintVerdict(os.Stdout, o.Summary); err != nil {
+			return err
+		}
+	}
+	if code := o.Summary.ExitCode; code != 0 {
+		return exitError(code)
+	}
+	return nil
+}
+
+// prepareDocker sweeps what dead runs left and builds the node image where this
+// source's is not there.
+func prepareDocker(ctx context.Context, talk bool) error {
+	have, err := docker.HaveImage(ctx)
+	if err != nil {
+		return err
+	}
+	if !have {
+		if talk {
+			fmt.Println("building the node image of this source")
+		}
+		if _, err := docker.BuildImage(ctx, nil); err != nil {
+			return err
+		}
+	}
+	swept, err := docker.Sweep(ctx, docker.SweepOptions{})
+	if err != nil {
+		return err
+	}
+	if talk && len(swept.Runs) > 0 {
+		fmt.Printf("removed what %d dead runs left: %d containers, %d networks, %d volumes\n", len(swept.Runs), swept.Containers, swept.Networks, swept.Volumes)
+	}
+	return nil
+}
+
+func huntCommand() *cobra.Command {
+	f := &planFlags{}
+	cfg := harness.HuntConfig{}
+	var quiet bool
+	c := &cobra.Command{
+		Use:   "hunt",
+		Short: "run many seeds in the simulator",
+		Args:  exactly(0),
+	}
+	f.add(c)
+	c.Flags().IntVar(&cfg.Seeds, "seeds", 0, "number of seeds (default: 100, or until --budget is over)")
+	c.Flags().Uint64Var(&cfg.First, "first-seed", 1, "the first seed")
+	c.Flags().DurationVar(&cfg.Budget, "budget", 0, "stop after so much time")
+	c.Flags().StringVar(&cfg.Out, "out", "results", "where seeds that are not valid are stored")
+	c.Flags().BoolVar(&quiet, "quiet", false, "print the end only")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		p, err := f.resolve(c)
+		if err != nil {
+			return err
+		}
+		p.Environment = "sim"
+		if cfg.Plan, err = p.Resolve(); err != nil {
+			return err
+		}
+		if cfg.Seeds == 0 && cfg.Budget == 0 {
+			cfg.Seeds = 100
+		}
+		return hunt(c.Context(), cfg, quiet)
+	}
+	return c
+}
+
+func hunt(ctx context.Context, cfg harness.HuntConfig, quiet bool) error {
+	begin, told := time.Now(), time.Now()
+	n := 0
+	cfg.Each = harnessEach(func(line string) { fmt.Println(line) }, func() {
+		n++
+		if !quiet && time.Since(told) >= 5*time.Second {
+			told = time.Now()
+			fmt.Printf("%d seeds, %.1f per second\n", n, float64(n)/time.Since(begin).Seconds())
+		}
+	})
+	found, err := harness.Hunt(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d seeds in %s (%.1f per second, %.0f simulated seconds per second): %d valid, %d invalid, %d inconclusive, %d harness errors; %d messages acknowledged\n",
+		found.Seeds, found.Elapsed.Round(time.Millisecond), float64(found.Seeds)/found.Elapsed.Seconds(), found.Virtual.Seconds()/found.Elapsed.Seconds(),
+		found.Valid, len(found.Invalid), len(found.Inconclusive), len(found.Failed), found.Acknowledged)
+	fmt.Printf("exercised: %s\n", counts(found.Exercised))
+	for _, seed := range append(append(found.Invalid, found.Failed...), found.Inconclusive...) {
+		if dir := found.Dirs[seed]; dir != "" {
+			fmt.Printf("seed %d  %s\n", seed, filepath.Join(dir, report.PageFile))
+		}
+	}
+	if code := found.Exit(); code != 0 {
+		return exitError(code)
+	}
+	return nil
+}
