@@ -12,6 +12,7 @@ import (
 
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/harness/report"
 )
 
@@ -98,7 +99,14 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 	if ctx.Err() != nil {
 		o.Execution.Err = fmt.Errorf("interrupted; everything was cleaned up, and what was recorded until then is in %s", o.Dir)
 	}
-	return judge(context.WithoutCancel(ctx), o, describe(o, command, string(plan)))
+	rest := context.WithoutCancel(ctx)
+	o, err = judge(rest, o, describe(o, command, string(plan)))
+	if o.Execution.leave != nil {
+		cleanup, done := context.WithTimeout(rest, environment.DownTimeout)
+		defer done()
+		err = errors.Join(err, o.Execution.leave(cleanup, err != nil || o.Summary.Verdict != checker.Valid))
+	}
+	return o, err
 }
 
 // guarded ends the run when the history cannot be written any more.

@@ -53,6 +53,9 @@ type Execution struct {
 	Versions map[string]string
 	// Digest identifies everything that a simulation did, "" in docker.
 	Digest string
+	// leave, where set, ends the environment that was kept up for judgement:
+	// removed, or left to the user where failed.
+	leave func(ctx context.Context, failed bool) error
 	// Err is a failure of the harness (or its cancellation): the run did not
 	// complete, and what was recorded until then is all there is.
 	Err error
@@ -164,7 +167,7 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadPlan, err)
 	}
-	cfg.Keep, cfg.Log = r.cfg.Keep, r.cfg.Log
+	cfg.Log = r.cfg.Log
 	if r.cfg.DockerConfig != nil {
 		r.cfg.DockerConfig(&cfg)
 	}
@@ -173,6 +176,14 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 		return err
 	}
 	r.env, r.rt, r.cluster = env, env.Runtime(), r.sys.ConnectDocker(r.spec, env)
+	if r.cfg.Keep {
+		ex.leave = func(ctx context.Context, failed bool) error {
+			if failed {
+				return env.Release(ctx)
+			}
+			return env.Down(ctx)
+		}
+	}
 	watching, done := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	g.Go(func() { r.watch(watching) })
@@ -253,6 +264,9 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 			if cerr := r.env.Collect(cleanup, nodesDir); cerr != nil {
 				err = errors.Join(err, fmt.Errorf("collecting the nodes' logs: %w", cerr))
 			}
+		}
+		if ex.leave != nil {
+			return
 		}
 		if derr := r.env.Down(cleanup); derr != nil {
 			err = errors.Join(err, fmt.Errorf("clean-up: %w; `faultline clean` removes what is left", derr))

@@ -86,6 +86,13 @@ func AddSeq(seq, n int32) int32 {
 	return int32((int64(seq) + int64(n)) % (1 << 31))
 }
 
+// Internal reports whether the batch in b is transactional or a control batch,
+// which clients without transactions do not send. b must have passed Parse.
+func Internal(b []byte) bool {
+	const transactional, control = 1 << 4, 1 << 5
+	return b[22]&(transactional|control) != 0
+}
+
 // Check verifies the CRC-32C of the one batch that b holds.
 func Check(b []byte) error {
 	if len(b) < HeaderSize {

@@ -21,25 +21,21 @@ const (
 
 // volumes opens the file systems of the partition logs and of the metadata log.
 // Directories are made if missing and locked until release.
+// It is to be called after an error too.
 func (c *Config) volumes() (logs, meta vfs.FS, release func(), err error) {
-	if c.Logs != nil {
-		meta = c.Meta
-		if meta == nil {
-			meta = c.Logs
-		}
-		return c.Logs, meta, func() {}, nil
-	}
 	var locks []*flock.Flock
 	release = func() {
 		for _, l := range locks {
 			_ = l.Unlock() // it ends with the process at the latest
 		}
 	}
-	defer func() {
-		if err != nil {
-			release()
+	if c.Logs != nil {
+		meta = c.Meta
+		if meta == nil {
+			meta = c.Logs
 		}
-	}()
+		return c.Logs, meta, release, nil
+	}
 	open := func(dir string) (vfs.FS, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("data directory %s: %w", dir, err)
@@ -56,15 +52,13 @@ func (c *Config) volumes() (logs, meta vfs.FS, release func(), err error) {
 		return vfs.OS(dir), nil
 	}
 	if logs, err = open(c.DataDir); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, release, err
 	}
-	if c.MetaDir == "" || filepath.Clean(c.MetaDir) == filepath.Clean(c.DataDir) {
-		return logs, logs, release, nil
+	meta = logs
+	if c.MetaDir != "" && filepath.Clean(c.MetaDir) != filepath.Clean(c.DataDir) {
+		meta, err = open(c.MetaDir)
 	}
-	if meta, err = open(c.MetaDir); err != nil {
-		return nil, nil, nil, err
-	}
-	return logs, meta, release, nil
+	return logs, meta, release, err
 }
 
 // checkIdentity refuses the data of another node: its votes and its log are not

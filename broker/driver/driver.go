@@ -122,10 +122,10 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 	defer d.cancel()
 
 	logs, meta, release, err := cfg.volumes()
+	defer release()
 	if err != nil {
 		return ExitStart, err
 	}
-	defer release()
 	if err := errors.Join(cfg.checkIdentity(logs), cfg.checkIdentity(meta)); err != nil {
 		return ExitStart, err
 	}
@@ -204,7 +204,7 @@ func (d *driver) listen(self Member) error {
 	})
 	admin := d.admin()
 	d.rest.Go(func() {
-		if err := admin.Serve(d.listeners[3]); !errors.Is(err, http.ErrServerClosed) {
+		if err := admin.Serve(d.listeners[3]); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			d.log.Error("the admin port is not served any more", "error", err)
 		}
 	})

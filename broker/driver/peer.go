@@ -284,31 +284,37 @@ func (l *link) run() {
 }
 
 // dial connects and says hello.
-func (l *link) dial() (conn net.Conn, err error) {
+func (l *link) dial() (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
-	if conn, err = dialer.DialContext(l.d.ctx, "tcp", l.addr); err != nil {
+	conn, err := dialer.DialContext(l.d.ctx, "tcp", l.addr)
+	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(l.d.ctx, func() { _ = conn.Close() })
-	defer func() {
-		stop()
-		if err != nil {
-			_ = conn.Close()
-		}
-	}()
-	if err := tune(conn); err != nil {
+	err = l.greet(conn)
+	stop()
+	if err != nil {
+		_ = conn.Close()
 		return nil, err
 	}
+	return conn, nil
+}
+
+// greet sends the hello and reads its answer.
+func (l *link) greet(conn net.Conn) error {
+	if err := tune(conn); err != nil {
+		return err
+	}
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return nil, err
+		return err
 	}
 	h := hello{channel: l.key.channel, from: l.d.cfg.ID, to: l.key.peer, cluster: l.d.digest}
 	if _, err := conn.Write(h.encode()); err != nil {
-		return nil, err
+		return err
 	}
 	var answer [3]byte
 	if _, err := io.ReadFull(conn, answer[:1]); err != nil {
-		return nil, fmt.Errorf("the hello was not answered: %w", err)
+		return fmt.Errorf("the hello was not answered: %w", err)
 	}
 	if answer[0] != 0 {
 		text := "no reason given"
@@ -318,9 +324,9 @@ func (l *link) dial() (conn net.Conn, err error) {
 				text = strconv.Quote(string(b))
 			}
 		}
-		return nil, fmt.Errorf("the peer refused the hello: %s", text)
+		return fmt.Errorf("the peer refused the hello: %s", text)
 	}
-	return conn, conn.SetDeadline(time.Time{})
+	return conn.SetDeadline(time.Time{})
 }
 
 // stream sends what is queued until the connection ends, and reports both ends

@@ -61,6 +61,9 @@ func (s *Server) tryFetch(f *fetch) bool {
 			rp.RecordBatches = []byte{}
 			lane, from, to, n := s.readPartition(req, t.Topic, &t.Partitions[i], rp, left)
 			failed = failed || rp.ErrorCode != 0 || rp.DivergingEpoch.EndOffset >= 0
+			if bytes > 0 && n > left {
+				continue // only the answer's first batch may exceed what was asked for
+			}
 			if to > from {
 				slices = append(slices, broker.Slice{Lane: lane, From: from, To: to, Into: &rp.RecordBatches})
 				bytes += n

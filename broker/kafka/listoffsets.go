@@ -21,14 +21,14 @@ func (s *Server) listOffsets(id broker.ReqID, r kmsg.Request) {
 		rt := kmsg.NewListOffsetsResponseTopic()
 		rt.Topic = t.Topic
 		for _, want := range t.Partitions {
-			rt.Partitions = append(rt.Partitions, s.listPartition(req.ReplicaID, t.Topic, want))
+			rt.Partitions = append(rt.Partitions, s.listPartition(req.Version, req.ReplicaID, t.Topic, want))
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
 	reply(s, id, resp)
 }
 
-func (s *Server) listPartition(replica int32, topic string, want kmsg.ListOffsetsRequestTopicPartition) kmsg.ListOffsetsResponseTopicPartition {
+func (s *Server) listPartition(version int16, replica int32, topic string, want kmsg.ListOffsetsRequestTopicPartition) kmsg.ListOffsetsResponseTopicPartition {
 	rp := kmsg.NewListOffsetsResponseTopicPartition()
 	rp.Partition, rp.Offset, rp.Timestamp, rp.LeaderEpoch = want.Partition, -1, -1, -1
 	p, code := s.find(topic, want.Partition)
@@ -43,8 +43,20 @@ func (s *Server) listPartition(replica int32, topic string, want kmsg.ListOffset
 			return rp
 		}
 	}
-	rp.LeaderEpoch = p.Machine().View().Epoch
+	// After an election the high watermark may be behind what the former leader
+	// showed, until it reaches the start of the epoch (KIP-207).
+	view := p.Machine().View()
+	behind := replica != DebuggingConsumer && limit < view.EpochStart
+	refuse := func() {
+		rp.LeaderEpoch, rp.ErrorCode = -1, kerr.OffsetNotAvailable.Code
+		if version < 5 {
+			rp.ErrorCode = kerr.LeaderNotAvailable.Code
+		}
+	}
+	rp.LeaderEpoch = view.Epoch
 	switch {
+	case want.Timestamp == latest && behind:
+		refuse()
 	case want.Timestamp == latest:
 		rp.Offset = limit
 	case want.Timestamp == earliest:
@@ -54,6 +66,8 @@ func (s *Server) listPartition(replica int32, topic string, want kmsg.ListOffset
 	default:
 		if b, ok := x.ByTimestamp(want.Timestamp, limit); ok {
 			rp.Offset, rp.Timestamp, rp.LeaderEpoch = b.Base, b.MaxTimestamp, b.Epoch
+		} else if behind {
+			refuse()
 		}
 	}
 	return rp

@@ -51,9 +51,12 @@ func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
 			resp.Topics = append(resp.Topics, s.describeTopic(t))
 			continue
 		}
-		if s.cfg.AutoCreate && req.AllowAutoTopicCreation && asked.Topic != nil && req.Version >= 4 {
+		// Before version 4 a client cannot forbid it.
+		if s.cfg.AutoCreate && asked.Topic != nil && (req.Version < 4 || req.AllowAutoTopicCreation) {
 			// The client asks again; by then it is there, or its name was refused.
-			s.propose(cluster.CreateTopic{Name: name, Partitions: -1, ReplicationFactor: -1}, func(cluster.Result) {})
+			c := cluster.CreateTopic{Name: name, Partitions: -1, ReplicationFactor: -1}
+			s.fitScheme(&c)
+			s.propose(c, func(cluster.Result) {})
 			missing = kerr.LeaderNotAvailable
 		}
 		m := kmsg.NewMetadataResponseTopic()

@@ -88,6 +88,12 @@ func (s *Server) producePartition(tok uint64, req *kmsg.ProduceRequest, topic st
 	case int(info.Size) != len(rp.Records) || info.Records < 1:
 		refuse(kerr.InvalidRecord, "exactly one record batch with at least one record is wanted per partition")
 		return
+	case batch.Internal(rp.Records):
+		refuse(kerr.InvalidRecord, "transactional and control batches are not served")
+		return
+	case info.ProducerID != batch.NoProducer && (info.ProducerID < 0 || info.ProducerEpoch < 0 || info.FirstSeq < 0):
+		refuse(kerr.InvalidRecord, "an idempotent producer must give its id, epoch and sequence number")
+		return
 	}
 	if req.Acks == 0 {
 		delete(s.tokens, tok)

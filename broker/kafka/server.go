@@ -47,6 +47,10 @@ type Config struct {
 	Self       broker.NodeID
 	ClusterID  string
 	AutoCreate bool // auto.create.topics.enable
+	// Schemes are the replication schemes that a topic may name, with the greatest
+	// replication factor of each, 0 for any. Nil: not checked.
+	Schemes map[string]int
+	Scheme  string // of topics that name none
 }
 
 // Server holds the requests in progress.
@@ -83,7 +87,7 @@ func init() {
 	apis = []api{
 		{kmsg.Produce, 3, 9, (*Server).produce},
 		{kmsg.Fetch, 4, 12, (*Server).fetch},
-		{kmsg.ListOffsets, 1, 7, (*Server).listOffsets},
+		{kmsg.ListOffsets, 1, 6, (*Server).listOffsets},
 		{kmsg.Metadata, 0, 12, (*Server).metadata},
 		{kmsg.ApiVersions, 0, 3, (*Server).apiVersions},
 		{kmsg.CreateTopics, 2, 7, (*Server).createTopics},

@@ -1,7 +1,11 @@
 package kafka
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -37,6 +41,9 @@ func (s *Server) createTopics(id broker.ReqID, r kmsg.Request) {
 				c.Configs[cfg.Name] = *cfg.Value
 			}
 		}
+		if code == 0 {
+			code, why = s.fitScheme(&c)
+		}
 		done := func(r cluster.Result) {
 			rt.ErrorCode, rt.ErrorMessage = r.Code, text(r.Code, r.Text)
 			if created, ok := r.Value.(*cluster.Topic); ok && created != nil {
@@ -55,6 +62,24 @@ func (s *Server) createTopics(id broker.ReqID, r kmsg.Request) {
 		}
 		s.propose(c, done)
 	}
+}
+
+// fitScheme refuses a scheme that does not exist and more replicas than it has: a
+// second replica of a scheme without fail-over would take over empty.
+func (s *Server) fitScheme(c *cluster.CreateTopic) (int16, string) {
+	name := cmp.Or(c.Scheme, s.cfg.Scheme)
+	limit, known := s.cfg.Schemes[name]
+	switch {
+	case s.cfg.Schemes == nil:
+	case !known:
+		return kerr.InvalidConfig.Code, fmt.Sprintf("unknown %s %q; known schemes: %s", SchemeConfig, name, strings.Join(slices.Sorted(maps.Keys(s.cfg.Schemes)), ", "))
+	case limit == 0:
+	case int(c.ReplicationFactor) > limit || slices.ContainsFunc(c.Assignment, func(r []broker.NodeID) bool { return len(r) > limit }):
+		return kerr.InvalidReplicationFactor.Code, fmt.Sprintf("scheme %s has at most %d replicas of a partition", name, limit)
+	case c.ReplicationFactor == -1 && len(c.Assignment) == 0:
+		c.ReplicationFactor = int16(limit)
+	}
+	return 0, ""
 }
 
 // assignment takes over a manual assignment, which must number partitions from 0.
@@ -100,9 +125,9 @@ func (s *Server) deleteTopics(id broker.ReqID, r kmsg.Request) {
 	for i, w := range wants {
 		rt := &resp.Topics[i]
 		rt.Default()
-		rt.Topic, rt.TopicID = w.name, w.id
+		rt.TopicID = w.id
 		done := func(r cluster.Result) {
-			rt.ErrorCode, rt.ErrorMessage = r.Code, text(r.Code, r.Text)
+			rt.Topic, rt.ErrorCode, rt.ErrorMessage = w.name, r.Code, text(r.Code, r.Text)
 			if waiting--; waiting == 0 {
 				reply(s, id, resp)
 			}

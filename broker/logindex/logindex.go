@@ -52,18 +52,19 @@ func (x *Index) Append(b batch.Info) {
 // before its first append.
 func (x *Index) StartEpoch(epoch int32) { x.assign(epoch, x.end) }
 
+// assign notes that epoch begins at start. An epoch that got no record gives way,
+// also to a lower one: a replica that led an epoch without a write may then follow
+// a leader whose log has records of an epoch in between (Kafka:
+// LeaderEpochFileCache.maybeTruncateNonMonotonicEntries).
 func (x *Index) assign(epoch int32, start int64) {
-	if n := len(x.epochs); n > 0 {
-		if x.epochs[n-1].Epoch >= epoch {
-			return
-		}
-		// An epoch that got no record gives way.
-		for n > 0 && x.epochs[n-1].Start >= start {
-			n--
-		}
-		x.epochs = x.epochs[:n]
+	n := len(x.epochs)
+	if n > 0 && x.epochs[n-1].Epoch == epoch {
+		return
 	}
-	x.epochs = append(x.epochs, EpochStart{epoch, start})
+	for n > 0 && (x.epochs[n-1].Epoch >= epoch || x.epochs[n-1].Start >= start) {
+		n--
+	}
+	x.epochs = append(x.epochs[:n], EpochStart{epoch, start})
 }
 
 // LastEpoch is the epoch of the last batch, -1 for an empty log.

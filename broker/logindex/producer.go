@@ -21,7 +21,7 @@ type SeqCheck uint8
 const (
 	SeqNext      SeqCheck = iota // in order: append it
 	SeqDuplicate                 // it stands in the log already, at the offset returned
-	SeqStale                     // older than what is remembered: a duplicate without known offset
+	SeqStale                     // older than what is remembered: it may stand in the log, or was lost from it
 	SeqGap                       // out of order
 	SeqFenced                    // of an older producer epoch
 )
@@ -35,7 +35,7 @@ func (x *Index) CheckSeq(b batch.Info) (c SeqCheck, offset int64) {
 	p := x.prods[b.ProducerID]
 	if p == nil {
 		// Unknown producer: its state may have been truncated away. Kafka takes any
-		// first sequence since KIP-360; a gap inside the log's life is refused below.
+		// first sequence since KIP-360.
 		return SeqNext, -1
 	}
 	if b.ProducerEpoch < p.epoch {

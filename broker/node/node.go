@@ -148,7 +148,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
 	}
 	n.c = c
-	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable")})
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: map[string]int{"isr": 0, "single": 1}})
 	n.Emit(broker.Event{Kind: "start", Epoch: -1, Detail: "scheme " + cfg.Scheme})
 	return n, nil
 }
@@ -196,6 +196,9 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 	n.pump()
 	out := n.eff
 	n.eff = nil
+	if i := slices.IndexFunc(out, func(e broker.Effect) bool { _, ok := e.(broker.Exit); return ok }); i >= 0 {
+		return out[:i+1] // the process has ended
+	}
 	return out
 }
 
@@ -226,15 +229,19 @@ func (n *Node) wake() {
 	}
 	if n.highAt <= now {
 		n.highAt = now + highInterval
-		for _, p := range n.parts {
-			if high := p.m.High(); high != p.checkpointed {
-				p.checkpointed = high
-				n.do(broker.Checkpoint{Lane: p.lane, HW: high})
-			}
-		}
+		n.checkpoint()
 	}
 	if n.stopAt <= now {
 		n.exit(1, "the graceful stop took longer than "+stopLimit.String())
+	}
+}
+
+func (n *Node) checkpoint() {
+	for _, p := range n.parts {
+		if high := p.m.High(); high != p.checkpointed {
+			p.checkpointed = high
+			n.do(broker.Checkpoint{Lane: p.lane, HW: high})
+		}
 	}
 }
 
@@ -265,7 +272,7 @@ func (n *Node) pump() {
 		for _, r := range out.Results {
 			if p, ok := n.isr[r.Ticket]; ok {
 				delete(n.isr, r.Ticket)
-				if r.Code != 0 {
+				if p.proposal == r.Ticket {
 					p.m.ISRAnswer(r.Code)
 				}
 				continue
@@ -273,6 +280,7 @@ func (n *Node) pump() {
 			n.k.Result(r)
 		}
 		if out.ShutdownReady && n.leaving {
+			n.checkpoint()
 			n.syncAll()
 			n.exit(0, "graceful stop")
 			return
@@ -351,16 +359,17 @@ func (n *Node) assign(t *cluster.Topic, cp *cluster.Partition, unclean bool) {
 		n.parts = append(n.parts, p)
 		n.byID[id], n.byLane[p.lane] = p, p
 	}
+	if cp.PartEpoch <= p.partEpoch {
+		return // what was decided before the registration, or known since
+	}
+	p.partEpoch = cp.PartEpoch
 	if p.refused && cp.Leader != broker.None && cp.Leader != n.cfg.ID && slices.Contains(cp.ISR, n.cfg.ID) {
 		p.refused = false // the leader took it in: it has fetched the damaged part again
-	}
-	minISR := n.cfg.Options.Int("min.insync.replicas")
-	if s, ok := t.Configs["min.insync.replicas"]; ok {
-		fmt.Sscanf(s, "%d", &minISR) //nolint:errcheck // validated at creation
+		p.repair()
 	}
 	p.m.Assigned(scheme.Assignment{
 		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
-		MinISR: min(minISR, len(cp.Replicas)), Unclean: unclean,
+		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: unclean,
 	})
 }
 
@@ -382,15 +391,14 @@ func LaneKey(l broker.Lane) string {
 func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	p := &partition{
 		n: n, id: partID{t.ID, cp.Index}, topic: t.Name, key: fmt.Sprintf("%s-%d", t.Name, cp.Index),
-		lane: Lane(t.Name, cp.Index, t.Created), index: logindex.New(0, nil),
+		lane: Lane(t.Name, cp.Index, t.Created), index: logindex.New(0, nil), partEpoch: -1,
 	}
 	high := int64(0)
 	if l, ok := n.found[p.lane]; ok {
 		p.index = logindex.New(l.Start, l.Batches)
 		high = l.High
 		if l.Corrupt != "" {
-			p.refused = true
-			p.Truncate(p.index.End())
+			p.refused, p.damaged = true, true
 			n.Emit(broker.Event{Kind: "corrupt", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: l.Corrupt})
 		}
 		if l.Torn > 0 {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
@@ -25,6 +26,9 @@ type partition struct {
 	unstable     []write
 	stable       int64
 	refused      bool
+	damaged      bool           // the damage that made it refused is still on disk
+	partEpoch    int32          // of the newest assignment
+	proposal     cluster.Ticket // the newest proposal of an in-sync set
 	checkpointed int64
 }
 
@@ -53,6 +57,7 @@ func (p *partition) Produced(t uint64, r scheme.Produced) { p.n.k.Produced(t, r)
 
 // Append implements scheme.Host.
 func (p *partition) Append(batches [][]byte, infos []batch.Info) {
+	p.repair()
 	for _, i := range infos {
 		p.index.Append(i)
 	}
@@ -66,8 +71,18 @@ func (p *partition) Truncate(to int64) int64 {
 		p.unstable[i].end = min(p.unstable[i].end, end)
 	}
 	p.stable = min(p.stable, end)
+	p.damaged = false
 	p.write(broker.Truncate{Lane: p.lane, Seq: p.seq + 1, To: end})
 	return end
+}
+
+// repair cuts the damage off, and not before something comes in its place: until
+// then every start must find it and refuse, or the replica would lead without what
+// it lost.
+func (p *partition) repair() {
+	if p.damaged {
+		p.Truncate(p.index.End())
+	}
 }
 
 func (p *partition) write(e broker.Effect) {
@@ -110,11 +125,14 @@ func (p *partition) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
 	members := make([]cluster.Member, len(isr))
 	for i, m := range isr {
 		members[i] = cluster.Member{ID: m.ID, Epoch: m.Epoch}
+		if b := p.n.c.State().Broker(m.ID); m.Epoch < 0 && b != nil {
+			members[i].Epoch = b.Epoch // a committed member: the partition epoch vouches for it
+		}
 	}
 	t := p.n.c.Propose(p.n.now, cluster.AlterPartition{
 		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, PartEpoch: partEpoch, ISR: members,
 	})
-	p.n.isr[t] = p
+	p.n.isr[t], p.proposal = p, t
 }
 
 // Eligible implements scheme.Host.
@@ -142,8 +160,8 @@ func (b backend) Reply(r broker.Reply) { b.n.do(r) }
 
 func (b backend) Configs(t *cluster.Topic) map[string]string {
 	return map[string]string{
-		"min.insync.replicas":            b.n.cfg.Options.String("min.insync.replicas"),
-		"unclean.leader.election.enable": b.n.cfg.Options.String("unclean.leader.election.enable"),
+		"min.insync.replicas":            strconv.Itoa(int(t.MinISR)),
+		"unclean.leader.election.enable": strconv.FormatBool(t.Unclean),
 	}
 }
 

@@ -88,9 +88,9 @@ func Prepare(h Host, p Produce, epoch int32) (base, end int64, done bool) {
 		return base, h.Index().End(), false
 	case logindex.SeqDuplicate:
 		return original, original + p.Info.Last - p.Info.Base + 1, false
-	case logindex.SeqStale:
-		code = kerr.DuplicateSequenceNumber.Code
-	case logindex.SeqGap:
+	case logindex.SeqStale, logindex.SeqGap:
+		// Not DUPLICATE_SEQUENCE_NUMBER: clients take that for success, and nothing
+		// says that what is older than the remembered batches is in the log.
 		code = kerr.OutOfOrderSequenceNumber.Code
 	case logindex.SeqFenced:
 		code = kerr.InvalidProducerEpoch.Code

@@ -34,7 +34,9 @@ type Assignment struct {
 	Unclean   bool // the leader was elected outside the in-sync set
 }
 
-// Member is a replica with the broker epoch by which the leader knows it.
+// Member is a replica with the broker epoch by which the leader knows it. Epoch is
+// -1 for a member of the committed in-sync set that the leader has not heard of
+// yet: the partition epoch vouches for it, which moves when a member registers again.
 type Member struct {
 	ID    broker.NodeID
 	Epoch int64
@@ -48,6 +50,9 @@ type View struct {
 	Writable bool // this node would take a write now
 	// Visible is the first offset that a consumer may not read yet.
 	Visible int64
+	// EpochStart is the log end at which this leader began. While Visible is below
+	// it, a former leader may have shown more than Visible (KIP-207).
+	EpochStart int64
 }
 
 // Produce is a write request for one partition.
@@ -91,7 +96,8 @@ type Host interface {
 	Send(to broker.NodeID, msg broker.Message, from, upTo int64, data *[]byte)
 
 	// ProposeISR asks the authority for another in-sync set, based on PartEpoch.
-	// Success comes as Assigned, refusal (or an unknown outcome) as ISRAnswer.
+	// A change comes as Assigned, the outcome then as ISRAnswer; of several
+	// proposals only the newest one is answered.
 	ProposeISR(epoch, partEpoch int32, isr []Member)
 	// Eligible reports whether a broker may join the in-sync set: registered with
 	// exactly this broker epoch, not fenced, not leaving.
@@ -113,8 +119,10 @@ type Host interface {
 type Machine interface {
 	// Assigned delivers the authority's decision.
 	Assigned(a Assignment)
-	// ISRAnswer tells that a proposal of the in-sync set was refused (or its
-	// outcome is unknown: REQUEST_TIMED_OUT).
+	// ISRAnswer tells the outcome of this replica's newest proposal of an in-sync
+	// set. 0: it was accepted; if it changed anything, Assigned came before.
+	// REQUEST_TIMED_OUT: nobody knows. Any other Kafka error code: it was refused.
+	// Unless it is unknown, no earlier proposal can be applied any more either.
 	ISRAnswer(code int16)
 	// Produce takes a write; the machine answers each by Host.Produced, once,
 	// except with Acks 0.

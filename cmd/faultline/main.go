@@ -50,7 +50,7 @@ func execute(ctx context.Context, args []string) int {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return badArguments(err) })
 	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reportCommand(), huntCommand(), listCommand(), explainCommand(), exportCommand(),
-		imagesCommand(), cleanCommand(), versionCommand())
+		imagesCommand(), cleanCommand(), verifyCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var code exitError

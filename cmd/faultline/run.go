@@ -101,11 +101,11 @@ func place(ctx context.Context, env string) (string, string) {
 
 type runFlags struct {
 	planFlags
-	out    string
-	keep   bool
-	json   bool
-	quiet  bool
-	debug  bool
+	out   string
+	keep  bool
+	json  bool
+	quiet bool
+	debug bool
 }
 
 func (f *runFlags) addOutput(c *cobra.Command) {

@@ -181,15 +181,19 @@ func (m *Machine) committed(old scheme.Assignment) {
 	m.expand()
 }
 
-// ISRAnswer implements scheme.Machine. The members that were proposed stay in
-// the maximal set: until the partition epoch moves, a duplicate of the proposal
-// could still be applied.
-func (m *Machine) ISRAnswer(int16) {
-	if m.role != leader {
+// ISRAnswer implements scheme.Machine. Where the outcome is unknown, the members
+// that were proposed stay in the maximal set: the proposal may be applied yet.
+// Otherwise the committed set is all there is (Kafka: Partition.handleAlterPartitionError).
+func (m *Machine) ISRAnswer(code int16) {
+	if m.role != leader || !m.pending {
 		return
 	}
 	m.pending = false
 	m.checkAt = min(m.checkAt, m.h.Now().Mono+m.o.FetchRetry)
+	if code != kerr.RequestTimedOut.Code {
+		m.maximal = slices.Clone(m.a.ISR)
+		m.raise()
+	}
 }
 
 // Produce implements scheme.Machine.
@@ -263,7 +267,13 @@ func (m *Machine) raise() {
 // joining reports whether a replica outside the in-sync set is so close that the
 // high watermark waits for it (Kafka: Partition.maybeIncrementLeaderHW).
 func (m *Machine) joining(r *remote) bool {
-	return r.end >= m.epochStart && r.end >= 0 && m.h.Now().Mono-r.caughtUp <= m.o.ReplicaLag && m.h.Eligible(r.id, r.brokerEpoch)
+	return r.end >= m.epochStart && m.inTime(r) && m.h.Eligible(r.id, r.brokerEpoch)
+}
+
+// inTime reports whether a replica has had all that the leader had within
+// replica.lag.time.max.
+func (m *Machine) inTime(r *remote) bool {
+	return r.end >= 0 && m.h.Now().Mono-r.caughtUp <= m.o.ReplicaLag
 }
 
 // Message implements scheme.Machine.
@@ -354,15 +364,16 @@ func (m *Machine) answer(r *remote, a FetchAnswer, from, to int64) {
 	m.h.Send(r.id, &a, from, to, &a.Data)
 }
 
-// expand proposes to take a caught-up follower into the in-sync set: its stable
-// end has reached the high watermark and the start of this epoch.
+// expand proposes to take caught-up followers into the in-sync set: their stable
+// end has reached the high watermark and the start of this epoch. One that is
+// silent does not come back by that alone, though nothing was written since.
 func (m *Machine) expand() {
 	if m.role != leader || m.pending {
 		return
 	}
 	want := slices.Clone(m.a.ISR)
 	for _, r := range m.remotes {
-		if !slices.Contains(want, r.id) && r.end >= 0 && r.stable >= m.high && r.stable >= m.epochStart && m.h.Eligible(r.id, r.brokerEpoch) {
+		if !slices.Contains(want, r.id) && m.inTime(r) && r.stable >= m.high && r.stable >= m.epochStart && m.h.Eligible(r.id, r.brokerEpoch) {
 			want = append(want, r.id)
 		}
 	}
@@ -485,9 +496,16 @@ func (m *Machine) High() int64 { return m.high }
 // View implements scheme.Machine.
 func (m *Machine) View() scheme.View {
 	return scheme.View{
-		Leader: m.a.Leader, Epoch: m.a.Epoch, InSync: m.a.ISR, Visible: m.high,
+		Leader: m.a.Leader, Epoch: m.a.Epoch, InSync: m.a.ISR, Visible: m.high, EpochStart: m.startShown(),
 		Writable: m.role == leader && len(m.a.ISR) >= m.a.MinISR,
 	}
+}
+
+func (m *Machine) startShown() int64 {
+	if m.role == leader {
+		return m.epochStart
+	}
+	return 0
 }
 
 // Close implements scheme.Machine.

@@ -119,8 +119,17 @@ func (m *Machine) replicate(data []byte) bool {
 		}
 	}
 	x := m.h.Index()
-	if err == nil && infos[0].Base != x.End() {
-		err = fmt.Errorf("the leader sent offset %d, expected %d", infos[0].Base, x.End())
+	// Base offset and epoch stand outside a batch's checksum.
+	end, epoch := x.End(), x.LastEpoch()
+	for _, i := range infos {
+		switch {
+		case err != nil:
+		case i.Base != end:
+			err = fmt.Errorf("the leader sent offset %d, expected %d", i.Base, end)
+		case i.Epoch < epoch || i.Epoch > m.a.Epoch:
+			err = fmt.Errorf("the leader sent epoch %d at offset %d, after epoch %d, in epoch %d", i.Epoch, i.Base, epoch, m.a.Epoch)
+		}
+		end, epoch = i.Last+1, i.Epoch
 	}
 	if err != nil {
 		m.h.Emit(broker.Event{Kind: "corrupt", Epoch: m.a.Epoch, Leader: m.h.Name(m.a.Leader), Offset: x.End(), Detail: "refused what the leader sent: " + err.Error()})

@@ -454,7 +454,14 @@ func TestCluster(t *testing.T) {
 		<-n.agent.Done()
 		_, err = net.Observe(ctx)
 		require.ErrorIs(t, err, sidecar.ErrGone)
-		require.Error(t, net.Unblock(ctx, "gone"))
+		require.ErrorIs(t, net.Unblock(ctx, "gone"), sidecar.ErrGone)
+		// A set that cannot be applied everywhere is taken back where it was.
+		require.ErrorIs(t, net.Block(ctx, "half", []nemesis.Cut{n2to1, n1to2}), sidecar.ErrGone)
+		agent, err := c.agent("n1")
+		require.NoError(t, err)
+		o, _, err := agent.Observe(ctx)
+		require.NoError(t, err)
+		require.Empty(t, o.Dropped)
 	})
 
 	require.NoError(t, c.Down(ctx))
@@ -584,7 +591,7 @@ func TestImages(t *testing.T) {
 }
 
 func TestStopTimesOut(t *testing.T) {
-	needDocker(t)
+	cli := needDocker(t)
 	needAll(t)
 	cfg := testConfig(1)
 	cfg.Nodes[0].Env = []string{"STUBBORN=1"}
@@ -595,4 +602,8 @@ func TestStopTimesOut(t *testing.T) {
 	s, err := c.Processes().State(t.Context(), "n1")
 	require.NoError(t, err)
 	require.True(t, s.Running)
+
+	require.NoError(t, c.Processes().Pause(t.Context(), "n1"))
+	require.NoError(t, c.Down(t.Context()), "with a paused node")
+	requireNothing(t, cli, cfg.RunID)
 }

@@ -1,0 +1,51 @@
+# Faultline. `make help` lists the targets.
+SHELL := /bin/bash
+GO ?= go
+COMMIT := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+LDFLAGS := -X github.com/faultline-mq/faultline/harness.Commit=$(COMMIT)
+FAULTLINE := bin/faultline
+RUN := $(FAULTLINE) run --system reference --scheme isr --workload log --env auto
+SEED ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-docker lint bench fuzz images test-partition test-kill test-pause verify clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
+
+build: ## build bin/faultline and bin/faultbroker
+	@mkdir -p bin
+	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/faultline ./cmd/faultbroker
+
+test: ## all tests with the race detector; Docker tests skip where there is no Docker, unless CI=true
+	$(GO) test -race -timeout 20m ./...
+
+test-docker: ## every test that needs Docker, the long ones too
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -race -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...
+
+lint: ## gofumpt, vet, staticcheck
+	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: ## benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+images: build ## build the node image of this source
+	@$(FAULTLINE) images
+
+test-partition: build ## the main job: five partitions on a three-node cluster, a verdict and a report
+	@$(RUN) --faults partition --nodes 3 --clients 6 --time 96s --seed $(SEED)
+
+test-kill: build ## the same with killed nodes
+	@$(RUN) --faults kill --nodes 3 --clients 6 --time 80s --seed $(SEED)
+
+test-pause: build ## the same with paused nodes
+	@$(RUN) --faults pause --nodes 3 --clients 6 --time 80s --seed $(SEED)
+
+verify: build ## 20 seeds of 30 s in Docker, all valid; an interrupted one goes on where it stopped
+	@$(FAULTLINE) verify --seeds 20 --env docker --time 30s --clients 12 --rate 100 --set request.timeout.ms=500
+
+clean: build ## remove what killed runs left in Docker, and the binaries
+	@$(FAULTLINE) clean --kept || true
+	@rm -rf bin
