@@ -69,21 +69,13 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 	if o.Dir, err = ResultDir(out, p, started); err != nil {
 		return o, err
 	}
-	plan, err := p.YAML()
+	plan, w, err := store(o.Dir, p, cfg.RunID, started)
 	if err != nil {
-		return o, err
+		// Nothing began: what was made of the directory would only be in the way.
+		return Outcome{}, errors.Join(err, os.RemoveAll(o.Dir))
 	}
-	if err := os.WriteFile(filepath.Join(o.Dir, PlanFile), plan, 0o644); err != nil {
-		return o, fmt.Errorf("storing the plan: %w; free some space or choose another directory with --out", err)
-	}
-	header, err := Header(p, cfg.RunID, started)
-	if err != nil {
-		return o, err
-	}
-	path := filepath.Join(o.Dir, history.FileName)
-	w, err := history.Create(path, header)
-	if err != nil {
-		return o, err
+	if err := pointLatest(out, o.Dir); err != nil {
+		return o, errors.Join(err, w.Close())
 	}
 	// A full disk ends the run at once: what is not recorded cannot be judged.
 	running, cancel := context.WithCancelCause(ctx)
@@ -99,6 +91,9 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 	if ctx.Err() != nil {
 		o.Execution.Err = fmt.Errorf("interrupted; everything was cleaned up, and what was recorded until then is in %s", o.Dir)
 	}
+	if o.History, err = history.Load(filepath.Join(o.Dir, history.FileName)); err != nil {
+		o.Execution.Err = errors.Join(o.Execution.Err, err)
+	}
 	rest := context.WithoutCancel(ctx)
 	o, err = judge(rest, o, describe(o, command, string(plan)))
 	if o.Execution.leave != nil {
@@ -107,6 +102,23 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 		err = errors.Join(err, o.Execution.leave(cleanup, err != nil || o.Summary.Verdict != checker.Valid))
 	}
 	return o, err
+}
+
+// store writes the plan of a run and begins its history.
+func store(dir string, p Plan, runID string, started time.Time) ([]byte, *history.Writer, error) {
+	plan, err := p.YAML()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, PlanFile), plan, 0o644); err != nil {
+		return nil, nil, fmt.Errorf("storing the plan: %w; free some space or choose another directory with --out", err)
+	}
+	header, err := Header(p, runID, started)
+	if err != nil {
+		return nil, nil, err
+	}
+	w, err := history.Create(filepath.Join(dir, history.FileName), header)
+	return plan, w, err
 }
 
 // guarded ends the run when the history cannot be written any more.
@@ -138,15 +150,11 @@ func describe(o Outcome, command, plan string) report.Run {
 	}
 }
 
-// judge loads what was stored, checks it and writes the reports.
+// judge checks the history, where there is one, and writes the reports.
 func judge(ctx context.Context, o Outcome, run report.Run) (Outcome, error) {
-	h, err := history.Load(filepath.Join(o.Dir, history.FileName))
-	if err != nil {
-		o.Execution.Err = errors.Join(o.Execution.Err, err)
-	} else {
-		o.History = h
-		o.Result, err = checker.Run(ctx, h, checker.Options{})
-		if err != nil {
+	if o.History != nil {
+		var err error
+		if o.Result, err = checker.Run(ctx, o.History, checker.Options{}); err != nil {
 			o.Execution.Err = errors.Join(o.Execution.Err, err)
 		}
 	}
@@ -178,10 +186,15 @@ func failed(res *checker.Result, err error) *checker.Result {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // Recheck judges a stored result again, without running anything, and renders
-// its reports anew. dir may be the result directory or any file in it.
+// its reports anew. dir may be the result directory or any file in it. A history
+// that cannot be read is an error, and what was stored of the run stays as it is:
+// the damage is no verdict on it.
 func Recheck(ctx context.Context, dir string) (Outcome, error) {
 	o, run, err := open(dir)
 	if err != nil {
+		return o, err
+	}
+	if o.History, err = history.Load(filepath.Join(o.Dir, history.FileName)); err != nil {
 		return o, err
 	}
 	return judge(ctx, o, run)

@@ -76,6 +76,9 @@ func Simulate(ctx context.Context, p Plan) (*checker.Result, *history.History, E
 // A seed that is not valid is run once more with everything stored; the same
 // seed gives the same history.
 func Hunt(ctx context.Context, cfg HuntConfig) (Hunted, error) {
+	if cfg.Seeds < 0 || cfg.Budget < 0 || cfg.Seeds == 0 && cfg.Budget == 0 {
+		return Hunted{}, fmt.Errorf("%w: %d seeds and a budget of %s: at least one of them must be above zero, and none below", ErrBadPlan, cfg.Seeds, cfg.Budget)
+	}
 	found := Hunted{Exercised: map[string]int{}, Dirs: map[uint64]string{}}
 	begin := time.Now()
 	for seed := cfg.First; ; seed++ {

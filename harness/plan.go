@@ -228,7 +228,9 @@ func ParsePlan(b []byte, name string) (Plan, error) {
 	p.Version = 0
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField())
 	if err := dec.Decode(&p); err != nil {
-		return Plan{}, fmt.Errorf("%w: %s: %w", ErrBadPlan, name, err)
+		// The first line says it; the others draw the place.
+		line, _, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
+		return Plan{}, fmt.Errorf("%w: %s: %s; see plan.yaml in any result directory for a plan that is right", ErrBadPlan, name, line)
 	}
 	if p.Version == 0 {
 		return Plan{}, fmt.Errorf("%w: %s has no version; this faultline reads version %d", ErrBadPlan, name, PlanVersion)

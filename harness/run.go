@@ -417,8 +417,7 @@ func (r *run) count(op *history.Op) {
 	}
 }
 
-// ResultDir makes a new result directory below out for a plan and a moment, and
-// points out/latest at it.
+// ResultDir makes a new result directory below out for a plan and a moment.
 func ResultDir(out string, p Plan, started time.Time) (string, error) {
 	name := strings.Join(slices.DeleteFunc([]string{p.System, p.Scheme, p.Workload, fileSafe(p.FaultList())}, func(s string) bool { return s == "" }), "-")
 	dir := filepath.Join(out, name, fmt.Sprintf("%s-%d", started.UTC().Format("20060102T150405.000Z"), p.Seed))
@@ -428,10 +427,15 @@ func ResultDir(out string, p Plan, started time.Time) (string, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "checks"), 0o755); err != nil {
 		return "", fmt.Errorf("result directory: %w; choose another with --out", err)
 	}
+	return dir, nil
+}
+
+// pointLatest points out/latest at a result directory.
+func pointLatest(out, dir string) error {
 	latest := filepath.Join(out, "latest")
 	rel, err := filepath.Rel(out, dir)
 	if err != nil {
-		return "", err
+		return err
 	}
 	tmp := fmt.Sprintf("%s.%d", latest, os.Getpid())
 	if err := os.Symlink(rel, tmp); err == nil {
@@ -439,7 +443,7 @@ func ResultDir(out string, p Plan, started time.Time) (string, error) {
 			_ = os.Remove(tmp) // a file system without links keeps no latest
 		}
 	}
-	return dir, nil
+	return nil
 }
 
 func fileSafe(s string) string {

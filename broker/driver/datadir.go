@@ -20,8 +20,8 @@ const (
 )
 
 // volumes opens the file systems of the partition logs and of the metadata log.
-// Directories are made if missing and locked until release.
-// It is to be called after an error too.
+// Directories are made if missing and locked until release, which is to be called
+// after an error too.
 func (c *Config) volumes() (logs, meta vfs.FS, release func(), err error) {
 	var locks []*flock.Flock
 	release = func() {

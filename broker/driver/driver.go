@@ -51,10 +51,10 @@ const (
 const inputBuffer = 256
 
 type driver struct {
-	cfg     Config
-	log     *slog.Logger
-	start   time.Time
-	digest  [sha256.Size]byte // of the cluster's members
+	cfg    Config
+	log    *slog.Logger
+	start  time.Time
+	digest [sha256.Size]byte // of the cluster's members
 
 	incarnation string
 

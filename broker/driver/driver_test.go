@@ -485,7 +485,7 @@ func TestFailures(t *testing.T) {
 		n.cfg.DataDir, n.cfg.Logs = "", mem
 		n.start()
 		n.requireReady()
-		c := client(t, seeds([]*testNode{n}), kgo.RecordDeliveryTimeout(time.Second), kgo.RequestRetries(1))
+		c := client(t, seeds([]*testNode{n}), kgo.DisableIdempotentWrite(), kgo.RecordRetries(1))
 		createTopic(t, c, "t", 1, 1)
 		mem.SetError(func(op, name string) error {
 			if op == vfs.OpSync && strings.HasPrefix(name, "logs/") {
@@ -493,7 +493,9 @@ func TestFailures(t *testing.T) {
 			}
 			return nil
 		})
-		require.Error(t, c.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Value: []byte("x")}).FirstErr(), "acknowledged what is not durable")
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		require.Error(t, c.ProduceSync(ctx, &kgo.Record{Topic: "t", Value: []byte("x")}).FirstErr(), "acknowledged what is not durable")
 		n.wait()
 		require.Equal(t, 3, n.code)
 		require.ErrorContains(t, n.err, "cannot be written")

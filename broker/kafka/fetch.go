@@ -83,14 +83,9 @@ func (s *Server) tryFetch(f *fetch) bool {
 // to be read of its log.
 func (s *Server) readPartition(req *kmsg.FetchRequest, topic string, want *kmsg.FetchRequestTopicPartition, rp *kmsg.FetchResponseTopicPartition, left int) (lane broker.Lane, from, to int64, bytes int) {
 	rp.HighWatermark, rp.LastStableOffset, rp.LogStartOffset = -1, -1, -1
-	t := s.b.State().Topic(topic)
-	if t == nil || want.Partition < 0 || int(want.Partition) >= len(t.Partitions) {
-		rp.ErrorCode = kerr.UnknownTopicOrPartition.Code
-		return lane, 0, 0, 0
-	}
-	p := s.b.Partition(topic, want.Partition)
-	if p == nil {
-		rp.ErrorCode = kerr.NotLeaderForPartition.Code
+	p, code := s.find(topic, want.Partition)
+	if code != 0 {
+		rp.ErrorCode = code
 		return lane, 0, 0, 0
 	}
 	x := p.Index()

@@ -73,8 +73,12 @@ func (s *Server) listPartition(version int16, replica int32, topic string, want 
 	return rp
 }
 
-// find returns a hosted partition, or the error code for its absence.
+// find returns a hosted partition, or the error code for its absence. Before its
+// registration a node does not know what there is, and leads nothing.
 func (s *Server) find(topic string, index int32) (Partition, int16) {
+	if s.b.State().Registered() < 0 {
+		return nil, kerr.NotLeaderForPartition.Code
+	}
 	t := s.b.State().Topic(topic)
 	if t == nil || index < 0 || int(index) >= len(t.Partitions) {
 		return nil, kerr.UnknownTopicOrPartition.Code

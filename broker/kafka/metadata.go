@@ -59,6 +59,9 @@ func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
 			s.propose(c, func(cluster.Result) {})
 			missing = kerr.LeaderNotAvailable
 		}
+		if st.Registered() < 0 {
+			missing = kerr.LeaderNotAvailable // this node does not know yet what there is
+		}
 		m := kmsg.NewMetadataResponseTopic()
 		m.Topic, m.TopicID, m.ErrorCode = asked.Topic, asked.TopicID, missing.Code
 		resp.Topics = append(resp.Topics, m)

@@ -67,14 +67,9 @@ func (s *Server) producePartition(tok uint64, req *kmsg.ProduceRequest, topic st
 		refuse(kerr.TransactionalIDAuthorizationFailed, "transactions are not served")
 		return
 	}
-	t := s.b.State().Topic(topic)
-	if t == nil || rp.Partition < 0 || int(rp.Partition) >= len(t.Partitions) {
-		refuse(kerr.UnknownTopicOrPartition, "")
-		return
-	}
-	part := s.b.Partition(topic, rp.Partition)
-	if part == nil {
-		refuse(kerr.NotLeaderForPartition, "")
+	part, code := s.find(topic, rp.Partition)
+	if code != 0 {
+		s.Produced(tok, scheme.Produced{Code: code, Base: -1})
 		return
 	}
 	info, err := batch.Parse(rp.Records)

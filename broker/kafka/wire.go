@@ -48,6 +48,10 @@ func Decode(frame []byte) (h Header, req kmsg.Request, unsupported bool, err err
 	req = kmsg.RequestForKey(h.Key)
 	req.SetVersion(h.Version)
 	if req.IsFlexible() {
+		// A count that cannot be true would keep SkipTags busy for seconds.
+		if n, _ := binary.Uvarint(r.Src); n > uint64(len(r.Src)) {
+			return h, nil, false, errors.New("request header has more tags than bytes")
+		}
 		kmsg.SkipTags(&r)
 		if !r.Ok() {
 			return h, nil, false, errors.New("request header is cut off")

@@ -58,13 +58,13 @@ func (x *Index) StartEpoch(epoch int32) { x.assign(epoch, x.end) }
 // LeaderEpochFileCache.maybeTruncateNonMonotonicEntries).
 func (x *Index) assign(epoch int32, start int64) {
 	n := len(x.epochs)
-	if n > 0 && x.epochs[n-1].Epoch == epoch {
-		return
-	}
-	for n > 0 && (x.epochs[n-1].Epoch >= epoch || x.epochs[n-1].Start >= start) {
+	for n > 0 && (x.epochs[n-1].Epoch > epoch || x.epochs[n-1].Epoch < epoch && x.epochs[n-1].Start >= start) {
 		n--
 	}
-	x.epochs = append(x.epochs[:n], EpochStart{epoch, start})
+	x.epochs = x.epochs[:n]
+	if n == 0 || x.epochs[n-1].Epoch < epoch {
+		x.epochs = append(x.epochs, EpochStart{epoch, start})
+	}
 }
 
 // LastEpoch is the epoch of the last batch, -1 for an empty log.

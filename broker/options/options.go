@@ -93,6 +93,9 @@ func Resolve(set map[string]string) (Values, error) {
 	if v.Duration("broker.session.timeout.ms") <= v.Duration("broker.heartbeat.interval.ms") {
 		return Values{}, fmt.Errorf("broker.session.timeout.ms (%s) must be above broker.heartbeat.interval.ms (%s)", v.v["broker.session.timeout.ms"], v.v["broker.heartbeat.interval.ms"])
 	}
+	if v.Duration("replica.fetch.wait.max.ms") > v.Duration("replica.lag.time.max.ms") {
+		return Values{}, fmt.Errorf("replica.fetch.wait.max.ms (%s) must not be above replica.lag.time.max.ms (%s), or idle followers leave the in-sync set", v.v["replica.fetch.wait.max.ms"], v.v["replica.lag.time.max.ms"])
+	}
 	return v, nil
 }
 

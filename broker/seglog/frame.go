@@ -103,12 +103,18 @@ type scanner struct {
 	bufPos int64
 }
 
-const defaultWindow = 64 << 10
+// A reader begins with a small window, which suits the tail of a log, and
+// doubles it as it goes on.
+const (
+	firstWindow   = 4 << 10
+	defaultWindow = 64 << 10
+)
 
 // bytes returns n bytes at pos, which lie below size.
 func (s *scanner) bytes(pos int64, n int) ([]byte, error) {
 	if pos < s.bufPos || pos+int64(n) > s.bufPos+int64(len(s.buf)) {
 		want := min(int64(max(n, s.window)), s.size-pos)
+		s.window = min(2*s.window, max(s.window, defaultWindow))
 		if int64(cap(s.buf)) < want {
 			s.buf = make([]byte, want)
 		}

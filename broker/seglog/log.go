@@ -168,6 +168,7 @@ type Log struct {
 
 	dirty, dirDirty bool
 	buf             []byte
+	readBuf         []byte // of the last read, for the next
 }
 
 type segment struct {
@@ -776,7 +777,7 @@ func (l *Log) walk(from, to int64, fn func(frame, Batch, Frame) bool) error {
 	}
 	first, _ := l.segment(from)
 	for _, seg := range l.segs[first:] {
-		sc := &scanner{f: seg.f, id: seg.base, size: seg.size, window: defaultWindow}
+		sc := &scanner{f: seg.f, id: seg.base, size: seg.size, window: firstWindow, buf: l.readBuf[:0]}
 		want := seg.base
 		j, found := slices.BinarySearchFunc(seg.index, from, func(e indexEntry, o int64) int { return cmp.Compare(e.base, o) })
 		if !found {
@@ -791,6 +792,7 @@ func (l *Log) walk(from, to int64, fn func(frame, Batch, Frame) bool) error {
 			}
 			pos := sc.pos
 			f, err := sc.next()
+			l.readBuf = sc.buf
 			var bad *badFrame
 			switch {
 			case errors.Is(err, io.EOF):

@@ -79,7 +79,7 @@ type command struct {
 	version bool
 }
 
-// flags returns the flags, which fill cmd; the returned functions finish it.
+// flags returns the flags, which fill cmd, and the list of members as it was given.
 func flags(cmd *command) (fs *flag.FlagSet, cluster *string) {
 	fs = flag.NewFlagSet("faultbroker", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)

@@ -48,7 +48,9 @@ func execute(ctx context.Context, args []string) int {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return badArguments(err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return badArguments(fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath()))
+	})
 	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reportCommand(), huntCommand(), listCommand(), explainCommand(), exportCommand(),
 		imagesCommand(), cleanCommand(), verifyCommand(), versionCommand())
 	root.SetArgs(args)
@@ -60,11 +62,16 @@ func execute(ctx context.Context, args []string) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.Is(err, harness.ErrBadPlan):
-		fmt.Fprintln(os.Stderr, "faultline:", strings.TrimPrefix(err.Error(), harness.ErrBadPlan.Error()+": "))
+		complain(strings.TrimPrefix(err.Error(), harness.ErrBadPlan.Error()+": "))
 		return exitBadArguments
 	}
-	fmt.Fprintln(os.Stderr, "faultline:", err)
+	complain(err.Error())
 	return exitHarness
+}
+
+// complain prints an error as one line: joined errors come in several.
+func complain(text string) {
+	fmt.Fprintln(os.Stderr, "faultline:", strings.ReplaceAll(strings.TrimSpace(text), "\n", "; "))
 }
 
 func badArguments(err error) error { return fmt.Errorf("%w: %w", harness.ErrBadPlan, err) }

@@ -253,6 +253,9 @@ func huntCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if c.Flags().Changed("env") && p.Environment != "sim" {
+			return badArguments(fmt.Errorf("--env %s: hunt runs in the simulator; leave --env away, or use faultline run", p.Environment))
+		}
 		p.Environment = "sim"
 		if cfg.Plan, err = p.Resolve(); err != nil {
 			return err

@@ -43,6 +43,17 @@ func plural(n int, noun string) string {
 	return count(n) + " " + noun + "s"
 }
 
+// timeLayout is how moments of the calendar are written, in UTC.
+const timeLayout = "2006-01-02 15:04:05"
+
+// startedText says when a run began, or "" where that is not known.
+func startedText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return "started " + t.UTC().Format(timeLayout) + " UTC"
+}
+
 // seconds writes a time on the run's clock.
 func seconds(ns int64) string {
 	if ns == history.Infinity {

@@ -117,7 +117,7 @@ func findRuns(resultsDir string) ([]indexRun, error) {
 
 func (r *indexRun) fill(s Summary) {
 	r.Verdict, r.Sentence, r.order = s.Verdict, s.Sentence, s.Started
-	r.Started = s.Started.UTC().Format("2006-01-02 15:04:05")
+	r.Started = s.Started.UTC().Format(timeLayout)
 	r.System, r.Scheme, r.Workload, r.Environment = s.System, s.Scheme, s.Workload, s.Environment
 	r.Faults, r.Seed, r.Ops, r.Lost = s.FaultSpec, s.Seed, s.Ops.Total(), s.Anomalies["lost"]
 	r.Unavailable, r.DurationMS, r.Commit = s.Availability.LongestUnavailableMS, s.DurationMS, s.Commit

@@ -491,6 +491,9 @@ func anomalyRows(h *history.History, res *checker.Result) []anomalyRow {
 	})
 	for i := range rows {
 		rows[i].ID, rows[i].Index = fmt.Sprintf("a%d", i), i+1
+		if i > 0 && rows[i].Class == checker.ClassLost {
+			rows[i].Text = "" // the first one quotes the guarantee; of the others their row says it all
+		}
 	}
 	return rows
 }
@@ -521,7 +524,8 @@ type anomalyGroup struct {
 }
 
 // groupRows gathers anomalies that share class, partition, node, fault and
-// cause, the largest group first, and gives each row the anchor of its group.
+// cause, in the order of the rows' classes and the largest group of a class
+// first, and gives each row the anchor of its group.
 func groupRows(rows []anomalyRow) []anomalyGroup {
 	type id struct{ class, key, node, fault, cause string }
 	index := map[id]*anomalyGroup{}
@@ -540,7 +544,15 @@ func groupRows(rows []anomalyRow) []anomalyGroup {
 		g.from, g.to = min(g.from, r.At), max(g.to, r.At)
 		members[g] = append(members[g], i)
 	}
-	slices.SortStableFunc(groups, func(a, b *anomalyGroup) int { return cmp.Compare(b.Count, a.Count) })
+	class := map[string]int{}
+	for _, g := range groups {
+		if _, ok := class[g.Class]; !ok {
+			class[g.Class] = len(class)
+		}
+	}
+	slices.SortStableFunc(groups, func(a, b *anomalyGroup) int {
+		return cmp.Or(cmp.Compare(class[a.Class], class[b.Class]), cmp.Compare(b.Count, a.Count))
+	})
 	var out []anomalyGroup
 	for n, g := range groups {
 		g.ID = fmt.Sprintf("g%d", n)

@@ -124,13 +124,12 @@ type chip struct{ Class, Text string }
 type pair struct{ Name, Value string }
 
 type nodeRow struct {
-	Name            string
-	Acked           int
-	NotOK           int
-	AnomalyAcked    int
-	AnomalyMissing  int
-	Cells           []string
-	LeaderAtAnomaly string
+	Name           string
+	Acked          int
+	NotOK          int
+	AnomalyAcked   int
+	AnomalyMissing int
+	Cells          []string
 }
 
 type unchecked struct{ What, Text, Change string }
@@ -149,7 +148,6 @@ type faultRow struct {
 	EndText               string
 	Before, During, After windowCounts
 	Recovery, Failover    string
-	Latency               string
 }
 
 type latRow struct {
@@ -198,7 +196,7 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 	p.Title = string(sum.Verdict) + ": " + sum.Sentence
 	p.Meta = strings.Join(nonEmpty(
 		strings.Join(nonEmpty(sum.System, sum.Scheme, sum.Workload), " · "), sum.FaultSpec, sum.Environment,
-		plural(len(run.Nodes), "node"), fmt.Sprintf("seed %d", sum.Seed), elapsed(run.Duration),
+		plural(len(run.Nodes), "node"), fmt.Sprintf("seed %d", sum.Seed), elapsed(run.Duration), startedText(run.Started),
 	), " · ")
 	p.Why = sum.undecided()
 	p.chips(sum)
@@ -279,7 +277,11 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 
 func (p *page) chips(s Summary) {
 	judged := s.judged()
-	for _, c := range slices.Sorted(maps.Keys(s.Anomalies)) {
+	classes := slices.Sorted(maps.Keys(s.Anomalies))
+	slices.SortStableFunc(classes, func(a, b string) int { // lost messages before all others
+		return cmp.Compare(b2f(a != checker.ClassLost), b2f(b != checker.ClassLost))
+	})
+	for _, c := range classes {
 		switch n := s.Anomalies[c]; {
 		case n == 0:
 		case judged[c]:
@@ -508,7 +510,7 @@ func (p *page) unchecked(res *checker.Result, h *history.History, faults []fault
 }
 
 func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
-	order := []string{"baseline", "fault", "heal", "recovery", "quiesce", "drain", "end"}
+	order := []string{"setup", "baseline", "fault", "heal", "recovery", "quiesce", "drain", "end"}
 	names := slices.Sorted(maps.Keys(s.Phases))
 	slices.SortStableFunc(names, func(a, b string) int {
 		rank := func(n string) int {
@@ -520,7 +522,9 @@ func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
 		return cmp.Compare(rank(a), rank(b))
 	})
 	for _, n := range names {
-		p.PhaseRows = append(p.PhaseRows, phaseRow{n, s.Phases[n]})
+		if c := s.Phases[n]; c.OK+c.Failed+c.Indeterminate > 0 {
+			p.PhaseRows = append(p.PhaseRows, phaseRow{n, c})
+		}
 	}
 	sends := sendIndex(h)
 	for i, f := range faults {

@@ -89,10 +89,11 @@ func (f faultSpan) detail() string {
 	if e, ok := f.stage(history.Unproven); ok {
 		return e.Detail
 	}
+	when := map[history.FaultStage]string{history.Proven: "after injection: ", history.StillProven: "before healing: ", history.Healed: "after healing: "}
 	var parts []string
 	for _, e := range f.Stages {
-		if e.Detail != "" && !slices.Contains(parts, e.Detail) {
-			parts = append(parts, e.Detail)
+		if e.Detail != "" {
+			parts = append(parts, when[e.Stage]+e.Detail)
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -1,9 +1,11 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -135,7 +137,7 @@ func statusLine(s Status) string {
 const maxTerminalRows = 20
 
 // PrintVerdict prints how a run ended: the verdict in one sentence, each broken
-// promise with its moment (the first 20), for an inconclusive run why and what
+// promise with its moment (the first 20, in order of time within a clause), for an inconclusive run why and what
 // to change, where the report is and how to replay the run. Colour is used only
 // on a terminal and never where NO_COLOR is set.
 func PrintVerdict(w io.Writer, s Summary) error {
@@ -148,7 +150,9 @@ func PrintVerdict(w io.Writer, s Summary) error {
 			continue
 		}
 		total += c.Count
-		for _, a := range c.Anomalies {
+		inTime := slices.Clone(c.Anomalies)
+		slices.SortStableFunc(inTime, func(a, b checker.Anomaly) int { return cmp.Compare(a.At, b.At) })
+		for _, a := range inTime {
 			if shown == maxTerminalRows {
 				break
 			}

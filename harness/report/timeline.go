@@ -21,6 +21,8 @@ const (
 	laneH    = 18
 	gap      = 10
 	charW    = 6.3 // of the 11-pixel text inside bands, for deciding whether it fits
+	// tickCharW is the same for the 10-pixel text of the axis.
+	tickCharW = 5.8
 )
 
 // Limits that keep the page small whatever the run was.
@@ -81,8 +83,11 @@ func drawTimeline(in timelineInput) template.HTML {
 	out.WriteString(`<g class="axis" clip-path="url(#plot)" id="ticks">`)
 	step := tickStep(in.span, 10)
 	for at := int64(0); at <= in.span; at += step {
-		x := t.x(at)
-		fmt.Fprintf(&out, `<line x1="%.1f" x2="%.1f" y1="16" y2="%.0f"/><text x="%.1f" y="11">%s</text><text x="%.1f" y="%.0f">%s</text>`, x, x, height-18, x+2, tickLabel(at, step), x+2, height-6, tickLabel(at, step))
+		x, label := t.x(at), tickLabel(at, step)
+		fmt.Fprintf(&out, `<line x1="%.1f" x2="%.1f" y1="16" y2="%.0f"/>`, x, x, height-18)
+		if x+2+float64(len(label))*tickCharW <= plotEnd {
+			fmt.Fprintf(&out, `<text x="%.1f" y="11">%s</text><text x="%.1f" y="%.0f">%s</text>`, x+2, label, x+2, height-6, label)
+		}
 	}
 	out.WriteString(`</g>`)
 	out.WriteString(inner)
@@ -257,9 +262,9 @@ func (t *timeline) faults(in timelineInput) {
 		t.put(`<rect class="bg" x="%d" y="%.1f" width="%d" height="%d"/>`, plotLeft, t.y, plotEnd-plotLeft, rows*laneH-2)
 		for _, p := range ps {
 			f := p.f
-			class, text, short := "fault", f.Name, f.Name
+			class, texts := "fault", []string{f.Name, f.shape()}
 			if side := f.side(n); side != "" {
-				text, short = "side "+side+" · "+f.Name, "side "+side
+				texts = []string{"side " + side + " · " + f.Name, "side " + side + " · " + f.shape(), side + " · " + f.shape(), "side " + side, side}
 			}
 			if !slices.Contains(f.Targets, n) {
 				class += " otherside"
@@ -271,16 +276,16 @@ func (t *timeline) faults(in timelineInput) {
 			switch {
 			case !f.proven():
 				class += " unproven"
-				text, short = "NOT PROVEN · "+text, "NOT PROVEN"
+				texts = []string{"NOT PROVEN · " + texts[0], "NOT PROVEN"}
 				title += "; not proven: " + shorten(f.detail(), 300)
 			case !f.healed():
 				class += " unproven"
-				text, short = "NOT HEALED · "+text, "NOT HEALED"
+				texts = []string{"NOT HEALED · " + texts[0], "NOT HEALED"}
 				title += "; healing not proven"
 			default:
 				title += "; proven: " + shorten(f.detail(), 300)
 			}
-			t.band(class, f.Start, f.End, t.y+float64(p.row*laneH), laneH-3, title, text, short)
+			t.band(class, f.Start, f.End, t.y+float64(p.row*laneH), laneH-3, title, texts...)
 		}
 		t.close()
 		t.y += float64(rows * laneH)
@@ -583,6 +588,14 @@ func (t *timeline) dropped(n int, what string) {
 		t.put(`<text class="note" x="%d" y="%.1f">%s not drawn: too short to see, or too many</text>`, plotLeft, t.y+9, plural(n, what))
 		t.y += 14
 	}
+}
+
+// shape is the name of the fault without its kind: "isolate-leader", "kill".
+func (f faultSpan) shape() string {
+	if _, shape, ok := strings.Cut(f.Name, ":"); ok {
+		return shape
+	}
+	return f.Name
 }
 
 // sidesText names who still sees whom: "A: n2 | B: n1 n3".

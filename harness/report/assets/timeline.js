@@ -30,6 +30,7 @@
       const line = document.createElementNS(NS, "line");
       line.setAttribute("x1", px); line.setAttribute("x2", px); line.setAttribute("y1", 16); line.setAttribute("y2", height - 18);
       parts.push(line);
+      if (px + 2 + label.length * 5.8 > R) continue;
       for (const y of [11, height - 6]) {
         const text = document.createElementNS(NS, "text");
         text.setAttribute("x", px + 2); text.setAttribute("y", y); text.textContent = label;

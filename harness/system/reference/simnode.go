@@ -38,6 +38,7 @@ type simLane struct {
 	synced  uint64
 	syncing bool
 	again   bool // another sync is wanted when the present one is done
+	removed bool // nothing of it needs to be durable any more
 }
 
 // metaLane is the disk queue of the metadata log; partition logs have theirs
@@ -214,6 +215,7 @@ func (s *simNode) carryOut(e broker.Effect) {
 	case broker.OpenLane:
 		s.submit(e.Lane, func() error { return s.store.OpenLane(e.Lane) })
 	case broker.RemoveLane:
+		s.lane(e.Lane).removed = true
 		s.submit(e.Lane, func() error { return s.store.RemoveLane(e.Lane) })
 	case broker.Checkpoint:
 		s.submit(e.Lane, func() error { return s.store.Checkpoint(e) })
@@ -277,6 +279,9 @@ func (s *simNode) write(name broker.Lane, seq uint64, kind sim.StorageKind, size
 
 func (s *simNode) sync(name broker.Lane) {
 	l := s.lane(name)
+	if l.removed {
+		return
+	}
 	if l.syncing {
 		l.again = true
 		return
