@@ -136,12 +136,18 @@ func (g *guarded) Complete(op *history.Op) {
 
 func describe(o Outcome, command, plan string) report.Run {
 	p, ex := o.Execution.Plan, o.Execution
-	versions := map[string]string{"faultline": Revision()}
+	versions := map[string]string{versionKey: Version()}
 	for k, v := range ex.Versions {
 		versions[k] = v
 	}
 	if ex.Digest != "" {
-		versions["simulation digest"] = ex.Digest
+		versions[simDigestKey] = ex.Digest
+		if o.History != nil {
+			versions[histDigestKey] = o.History.Digest()
+		}
+	}
+	if command == "" {
+		command = "faultline run --plan " + filepath.Join(o.Dir, PlanFile)
 	}
 	return report.Run{
 		Command: command, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Environment: p.Environment, Seed: p.Seed, Options: p.Options,

@@ -47,8 +47,9 @@ type Plan struct {
 	Seed        uint64            `yaml:"seed"`
 	Expect      string            `yaml:"expect"` // survive or declared
 	Options     map[string]string `yaml:"options"`
-	Phases      Phases            `yaml:"phases"` // empty: derived from time
-	Steps       []nemesis.Step    `yaml:"steps"`  // empty: drawn from the seed
+	Phases      Phases            `yaml:"phases"`           // empty: derived from time
+	Steps       []nemesis.Step    `yaml:"steps"`            // empty: drawn from the seed
+	Script      *Script           `yaml:"script,omitempty"` // what clients do; none: what the workload says
 }
 
 // Phases are the lengths of a run's phases.
@@ -114,8 +115,7 @@ func (p Plan) Resolve() (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	w, err := workloads.Lookup(p.Workload)
-	if err != nil {
+	if _, err := workloads.Lookup(p.Workload); err != nil {
 		return bad("%w", err)
 	}
 	switch {
@@ -165,7 +165,7 @@ func (p Plan) Resolve() (Plan, error) {
 			return bad("%w", err)
 		}
 	}
-	if _, err := w.Clients(p.workload(sys)); err != nil {
+	if _, err := p.clientSpecs(sys); err != nil {
 		return bad("%w", err)
 	}
 	return p, nil

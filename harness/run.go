@@ -86,11 +86,7 @@ func Header(p Plan, runID string, started time.Time) (history.Header, error) {
 	if err != nil {
 		return history.Header{}, err
 	}
-	w, err := workloads.Lookup(p.Workload)
-	if err != nil {
-		return history.Header{}, err
-	}
-	specs, err := w.Clients(p.workload(sys))
+	specs, err := p.clientSpecs(sys)
 	if err != nil {
 		return history.Header{}, err
 	}
@@ -293,11 +289,7 @@ func (r *run) target() nemesis.Target {
 
 // work runs the phases on a cluster that is ready.
 func (r *run) work(ctx context.Context) error {
-	w, err := workloads.Lookup(r.plan.Workload)
-	if err != nil {
-		return err
-	}
-	specs, err := w.Clients(r.plan.workload(r.sys))
+	specs, err := r.plan.clientSpecs(r.sys)
 	if err != nil {
 		return err
 	}

@@ -231,9 +231,22 @@ func (n *Node) wake() {
 		n.highAt = now + highInterval
 		n.checkpoint()
 	}
-	if n.stopAt <= now {
+	switch {
+	case n.stopAt > now:
+	case n.c.State().Controller() == broker.None:
+		// The others are gone too: there is nobody to move leadership to (Kafka, as
+		// well, then goes on to stop in order).
+		n.finish("graceful stop without a metadata quorum: leadership was not moved")
+	default:
 		n.exit(1, "the graceful stop took longer than "+stopLimit.String())
 	}
+}
+
+// finish ends the node in order: what it knows is kept.
+func (n *Node) finish(reason string) {
+	n.checkpoint()
+	n.syncAll()
+	n.exit(0, reason)
 }
 
 func (n *Node) checkpoint() {
@@ -280,9 +293,7 @@ func (n *Node) pump() {
 			n.k.Result(r)
 		}
 		if out.ShutdownReady && n.leaving {
-			n.checkpoint()
-			n.syncAll()
-			n.exit(0, "graceful stop")
+			n.finish("graceful stop")
 			return
 		}
 		n.k.Run()

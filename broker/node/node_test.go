@@ -259,15 +259,44 @@ func TestGracefulStop(t *testing.T) {
 	require.Equal(t, []string{"a"}, values)
 }
 
-// TestGracefulStopWithoutQuorum gives up after its limit.
-func TestGracefulStopWithoutQuorum(t *testing.T) {
-	w, lead := cluster3(t, nil)
-	for _, p := range w.others(lead) {
-		w.crash(p, false)
+// TestGracefulStopOfAll: the last ones have no quorum any more, and nobody to move
+// leadership to. They stop in order all the same, after a while.
+func TestGracefulStopOfAll(t *testing.T) {
+	w, lead := cluster3(t, map[string]string{"fsync": "never"})
+	_, err := w.produce(lead, topic, "a")
+	require.NoError(t, err)
+	for _, p := range w.peers {
+		p.step(broker.Terminate{})
 	}
-	lead.step(broker.Terminate{})
-	w.eventually("it stops", func() bool { return lead.exit != nil })
-	require.Equal(t, 1, lead.exit.Code)
+	for _, p := range w.peers {
+		w.eventually("it stops", func() bool { return p.exit != nil })
+		require.Equal(t, 0, p.exit.Code)
+		synced := slices.ContainsFunc(p.inputs[len(p.inputs)-1].effects, func(e broker.Effect) bool { _, ok := e.(broker.Sync); return ok })
+		require.True(t, synced, "what it has is made durable before it ends")
+	}
+}
+
+// TestSlowStop: a quorum is there, and does not do its part in time.
+func TestSlowStop(t *testing.T) {
+	w, _ := cluster3(t, nil)
+	quorum := slices.IndexFunc(w.peers, func(p *peer) bool { return controls(p) })
+	p := w.peers[(quorum+1)%3]
+	// It hears of the controller, which hears nothing of it.
+	for _, q := range w.others(p) {
+		w.cut[[2]broker.NodeID{p.id, q.id}] = true
+	}
+	p.step(broker.Terminate{})
+	w.eventually("it stops", func() bool { return p.exit != nil })
+	require.Equal(t, 1, p.exit.Code)
+}
+
+func controls(p *peer) bool {
+	for _, s := range p.n.Stats() {
+		if s.Name == "controller" {
+			return s.Value == 1
+		}
+	}
+	return false
 }
 
 // TestStorageErrors: what a node cannot store it must not acknowledge. It ends with

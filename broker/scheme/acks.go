@@ -75,7 +75,7 @@ func (a *Acks) Len() int { return len(a.waiting) }
 
 // Prepare decides what a write does to the log: it checks the producer's
 // sequence (KIP-98), stamps offset and epoch, and appends. done is true where
-// the write is answered already (refused, or a duplicate without known offset);
+// the write is answered already (refused);
 // otherwise [base, end) is where it stands, appended now or before: a duplicate
 // too is acknowledged only once its original is replicated.
 func Prepare(h Host, p Produce, epoch int32) (base, end int64, done bool) {

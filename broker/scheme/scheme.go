@@ -8,7 +8,8 @@
 // mirrors and confirms when all live ones have it: Link tells it who is gone,
 // Send pushes, View.Epoch is -1) and shared (one log, whoever holds the lock
 // leads: its lock and token are further effects behind a Host of its own kind,
-// its Assigned is "you may try"). Both need no further method of Machine.
+// its Assigned is "you may try"). Both need no further method of Machine
+// (docs/decisions/scheme-interface.md has their scripts).
 package scheme
 
 import (

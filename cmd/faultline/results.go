@@ -19,15 +19,6 @@ import (
 	"github.com/faultline-mq/faultline/workloads"
 )
 
-func harnessEach(print func(string), counted func()) func(uint64, *checker.Result, error) {
-	return func(seed uint64, res *checker.Result, _ error) {
-		counted()
-		if res.Verdict != checker.Valid {
-			print(fmt.Sprintf("seed %d  %s  %s", seed, strings.ToUpper(string(res.Verdict)), res.Sentence))
-		}
-	}
-}
-
 func counts(m map[string]int) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(m)) {

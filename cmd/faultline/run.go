@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -106,6 +104,8 @@ type runFlags struct {
 	json  bool
 	quiet bool
 	debug bool
+	// history, where set, is the digest that the run's history must have: a replay's.
+	history string
 }
 
 func (f *runFlags) addOutput(c *cobra.Command) {
@@ -137,22 +137,34 @@ func runCommand() *cobra.Command {
 
 func replayCommand() *cobra.Command {
 	f := &runFlags{}
+	force := false
 	c := &cobra.Command{
 		Use:   "replay RESULT",
 		Short: "run a stored result's plan, seed and schedule again",
 		Long: `Runs the plan that a result directory holds again: the same seed, the same steps
 at the same times. In the simulator the same version gives the same history. In
-docker the steps are the same and the timing of everything else is not.`,
+docker the steps are the same and the timing of everything else is not. A simulated
+result that another version made is refused: there the same seed is another history.`,
 		Args: exactly(1),
 	}
 	f.addOutput(c)
+	c.Flags().BoolVar(&force, "force", false, "run the plan of another version's result all the same")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		p, err := harness.StoredPlan(args[0])
+		stored, err := harness.OpenStored(args[0])
 		if err != nil {
 			return err
 		}
+		if !force {
+			if err := stored.Replayable(); err != nil {
+				return err
+			}
+		}
+		p := stored.Plan
 		if p.Environment == "docker" && !f.quiet && !f.json {
 			fmt.Fprintln(os.Stderr, "replaying the recorded steps; timing in docker is not deterministic")
+		}
+		if stored.Version == harness.Version() {
+			f.history = stored.Digest
 		}
 		return f.run(c.Context(), p)
 	}
@@ -202,8 +214,25 @@ func (f *runFlags) run(ctx context.Context, p harness.Plan) error {
 			return err
 		}
 	}
+	if err := f.same(o, talk); err != nil {
+		return err
+	}
 	if code := o.Summary.ExitCode; code != 0 {
 		return exitError(code)
+	}
+	return nil
+}
+
+// same compares the history of a replay with the one it repeats.
+func (f *runFlags) same(o harness.Outcome, talk bool) error {
+	if f.history == "" || o.History == nil {
+		return nil
+	}
+	if got := o.History.Digest(); got != f.history {
+		return fmt.Errorf("the replay gave another history (digest %s) than the stored one (%s), although version and seed are the same: the simulation is not deterministic; report both results", got, f.history)
+	}
+	if talk {
+		fmt.Println("the same history as before, byte for byte")
 	}
 	return nil
 }
@@ -229,70 +258,6 @@ func prepareDocker(ctx context.Context, talk bool) error {
 	}
 	if talk && len(swept.Runs) > 0 {
 		fmt.Printf("removed what %d dead runs left: %d containers, %d networks, %d volumes\n", len(swept.Runs), swept.Containers, swept.Networks, swept.Volumes)
-	}
-	return nil
-}
-
-func huntCommand() *cobra.Command {
-	f := &planFlags{}
-	cfg := harness.HuntConfig{}
-	var quiet bool
-	c := &cobra.Command{
-		Use:   "hunt",
-		Short: "run many seeds in the simulator",
-		Args:  exactly(0),
-	}
-	f.add(c)
-	c.Flags().IntVar(&cfg.Seeds, "seeds", 0, "number of seeds (default: 100, or until --budget is over)")
-	c.Flags().Uint64Var(&cfg.First, "first-seed", 1, "the first seed")
-	c.Flags().DurationVar(&cfg.Budget, "budget", 0, "stop after so much time")
-	c.Flags().StringVar(&cfg.Out, "out", "results", "where seeds that are not valid are stored")
-	c.Flags().BoolVar(&quiet, "quiet", false, "print the end only")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		p, err := f.resolve(c)
-		if err != nil {
-			return err
-		}
-		if c.Flags().Changed("env") && p.Environment != "sim" {
-			return badArguments(fmt.Errorf("--env %s: hunt runs in the simulator; leave --env away, or use faultline run", p.Environment))
-		}
-		p.Environment = "sim"
-		if cfg.Plan, err = p.Resolve(); err != nil {
-			return err
-		}
-		if cfg.Seeds == 0 && cfg.Budget == 0 {
-			cfg.Seeds = 100
-		}
-		return hunt(c.Context(), cfg, quiet)
-	}
-	return c
-}
-
-func hunt(ctx context.Context, cfg harness.HuntConfig, quiet bool) error {
-	begin, told := time.Now(), time.Now()
-	n := 0
-	cfg.Each = harnessEach(func(line string) { fmt.Println(line) }, func() {
-		n++
-		if !quiet && time.Since(told) >= 5*time.Second {
-			told = time.Now()
-			fmt.Printf("%d seeds, %.1f per second\n", n, float64(n)/time.Since(begin).Seconds())
-		}
-	})
-	found, err := harness.Hunt(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%d seeds in %s (%.1f per second, %.0f simulated seconds per second): %d valid, %d invalid, %d inconclusive, %d harness errors; %d messages acknowledged\n",
-		found.Seeds, found.Elapsed.Round(time.Millisecond), float64(found.Seeds)/found.Elapsed.Seconds(), found.Virtual.Seconds()/found.Elapsed.Seconds(),
-		found.Valid, len(found.Invalid), len(found.Inconclusive), len(found.Failed), found.Acknowledged)
-	fmt.Printf("exercised: %s\n", counts(found.Exercised))
-	for _, seed := range append(append(found.Invalid, found.Failed...), found.Inconclusive...) {
-		if dir := found.Dirs[seed]; dir != "" {
-			fmt.Printf("seed %d  %s\n", seed, filepath.Join(dir, report.PageFile))
-		}
-	}
-	if code := found.Exit(); code != 0 {
-		return exitError(code)
 	}
 	return nil
 }

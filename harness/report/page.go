@@ -99,7 +99,7 @@ type page struct {
 	AnomListed int
 	Timeline   template.HTML
 	Data       any
-	FaultCols  []string
+	FaultCols  []pair // name, and when
 	NodeRows   []nodeRow
 	Moments    []*moment
 	Plan       string
@@ -369,12 +369,13 @@ func drawnKeys(h *history.History, rows []anomalyRow) (keys []string, hidden int
 func (p *page) where(run Run, h *history.History, faults []faultSpan, rows []anomalyRow) {
 	type column struct {
 		name   string
+		when   string
 		faults []faultSpan
 	}
 	var cols []column
 	if len(faults) <= maxFaultCols {
 		for _, f := range faults {
-			cols = append(cols, column{fmt.Sprintf("%d · %s", f.ID, f.Name), []faultSpan{f}})
+			cols = append(cols, column{fmt.Sprintf("%d · %s", f.ID, f.Name), f.spanText(), []faultSpan{f}})
 		}
 	} else {
 		index := map[string]int{}
@@ -393,7 +394,7 @@ func (p *page) where(run Run, h *history.History, faults []faultSpan, rows []ano
 		if len(faults) > maxFaultCols {
 			n = fmt.Sprintf("%s (%d times)", c.name, len(c.faults))
 		}
-		p.FaultCols = append(p.FaultCols, n)
+		p.FaultCols = append(p.FaultCols, pair{n, c.when})
 	}
 	acked, notOK := map[string]int{}, map[string]int{}
 	byIndex := make([][2]int, len(h.Header.Nodes))
@@ -448,7 +449,6 @@ func nodeCell(node string, faults []faultSpan) string {
 		if s := f.side(node); s != "" {
 			parts = append(parts, "side "+s)
 		}
-		parts = append(parts, f.spanText())
 		if !f.proven() {
 			parts = append(parts, "not proven")
 		}

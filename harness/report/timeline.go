@@ -264,7 +264,7 @@ func (t *timeline) faults(in timelineInput) {
 			f := p.f
 			class, texts := "fault", []string{f.Name, f.shape()}
 			if side := f.side(n); side != "" {
-				texts = []string{"side " + side + " · " + f.Name, "side " + side + " · " + f.shape(), side + " · " + f.shape(), "side " + side, side}
+				texts = []string{"side " + side + " · " + f.Name, "side " + side + " · " + f.shape(), side + " · " + f.shape(), f.shape(), "side " + side, side}
 			}
 			if !slices.Contains(f.Targets, n) {
 				class += " otherside"

@@ -1,0 +1,235 @@
+package harness
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/nemesis"
+)
+
+// Dimensions that a swarm draws beside options, by the names of their flags.
+const (
+	DimFaults  = "faults"
+	DimTargets = "targets"
+	DimNodes   = "nodes"
+	DimClients = "clients"
+	DimTime    = "time"
+	DimRate    = "rate"
+	DimSize    = "size"
+)
+
+// Swarm draws plans. Each seed has its own subset of faults, their number and
+// overlap, its own cluster, load and options: a bug that needs one feature absent
+// is found as well as one that needs many together (swarm testing, Groce et al.
+// 2012). Only configurations are drawn whose contract promises that acknowledged
+// messages survive; what the user fixed stays as it is, whatever it promises.
+type Swarm struct {
+	// Base gives what is not drawn. An option that is set in it is fixed.
+	Base Plan
+	// Fixed names the dimensions of Base that are not drawn.
+	Fixed map[string]bool
+}
+
+// SwarmPlan draws the resolved plan of a seed with nothing fixed but base's options.
+func SwarmPlan(base Plan, seed uint64) (Plan, error) { return Swarm{Base: base}.Plan(seed) }
+
+// swarmFaults are the faults under which a contract says what it promises.
+var swarmFaults = []string{"partition", "kill", "pause", "stop", "power"}
+
+// Limits of what a swarm draws.
+const (
+	swarmMinTime   = 66 * time.Second // with the phases' shares: time for three faults
+	swarmMaxTime   = 140 * time.Second
+	swarmMinFaults = 3
+)
+
+// Plan draws the resolved plan of a seed: the same swarm and seed give the same
+// plan. Every error wraps ErrBadPlan.
+func (s Swarm) Plan(seed uint64) (Plan, error) {
+	p := s.Base
+	p.Seed, p.Environment, p.Phases, p.Steps, p.Script = seed, "sim", Phases{}, nil, nil
+	p.Options = maps.Clone(s.Base.Options)
+	if p.Options == nil {
+		p.Options = map[string]string{}
+	}
+	sys, err := LookupSystem(p.System)
+	if err != nil {
+		return Plan{}, err
+	}
+	// One stream per part: what one part draws does not shift the others.
+	part := func(name string) *rand.Rand {
+		sum := uint64(14695981039346656037)
+		for _, c := range []byte(name) {
+			sum = (sum ^ uint64(c)) * 1099511628211
+		}
+		return rand.New(rand.NewPCG(seed, sum))
+	}
+	if !s.Fixed[DimNodes] {
+		p.Nodes = pick(part("nodes"), 3, 3, 5)
+	}
+	if !s.Fixed[DimFaults] {
+		p.Faults = drawFaults(part("faults"), p.Nodes)
+	}
+	s.drawOptions(part("options"), &p)
+	s.drawLoad(part("load"), &p)
+	if !s.Fixed[DimTime] {
+		p.Time = s.drawTime(part("time"), p, sys)
+	}
+	if p, err = p.Resolve(); err != nil {
+		return Plan{}, fmt.Errorf("seed %d: %w", seed, err)
+	}
+	if !s.Fixed[DimTargets] && p.Targets == "" {
+		overlap(part("overlap"), p.Steps, p.NodeNames())
+	}
+	return p.Resolve()
+}
+
+func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
+
+// drawFaults draws a non-empty subset of the faults; of partitions half the time
+// only some shapes.
+func drawFaults(rng *rand.Rand, nodes int) []string {
+	var faults []string
+	for len(faults) == 0 {
+		for _, f := range swarmFaults {
+			if rng.IntN(2) == 0 {
+				continue
+			}
+			if f != "partition" || rng.IntN(2) == 0 {
+				faults = append(faults, f)
+				continue
+			}
+			for _, shape := range nemesis.Shapes() {
+				if shape.MinNodes <= nodes && rng.IntN(4) == 0 {
+					faults = append(faults, f+":"+string(shape.Name))
+				}
+			}
+		}
+	}
+	return faults
+}
+
+// drawOptions draws what the user did not set.
+func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
+	ms := func(values ...int) string { return strconv.Itoa(pick(rng, values...)) }
+	set := func(name, value string) {
+		if _, fixed := s.Base.Options[name]; !fixed && rng.IntN(3) > 0 { // often the default
+			p.Options[name] = value
+		}
+	}
+	power := slices.Contains(p.Faults, "power")
+	set("partitions", ms(1, 2, 3, 4, 6, 8))
+	set("request.timeout.ms", ms(300, 500, 1000, 2000, 4000))
+	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
+		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
+	}
+	set("leader.rebalance.interval.ms", ms(0, 1500, 5000, 10000))
+	set("quorum.tick.ms", ms(20, 50, 100))
+	set("segment.bytes", ms(4096, 16384, 65536, 1<<20))
+	if fsync := pick(rng, "always", "interval", "never"); !power {
+		set("fsync", fsync)
+	}
+	set("fsync.interval.ms", ms(50, 500, 3000))
+	if p.Scheme == "isr" {
+		set("replica.lag.time.max.ms", ms(1000, 2000, 3000, 5000))
+		set("replica.fetch.wait.max.ms", ms(50, 200, 500, 1000))
+		if p.Nodes > 3 {
+			set("replication.factor", strconv.Itoa(p.Nodes))
+		}
+		rf := min(3, p.Nodes)
+		if v, err := strconv.Atoi(p.Options["replication.factor"]); err == nil {
+			rf = min(v, p.Nodes)
+		}
+		set("min.insync.replicas", strconv.Itoa(pick(rng, 2, 2, 2, max(2, min(3, rf)))))
+	}
+}
+
+// drawLoad draws clients, rate and payloads: enough messages for a verdict, few
+// enough for many seeds.
+func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
+	clients, rate, size, pinned := 2+rng.IntN(9), pick(rng, 120.0, 200, 200, 300, 500), pick(rng, 32, 128, 128, 512, 2048), pick(rng, -1, 0.25, 0.5, 0.5, 1)
+	if !s.Fixed[DimClients] {
+		p.Clients = clients
+	}
+	if !s.Fixed[DimRate] {
+		p.Rate = rate
+	}
+	if !s.Fixed[DimSize] {
+		p.Size = size
+	}
+	if p.Pinned == 0 {
+		p.Pinned = pinned
+	}
+}
+
+// drawTime draws a length that holds every named fault, and three at least.
+func (s Swarm) drawTime(rng *rand.Rand, p Plan, sys system.System) time.Duration {
+	c := nemesis.ScheduleConfig{Faults: p.Faults, Detection: sys.Detection(p.spec(""))}
+	least := c.Least()
+	if n := len(p.Faults); n > 0 && n < swarmMinFaults {
+		least = least / time.Duration(n) * swarmMinFaults
+	}
+	length := swarmMinTime + time.Duration(rng.Int64N(int64(swarmMaxTime-swarmMinTime))).Truncate(time.Second)
+	for {
+		ph, err := phases(length, true)
+		if err != nil || ph.Fault >= least {
+			return length
+		}
+		length += 5 * time.Second
+	}
+}
+
+// overlap moves steps forward in time, so that some begin while another lasts. A
+// process belongs to one fault at a time and a role needs a cluster that has it:
+// so a fault on processes meets a partition, or a fault on other processes by
+// name, and what is to be bound by role comes first.
+func overlap(rng *rand.Rand, steps []nemesis.Step, nodes []string) {
+	if rng.IntN(2) == 0 {
+		return
+	}
+	for i := 1; i < len(steps); i++ {
+		prev, s := &steps[i-1], &steps[i]
+		if rng.IntN(2) == 0 || i > 1 && steps[i-2].Until > prev.At { // two at a time
+			continue
+		}
+		if !meet(rng, prev, s, nodes) {
+			continue
+		}
+		length := prev.Until - prev.At
+		begin := prev.At + length/4 + time.Duration(rng.Int64N(int64(length/2))).Truncate(time.Millisecond)
+		s.At, s.Until = begin, begin+s.Until-s.At
+	}
+}
+
+// meet reports whether s may begin while prev lasts, and binds both to names
+// where they might want one process.
+func meet(rng *rand.Rand, prev, s *nemesis.Step, nodes []string) bool {
+	cut, cuts := prev.Fault == "partition", s.Fault == "partition"
+	named := func(step *nemesis.Step) bool {
+		return step.Targets == nemesis.TargetOne || slices.Contains(nodes, step.Targets)
+	}
+	switch {
+	case cut && cuts:
+		// Two cuts together may leave no majority, so that no leader could be named.
+		return s.Shape != nemesis.IsolateLeader && s.Shape != nemesis.Primaries && named(s)
+	case cut != cuts:
+		process, other := prev, s
+		if cut {
+			process, other = s, prev
+		}
+		if other.Shape == nemesis.IsolateLeader || other.Shape == nemesis.Primaries || !slices.Contains([]string{"", nemesis.TargetOne}, other.Targets) {
+			return false
+		}
+		process.Targets = pick(rng, nodes...)
+		return true
+	default:
+		first := rng.IntN(len(nodes))
+		prev.Targets, s.Targets = nodes[first], nodes[(first+1+rng.IntN(len(nodes)-1))%len(nodes)]
+		return true
+	}
+}
