@@ -242,7 +242,7 @@ func (v *view) faultReasons(f *faultView, add func(change, format string, args .
 		add("record the partition whose leader was chosen", "%s %s does not name the partition that its target led", f.name, on)
 	}
 	if u := f.stages[history.Unproven]; u != nil {
-		add("check with `faultline doctor` that this host can inject and prove it", "%s %s had no proven effect: %s", f.name, on, orElse(u.Detail, "no detail was recorded"))
+		add("run it again; if it stays without effect, this host cannot inject it: see the node's and the sidecar's logs under nodes/", "%s %s had no proven effect: %s", f.name, on, orElse(u.Detail, "no detail was recorded"))
 		return
 	}
 	for _, m := range []struct {
@@ -255,7 +255,7 @@ func (v *view) faultReasons(f *faultView, add func(change, format string, args .
 		{history.Healed, "was not proven to be healed"},
 	} {
 		if f.stages[m.stage] == nil {
-			add("check with `faultline doctor` that this host can inject, prove and heal it; or give the phase more time", "%s %s %s", f.name, on, m.what)
+			add("run it again with more time; if it stays so, this host cannot inject, prove or heal it: see the logs under nodes/", "%s %s %s", f.name, on, m.what)
 			return
 		}
 	}
@@ -322,5 +322,5 @@ func checkRecovers(_ context.Context, v *view, c *Check) {
 			})
 		}
 	}
-	c.Detail = fmt.Sprintf("%s of %d acknowledged nothing after healing", count(c.Count, "partition"), len(v.keys))
+	c.Detail = fmt.Sprintf("%d of %s acknowledged messages after healing", len(v.keys)-c.Count, count(len(v.keys), "partition"))
 }

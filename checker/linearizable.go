@@ -67,7 +67,7 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 	if len(skipped) > 0 {
 		c.Procedure += fmt.Sprintf("; alone on %s (too large for Porcupine, or beyond its time)", strings.Join(skipped, ", "))
 	}
-	c.Detail = fmt.Sprintf("%s of %d not linearizable, by %s", count(c.Count, "partition"), len(v.keys), count(ops, "operation"))
+	c.Detail = fmt.Sprintf("%d of %s linearizable, by %s", len(v.keys)-c.Count, count(len(v.keys), "partition"), count(ops, "operation"))
 }
 
 // linearLog is one partition as the procedures take it.

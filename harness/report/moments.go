@@ -34,7 +34,6 @@ type moment struct {
 	ID      string // anchor: "m0"
 	Key     string
 	At      int64
-	Class   string
 	Anoms   []anomalyRow
 	Ops     []opRow
 	Roles   []roleRow
@@ -45,6 +44,22 @@ type moment struct {
 	from    int64
 	to      int64
 	opIndex map[int]bool
+}
+
+// Tally counts the anomalies by class, in their order: "10 lost, 2 moved".
+func (m *moment) Tally() string {
+	var classes []string
+	n := map[string]int{}
+	for _, a := range m.Anoms {
+		if n[a.Class] == 0 {
+			classes = append(classes, a.Class)
+		}
+		n[a.Class]++
+	}
+	for i, c := range classes {
+		classes[i] = count(n[c]) + " " + c
+	}
+	return strings.Join(classes, ", ")
 }
 
 // opRow is one operation as the page shows it.
@@ -114,7 +129,7 @@ func findMoments(h *history.History, rows []anomalyRow) []*moment {
 			if len(out) == maxMoments {
 				continue
 			}
-			m = &moment{ID: fmt.Sprintf("m%d", len(out)), Key: r.Key, At: r.At, Class: r.Class, opIndex: map[int]bool{}}
+			m = &moment{ID: fmt.Sprintf("m%d", len(out)), Key: r.Key, At: r.At, opIndex: map[int]bool{}}
 			out = append(out, m)
 			k, known := keyIndex[r.Key]
 			m.around(h, k, known, calls)

@@ -617,3 +617,17 @@ func TestIndex(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, parse(t, string(b)).text, "No run has left a result here yet")
 }
+
+func TestMomentTally(t *testing.T) {
+	m := moment{Anoms: []anomalyRow{{Class: "lost"}, {Class: "inconsistent-offset"}, {Class: "lost"}}}
+	require.Equal(t, "2 lost, 1 inconsistent-offset", m.Tally(), "each class is counted by itself")
+}
+
+func TestGroupsKeepLostMessagesFirst(t *testing.T) {
+	rows := []anomalyRow{{Class: "lost", Key: "a"}, {Class: "lost", Key: "b"}, {Class: "lost", Key: "b"}, {Class: "moved"}, {Class: "moved"}, {Class: "moved"}}
+	var got []string
+	for _, g := range groupRows(rows) {
+		got = append(got, g.Class+g.Key)
+	}
+	require.Equal(t, []string{"lostb", "losta", "moved"}, got, "by class as in the rows, the largest group of a class first")
+}
