@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-docker lint bench fuzz images test-partition test-kill test-pause verify clean
+.PHONY: help build test test-docker lint determinism bench fuzz images test-partition test-kill test-pause verify clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ lint: ## gofumpt, vet, staticcheck
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+
+determinism: ## 200 seeds of the simulator in two processes with different GOMAXPROCS: all digests must be equal
+	FAULTLINE_DETERMINISM_SEEDS=200 $(GO) test -count=1 -timeout 60m -run 'TestDeterminism$$' ./harness
 
 bench: ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -238,7 +238,9 @@ func (w *worker) begin() error {
 	w.tail = &tail{}
 	cmd.Stderr = w.tail
 	// One simulation runs on one thread at a time; the others are other workers'.
-	cmd.Env = append(cmd.Environ(), "GOMAXPROCS=1")
+	if !slices.ContainsFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "GOMAXPROCS=") }) {
+		cmd.Env = append(cmd.Environ(), "GOMAXPROCS=1")
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting a worker: %w", err)
 	}
@@ -312,45 +314,45 @@ const workerMemory = 512 << 20
 
 // ServeWorker is a worker process: it takes jobs from in, one JSON object a line,
 // runs each and writes its trial to out likewise, until in ends. When in ends
-// during a job, nobody waits for it any more, and the process exits.
+// during a job, nobody waits for it any more, and it is cut short.
 func ServeWorker(ctx context.Context, in io.Reader, out io.Writer) error {
 	debug.SetMemoryLimit(workerMemory)
+	debug.SetGCPercent(400) // a run's garbage is worth little of its time, and the limit holds
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	lines := make(chan []byte)
-	var busy sync.Mutex
-	failed := make(chan error, 1)
 	go func() {
 		defer close(lines)
 		r := bufio.NewReaderSize(in, 1<<16)
 		for {
 			line, err := r.ReadBytes('\n')
 			if err != nil {
-				if !busy.TryLock() {
-					os.Exit(0)
-				}
-				if !errors.Is(err, io.EOF) {
-					failed <- fmt.Errorf("reading a job: %w", err)
-				}
+				cancel(err)
 				return
 			}
-			lines <- line
+			select {
+			case lines <- line:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	enc := json.NewEncoder(out)
 	for line := range lines {
-		busy.Lock()
 		var j Job
 		if err := json.Unmarshal(line, &j); err != nil {
 			return fmt.Errorf("job: %w", err)
 		}
-		if err := enc.Encode(do(ctx, j)); err != nil {
+		t := do(ctx, j)
+		if ctx.Err() != nil {
+			break
+		}
+		if err := enc.Encode(t); err != nil {
 			return fmt.Errorf("answering: %w", err)
 		}
-		busy.Unlock()
 	}
-	select {
-	case err := <-failed:
-		return err
-	default:
-		return nil
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("reading a job: %w", err)
 	}
+	return nil
 }

@@ -1,8 +1,6 @@
 package harness
 
 import (
-	"strings"
-
 	"github.com/faultline-mq/faultline/checker/history"
 )
 
@@ -200,13 +198,4 @@ func Unreached(scheme string, options map[string]string, exercised map[string]in
 		}
 	}
 	return met, missed
-}
-
-// ruleNames joins the names of rules.
-func ruleNames(rules []Rule) string {
-	var names []string
-	for _, r := range rules {
-		names = append(names, r.Name)
-	}
-	return strings.Join(names, ", ")
 }

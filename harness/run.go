@@ -339,7 +339,8 @@ func (r *run) disturb(ctx context.Context) error {
 	if err := r.rt.Sleep(ctx, r.plan.Phases.Recovery); err != nil {
 		return err
 	}
-	for deadline := r.rt.Now() + recoveryExtra; r.rt.Now() < deadline && !r.recovered(); {
+	// A script ends when it ends: nobody would send more.
+	for deadline := r.rt.Now() + recoveryExtra; r.plan.Script == nil && r.rt.Now() < deadline && !r.recovered(); {
 		if err := r.rt.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}

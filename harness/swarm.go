@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/faultline-mq/faultline/harness/system"
@@ -44,8 +45,9 @@ var swarmFaults = []string{"partition", "kill", "pause", "stop", "power"}
 // Limits of what a swarm draws.
 const (
 	swarmMinTime   = 66 * time.Second // with the phases' shares: time for three faults
-	swarmMaxTime   = 140 * time.Second
+	swarmMaxTime   = 110 * time.Second
 	swarmMinFaults = 3
+	swarmMaxShapes = 3 // named; a partition without one draws from all
 )
 
 // Plan draws the resolved plan of a seed: the same swarm and seed give the same
@@ -76,6 +78,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 		p.Faults = drawFaults(part("faults"), p.Nodes)
 	}
 	s.drawOptions(part("options"), &p)
+	s.drawTimeout(part("timeout"), &p, sys)
 	s.drawLoad(part("load"), &p)
 	if !s.Fixed[DimTime] {
 		p.Time = s.drawTime(part("time"), p, sys)
@@ -109,6 +112,7 @@ func drawFaults(rng *rand.Rand, nodes int) []string {
 					faults = append(faults, f+":"+string(shape.Name))
 				}
 			}
+			faults = faults[:min(len(faults), swarmMaxShapes)]
 		}
 	}
 	return faults
@@ -124,7 +128,6 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 	}
 	power := slices.Contains(p.Faults, "power")
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
-	set("request.timeout.ms", ms(300, 500, 1000, 2000, 4000))
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
 	}
@@ -136,7 +139,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 	}
 	set("fsync.interval.ms", ms(50, 500, 3000))
 	if p.Scheme == "isr" {
-		set("replica.lag.time.max.ms", ms(1000, 2000, 3000, 5000))
+		set("replica.lag.time.max.ms", ms(1000, 1500, 2000, 3000))
 		set("replica.fetch.wait.max.ms", ms(50, 200, 500, 1000))
 		if p.Nodes > 3 {
 			set("replication.factor", strconv.Itoa(p.Nodes))
@@ -149,10 +152,35 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 	}
 }
 
+// drawTimeout draws a request's deadline: so short that a client which waits for
+// a leader that is cut off tries it several times before the fault is healed.
+func (s Swarm) drawTimeout(rng *rand.Rand, p *Plan, sys system.System) {
+	const name = "request.timeout.ms"
+	if _, fixed := s.Base.Options[name]; fixed {
+		return
+	}
+	timeouts := slices.DeleteFunc([]int{200, 300, 500, 700, 1000}, func(ms int) bool {
+		return time.Duration(ms)*time.Millisecond > 3*sys.Detection(p.spec(""))/8
+	})
+	if len(timeouts) > 0 {
+		p.Options[name] = strconv.Itoa(pick(rng, timeouts...))
+	}
+}
+
 // drawLoad draws clients, rate and payloads: enough messages for a verdict, few
-// enough for many seeds.
+// enough for many seeds. Where partitions come, every node has a producer that
+// stays with it: without one nobody writes to a leader that is cut off.
 func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
-	clients, rate, size, pinned := 2+rng.IntN(9), pick(rng, 120.0, 200, 200, 300, 500), pick(rng, 32, 128, 128, 512, 2048), pick(rng, -1, 0.25, 0.5, 0.5, 1)
+	loyal, others := p.Nodes+rng.IntN(2), 1+rng.IntN(4)
+	cuts := slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "partition") })
+	if rng.IntN(3) == 0 && !cuts {
+		loyal = 0
+	}
+	clients, rate, size := loyal+others, pick(rng, 80.0, 120, 160, 200, 300), pick(rng, 32, 128, 128, 512, 1024)
+	pinned := float64(loyal) / float64(clients)
+	if loyal == 0 {
+		pinned = -1
+	}
 	if !s.Fixed[DimClients] {
 		p.Clients = clients
 	}
@@ -162,7 +190,7 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 	if !s.Fixed[DimSize] {
 		p.Size = size
 	}
-	if p.Pinned == 0 {
+	if p.Pinned == 0 && !s.Fixed[DimClients] {
 		p.Pinned = pinned
 	}
 }

@@ -243,4 +243,3 @@ func TestKept(t *testing.T) {
 	require.Equal(t, 0, a.code, a.stdout+a.stderr)
 	requireNothing(t, cli, p.run())
 }
-

@@ -142,11 +142,7 @@ func hunt(ctx context.Context, cfg harness.HuntConfig, scheme string, options ma
 		simulated += t.Virtual
 		standing[s]++
 		if _, why := t.Standing(); s != harness.SeedValid {
-			line := fmt.Sprintf("seed %d  %s  %s", t.Seed, s, why)
-			if t.Dir != "" {
-				line += "  " + filepath.Join(t.Dir, report.PageFile)
-			}
-			fmt.Fprintln(out, line)
+			fmt.Fprintf(out, "seed %d  %s  %s\n", t.Seed, s, why) // where it is stored stands at the end
 		}
 		if !quiet && time.Since(told) >= toldEvery {
 			told = time.Now()

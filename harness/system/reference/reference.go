@@ -104,7 +104,15 @@ func (System) OptionList() []system.Info {
 }
 
 // Options implements system.System.
-func (System) Options(spec system.Spec) map[string]string { return resolve(spec).Map() }
+func (s System) Options(spec system.Spec) map[string]string {
+	o := resolve(spec)
+	m := o.Map()
+	// What the scheme and the number of nodes allow: resolved options resolve again.
+	rf := s.replication(spec, o)
+	m["replication.factor"] = strconv.Itoa(rf)
+	m["min.insync.replicas"] = strconv.Itoa(min(o.Int("min.insync.replicas"), rf))
+	return m
+}
 
 // Keys implements system.System.
 func (System) Keys(spec system.Spec) []string {

@@ -1,0 +1,63 @@
+package harness
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestPhases divides a run's time without losing any of it.
+func TestPhases(t *testing.T) {
+	for _, total := range []time.Duration{9 * time.Second, 20 * time.Second, time.Minute, time.Hour} {
+		ph, err := phases(total, true)
+		require.NoError(t, err)
+		require.Equal(t, total, ph.Baseline+ph.Fault+ph.Recovery)
+		require.GreaterOrEqual(t, min(ph.Baseline, ph.Fault, ph.Recovery), minPhase)
+		require.LessOrEqual(t, max(ph.Baseline, ph.Recovery), 20*time.Second)
+		ph, err = phases(total, false)
+		require.NoError(t, err)
+		require.Zero(t, ph.Fault)
+		require.Equal(t, total, ph.Baseline+ph.Recovery)
+	}
+	for _, total := range []time.Duration{0, -time.Second, 8 * time.Second, 25 * time.Hour} {
+		_, err := phases(total, true)
+		require.Error(t, err)
+	}
+}
+
+// TestCommandRunsThePlan: the printed command line names whatever differs from the defaults.
+func TestCommandRunsThePlan(t *testing.T) {
+	p := simPlan("partition:ring,kill")
+	p.Nodes, p.Time, p.Seed, p.Expect, p.Targets = 5, 45*time.Second, 9, "declared", ""
+	p.Options["acks"] = "1"
+	p, err := p.Resolve()
+	require.NoError(t, err)
+	require.Equal(t, "faultline run --system reference --scheme isr --workload log --faults partition:ring,kill --env sim --nodes 5 --clients 5"+
+		" --time 45s --rate 200 --seed 9 --expect declared --set acks=1", p.Command())
+	none := simPlan("")
+	require.Contains(t, none.Command(), " --faults none ")
+	none.Targets = "leader"
+	require.Contains(t, none.Command(), " --targets leader ")
+}
+
+// TestScheduleKeepsItsDistance: every drawn fault lasts at least three detection
+// times, none overlaps another, and all are over when the fault phase is.
+func TestScheduleKeepsItsDistance(t *testing.T) {
+	for seed := range uint64(50) {
+		p := simPlan("partition,kill,pause,power,stop")
+		p.Time, p.Seed = 2*time.Minute, seed
+		p, err := p.Resolve()
+		require.NoError(t, err)
+		isolated := false
+		last := time.Duration(0)
+		for _, s := range p.Steps {
+			require.GreaterOrEqual(t, s.Until-s.At, 9*time.Second)
+			require.GreaterOrEqual(t, s.At, last)
+			last = s.Until
+			isolated = isolated || s.Name() == "partition:isolate-leader"
+		}
+		require.LessOrEqual(t, last, p.Phases.Fault)
+		require.True(t, isolated, "partition without a shape isolates a leader")
+	}
+}

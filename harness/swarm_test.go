@@ -1,0 +1,119 @@
+package harness
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// swarmBase is what `faultline hunt` begins from.
+func swarmBase() Plan {
+	p := DefaultPlan()
+	p.Environment = "sim"
+	return p
+}
+
+// TestSwarmPlan draws many plans: each is whole and promises that acknowledged
+// messages survive, and together they are as different as a swarm must be.
+func TestSwarmPlan(t *testing.T) {
+	const seeds = 400
+	seen := map[string]int{}
+	options := map[string]map[string]bool{}
+	sys, err := LookupSystem("reference")
+	require.NoError(t, err)
+	for seed := range uint64(seeds) {
+		p, err := SwarmPlan(swarmBase(), seed)
+		require.NoError(t, err, "seed %d", seed)
+		again, err := SwarmPlan(swarmBase(), seed)
+		require.NoError(t, err)
+		require.Equal(t, p, again, "seed %d", seed)
+		resolved, err := p.Resolve()
+		require.NoError(t, err)
+		require.Equal(t, p, resolved, "seed %d: a drawn plan is resolved", seed)
+
+		require.True(t, sys.Contract(p.spec("")).Acknowledged, "seed %d promises nothing: %v", seed, p.Options)
+		require.GreaterOrEqual(t, p.Time, MinVirtual)
+		require.GreaterOrEqual(t, len(p.Steps), MinProven, "seed %d", seed)
+		require.LessOrEqual(t, 4*MinAcknowledged, int(p.Rate*p.Time.Seconds()*2), "seed %d sends too little", seed)
+		require.LessOrEqual(t, p.Steps[len(p.Steps)-1].Until, p.Phases.Fault)
+		for i, s := range p.Steps {
+			seen[s.Name()]++
+			if i > 0 && s.At < p.Steps[i-1].Until {
+				seen["overlap of "+p.Steps[i-1].Fault+" and "+s.Fault]++
+			}
+		}
+		if slices.Contains(p.Faults, "power") {
+			require.Equal(t, "always", p.Options["fsync"], "seed %d", seed)
+		}
+		if !slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "partition") }) {
+			seen["no partition"]++
+		}
+		seen[p.Scheme+" of "+string('0'+rune(p.Nodes))]++
+		for name, v := range p.Options {
+			if options[name] == nil {
+				options[name] = map[string]bool{}
+			}
+			options[name][v] = true
+		}
+	}
+	for _, name := range []string{
+		"kill", "pause", "stop", "power", "no partition", "isr of 3", "isr of 5",
+		"partition:isolate-one", "partition:isolate-leader", "partition:one-way-in", "partition:one-way-out", "partition:ring", "partition:bridge",
+		"partition:halves", "partition:majority", "partition:primaries", "partition:client",
+		"overlap of partition and kill", "overlap of kill and partition", "overlap of kill and pause", "overlap of partition and partition",
+	} {
+		require.Positive(t, seen[name], name)
+	}
+	for _, name := range []string{
+		"partitions", "request.timeout.ms", "broker.session.timeout.ms", "leader.rebalance.interval.ms", "quorum.tick.ms", "segment.bytes", "fsync",
+		"replica.lag.time.max.ms", "replica.fetch.wait.max.ms", "replication.factor", "min.insync.replicas",
+	} {
+		require.Greater(t, len(options[name]), 1, "option %s is always the same", name)
+	}
+	require.Equal(t, map[string]bool{"all": true}, options["acks"])
+	require.Equal(t, map[string]bool{"false": true}, options["unclean.leader.election.enable"])
+}
+
+// TestSwarmFixed: what the user fixed stays as it is.
+func TestSwarmFixed(t *testing.T) {
+	base := swarmBase()
+	base.Nodes, base.Clients, base.Rate, base.Size, base.Time, base.Faults = 4, 3, 77, 99, 90*time.Second, []string{"kill"}
+	base.Options = map[string]string{"acks": "1", "partitions": "5", "fsync": "never"}
+	s := Swarm{Base: base, Fixed: map[string]bool{DimNodes: true, DimClients: true, DimRate: true, DimSize: true, DimTime: true, DimFaults: true}}
+	lags := map[string]bool{}
+	for seed := range uint64(30) {
+		p, err := s.Plan(seed)
+		require.NoError(t, err)
+		require.Equal(t, []any{4, 3, 77.0, 99, 90 * time.Second, []string{"kill"}}, []any{p.Nodes, p.Clients, p.Rate, p.Size, p.Time, p.Faults})
+		require.Equal(t, []string{"1", "5", "never"}, []string{p.Options["acks"], p.Options["partitions"], p.Options["fsync"]})
+		for _, step := range p.Steps {
+			require.Equal(t, "kill", step.Fault)
+		}
+		lags[p.Options["replica.lag.time.max.ms"]] = true
+	}
+	require.Greater(t, len(lags), 1, "what was not fixed is drawn")
+	require.Equal(t, map[string]string{"acks": "1", "partitions": "5", "fsync": "never"}, base.Options)
+
+	s.Fixed[DimTargets], s.Base.Targets = true, "leader"
+	p, err := s.Plan(1)
+	require.NoError(t, err)
+	for _, step := range p.Steps {
+		require.Equal(t, "leader", step.Targets)
+	}
+	s.Base.Nodes = 0
+	_, err = s.Plan(1)
+	require.ErrorIs(t, err, ErrBadPlan)
+}
+
+// TestSwarmSingle draws for a scheme without replicas.
+func TestSwarmSingle(t *testing.T) {
+	base := swarmBase()
+	base.Scheme = "single"
+	for seed := range uint64(30) {
+		_, err := SwarmPlan(base, seed)
+		require.NoError(t, err)
+	}
+}
