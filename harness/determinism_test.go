@@ -73,7 +73,7 @@ func fingerprints(n int) error {
 // processors: everything must be the same. FAULTLINE_DETERMINISM_SEEDS says how
 // many (default 2; `make determinism` takes 200).
 func TestDeterminism(t *testing.T) {
-	n := 2
+	n := seedsOf(2)
 	if s := os.Getenv("FAULTLINE_DETERMINISM_SEEDS"); s != "" {
 		var err error
 		n, err = strconv.Atoi(s)

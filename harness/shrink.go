@@ -293,6 +293,9 @@ func (s *shrinker) script(ctx context.Context) error {
 	if s.best.Script != nil {
 		return nil
 	}
+	if s.cfg.Runs > 0 && s.runs >= s.cfg.Runs {
+		return errOver
+	}
 	res, h, err := s.simulate(ctx, s.best)
 	if err != nil {
 		if ctx.Err() != nil {

