@@ -13,6 +13,7 @@ import (
 type shaped struct {
 	claimed, attempted, applied bool
 	before                      map[Pair]Echo
+	foreign                     map[Pair]bool // links that another fault was on at any time
 	counted                     uint64 // the system's own packets that were hit, at the latest proof
 }
 
@@ -29,13 +30,13 @@ func (*shaped) links(s *Scene) []Pair {
 	return pairs
 }
 
-// elsewhere reports whether another fault cuts or shapes a link, so that what
-// is measured there tells nothing of this one.
+// elsewhere reports whether another fault cuts or shapes a link, or did so when
+// it was measured first, so that what is measured there tells nothing of this one.
 func (h *shaped) elsewhere(s *Scene, p Pair) bool {
-	if s.ground.isCut(p) || s.ground.isCut(Pair{p.To, p.From}) {
-		return true
+	if s.ground.isCut(p) || s.ground.isCut(Pair{p.To, p.From}) || !slices.Contains(s.Targets, p.To) && s.ground.owners["links of "+p.To] != "" {
+		h.foreign[p] = true
 	}
-	return !slices.Contains(s.Targets, p.To) && s.ground.owners["links of "+p.To] != ""
+	return h.foreign[p]
 }
 
 func (h *shaped) apply(ctx context.Context, s *Scene, count int, rule Shaping) error {
@@ -43,7 +44,7 @@ func (h *shaped) apply(ctx context.Context, s *Scene, count int, rule Shaping) e
 		return err
 	}
 	h.claimed = true
-	h.before = map[Pair]Echo{}
+	h.before, h.foreign = map[Pair]Echo{}, map[Pair]bool{}
 	var rules []Shaping
 	for _, p := range h.links(s) {
 		echo, err := s.Shaper.Echo(ctx, p.From, p.To, count)
@@ -51,6 +52,7 @@ func (h *shaped) apply(ctx context.Context, s *Scene, count int, rule Shaping) e
 			return fmt.Errorf("measuring the link from %s to %s: %w", p.From, p.To, err)
 		}
 		h.before[p] = echo
+		h.elsewhere(s, p)
 		there, back := rule, rule
 		there.From, there.To = p.From, p.To
 		back.From, back.To = p.To, p.From
