@@ -99,7 +99,7 @@ func (p Plan) NodeNames() []string {
 }
 
 func (p Plan) spec(runID string) system.Spec {
-	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Faults: p.Faults, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
 }
 
 // Resolve checks a plan and fills in what it leaves open: phases, options and

@@ -55,8 +55,11 @@ type kind struct {
 	Info
 	// draw is what targets are drawn from where a plan says none.
 	draw []string
-	make func() Fault
-	bind func(ctx context.Context, s *Scene) error
+	// settled: it takes data away, so the system must have had the planned time to
+	// recover from what came before, however long that took to heal.
+	settled bool
+	make    func() Fault
+	bind    func(ctx context.Context, s *Scene) error
 }
 
 var nodeTargets = []string{TargetOne, TargetMinority, TargetMajority, TargetAll, TargetLeader, TargetFollower, TargetFollowers, TargetController, "NAME,…"}
@@ -161,9 +164,10 @@ func kinds() []kind {
 				Options:     span,
 				Needs:       []Capability{NeedsWiping, NeedsProcesses, NeedsRoles},
 			},
-			draw: few,
-			make: func() Fault { return &wipe{} },
-			bind: bindTargets,
+			draw:    few,
+			settled: true,
+			make:    func() Fault { return &wipe{} },
+			bind:    bindTargets,
 		},
 		{
 			Info: Info{
@@ -214,9 +218,10 @@ func kinds() []kind {
 				Options:     append([]Option{{"shape", "", "drawn", "what is damaged"}}, span...),
 				Needs:       []Capability{NeedsFiles, NeedsProcesses, NeedsRoles},
 			},
-			draw: few,
-			make: func() Fault { return &corruptFile{} },
-			bind: bindTargets,
+			draw:    few,
+			settled: true,
+			make:    func() Fault { return &corruptFile{} },
+			bind:    bindTargets,
 		},
 		{
 			Info: Info{

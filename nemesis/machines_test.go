@@ -511,6 +511,27 @@ func TestMachineFaultsOverlap(t *testing.T) {
 	}
 }
 
+// What takes data away waits for the planned gap after what was healed late.
+func TestTakingDataAwayWaitsForTheGap(t *testing.T) {
+	for _, c := range []struct {
+		fault string
+		waits bool
+	}{{"wipe", true}, {"kill", false}} {
+		a, b := step("kill", "", "n1"), step(c.fault, "", "n2")
+		b.ID, b.At, b.Until = 1, 13*time.Second, 23*time.Second
+		w := newWorld(3)
+		w.deafs["n1"] = true
+		w.at(18*time.Second, func() { delete(w.deafs, "n1") }) // eight seconds late
+		w.run(t, a, b)
+		require.Equal(t, whole, w.stages(1), w.why(1))
+		for _, e := range w.events {
+			if e.ID == 1 && e.Stage == history.Injecting {
+				require.Equal(t, c.waits, e.At >= int64(21*time.Second), "%s began at %s", c.fault, time.Duration(e.At))
+			}
+		}
+	}
+}
+
 // A wipe exchanges the disk that a later power loss has its synced file on.
 func TestPowerAfterWipe(t *testing.T) {
 	a, b := step("wipe", "", "n1"), step("power", "", "n1")

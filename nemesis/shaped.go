@@ -14,7 +14,7 @@ type shaped struct {
 	claimed, attempted, applied bool
 	before                      map[Pair]Echo
 	foreign                     map[Pair]bool // links that another fault was on at any time
-	counted                     uint64 // the system's own packets that were hit, at the latest proof
+	counted                     uint64        // the system's own packets that were hit, at the latest proof
 }
 
 // links are the pairs that a target is an end of, once each.
