@@ -156,6 +156,9 @@ func (s System) Contract(spec system.Spec) history.Contract {
 		c.Acknowledged = o.Acks() == -1 && minISR >= 2 && safe
 		c.CommittedReads = minISR >= 2 && safe
 	}
+	// A replica that is damaged refuses to lead: where it was the last in sync,
+	// staying away is the right answer, and not to recover no breach.
+	c.Recovers = copies
 	c.Linearizable = c.Acknowledged
 	// What the high watermark covered is never cut again where it is safe; without
 	// that, offsets may be given twice.

@@ -94,6 +94,7 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 			require.Equal(t, tc.want, c.CommittedReads)
 			require.Equal(t, tc.want, c.Linearizable)
 			require.Equal(t, tc.want, c.Monotonic)
+			require.Equal(t, tc.want, c.Recovers)
 		})
 	}
 	require.False(t, System{}.Contract(system.Spec{Scheme: "single", Nodes: three, Faults: []string{"corrupt-file:truncate"}}).Acknowledged)
