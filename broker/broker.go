@@ -237,6 +237,6 @@ type Event struct {
 	ISR    []string `json:"isr,omitempty"`    // node names
 	From   int64    `json:"from,omitempty"`   // truncate: first offset removed
 	To     int64    `json:"to,omitempty"`     // truncate: log end before
-	Offset int64    `json:"offset,omitempty"` // leader: log end at that moment
+	Offset int64    `json:"offset,omitempty"` // leader: log end at that moment; start: number of records found
 	Detail string   `json:"detail,omitempty"`
 }

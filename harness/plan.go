@@ -99,7 +99,7 @@ func (p Plan) NodeNames() []string {
 }
 
 func (p Plan) spec(runID string) system.Spec {
-	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Faults: p.Faults, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
 }
 
 // Resolve checks a plan and fills in what it leaves open: phases, options and
@@ -174,11 +174,28 @@ func (p Plan) Resolve() (Plan, error) {
 // lacking refuses a fault whose capability an environment lacks by nature.
 func lacking(env string, s nemesis.Step) error {
 	for _, f := range nemesis.Known() {
-		if f.Name == s.Fault && env == "docker" && slices.Contains(f.Needs, nemesis.NeedsDisks) {
-			return fmt.Errorf("fault %s: environment docker cannot %s yet; use --env sim", s.Name(), nemesis.NeedsDisks)
+		if f.Name != s.Fault || env != "docker" {
+			continue
+		}
+		if c, lacks := DockerLacks(f); lacks {
+			return fmt.Errorf("fault %s: environment docker cannot %s yet; use --env sim", s.Name(), c)
 		}
 	}
 	return nil
+}
+
+// dockerHas is what environment docker can do.
+var dockerHas = []nemesis.Capability{nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles}
+
+// DockerLacks returns the first capability that a fault needs and environment
+// docker does not have yet.
+func DockerLacks(f nemesis.Info) (lacks nemesis.Capability, yes bool) {
+	for _, c := range f.Needs {
+		if !slices.Contains(dockerHas, c) {
+			return c, true
+		}
+	}
+	return "", false
 }
 
 // phases divides a run's time: a sixth for the baseline, a quarter for the

@@ -284,6 +284,7 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 func (r *run) target() nemesis.Target {
 	return nemesis.Target{
 		Nodes: r.spec.Nodes, Clock: r.rt, Network: r.env.Network(), Processes: r.env.Processes(), Disks: r.env.Disks(), Roles: r.cluster,
+		Machines: r.env.Machines(),
 	}
 }
 

@@ -12,11 +12,27 @@ type Capability string
 
 // The capabilities; each is one field of Target.
 const (
-	NeedsNetwork   Capability = "cut links"
-	NeedsProcesses Capability = "control processes"
-	NeedsDisks     Capability = "take the power from disks"
-	NeedsRoles     Capability = "ask the system for its roles"
+	NeedsNetwork    Capability = "cut links"
+	NeedsProcesses  Capability = "control processes"
+	NeedsDisks      Capability = "take the power from disks"
+	NeedsRoles      Capability = "ask the system for its roles"
+	NeedsRoom       Capability = "fill disks"
+	NeedsDiskErrors Capability = "make writes on disks fail"
+	NeedsSlowDisks  Capability = "slow disks down"
+	NeedsWiping     Capability = "exchange disks for empty ones"
+	NeedsFiles      Capability = "damage stored files"
+	NeedsClocks     Capability = "set clocks"
+	NeedsShaping    Capability = "delay and lose packets"
+	NeedsResets     Capability = "reset connections"
 )
+
+// Capabilities lists all of them, in the order in which errors name them.
+func Capabilities() []Capability {
+	return []Capability{
+		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
+		NeedsShaping, NeedsResets,
+	}
+}
 
 // Option describes one option of a fault.
 type Option struct {
@@ -28,7 +44,7 @@ type Info struct {
 	Name        string
 	Description string
 	Proof       string      // its proof of effect in words
-	Shapes      []ShapeInfo // partition only
+	Shapes      []ShapeInfo // empty: the fault has one shape only, which has no name
 	Targets     []string    // what --targets may say; NAME,… is understood everywhere but in shapes that choose themselves
 	Options     []Option
 	Needs       []Capability
@@ -39,8 +55,11 @@ type kind struct {
 	Info
 	// draw is what targets are drawn from where a plan says none.
 	draw []string
-	make func() Fault
-	bind func(ctx context.Context, s *Scene) error
+	// settled: it takes data away, so the system must have had the planned time to
+	// recover from what came before, however long that took to heal.
+	settled bool
+	make    func() Fault
+	bind    func(ctx context.Context, s *Scene) error
 }
 
 var nodeTargets = []string{TargetOne, TargetMinority, TargetMajority, TargetAll, TargetLeader, TargetFollower, TargetFollowers, TargetController, "NAME,…"}
@@ -52,6 +71,8 @@ func kinds() []kind {
 		{"targets", "", "drawn", "which nodes it hits"},
 	}
 	processes := []string{TargetLeader, TargetFollower, TargetMinority, TargetMajority, TargetAll}
+	// What takes data away hits a minority, unless a plan says otherwise.
+	few := []string{TargetLeader, TargetFollower, TargetMinority}
 	return []kind{
 		{
 			Info: Info{
@@ -121,6 +142,140 @@ func kinds() []kind {
 			make: func() Fault { return &power{} },
 			bind: bindTargets,
 		},
+		{
+			Info: Info{
+				Name:        "rolling-restart",
+				Description: "stops nodes with SIGTERM and starts them again, one after another; the last one comes back when healed",
+				Proof:       "exit code 0 of each, other start times and answered requests; the last one is dead while it lasts",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsProcesses, NeedsRoles},
+			},
+			draw: []string{TargetAll, TargetMajority},
+			make: func() Fault { return &rollingRestart{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "wipe",
+				Description: "kills processes and brings them back with an empty data volume when healed; the metadata log is on another volume and stays",
+				Proof:       "the process is dead and its data volume empty while it lasts; the node reports at its start that it found no record",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsWiping, NeedsProcesses, NeedsRoles},
+			},
+			draw:    few,
+			settled: true,
+			make:    func() Fault { return &wipe{} },
+			bind:    bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "disk-full",
+				Description: "fills the disks of partition logs; processes that end over it are started again when healed",
+				Proof:       "a write of the harness on the same disk gives ENOSPC, and succeeds before and after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsRoom, NeedsProcesses, NeedsRoles},
+			},
+			draw: processes,
+			make: func() Fault { return &diskFull{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "disk-error",
+				Description: "lets writes on the disks of partition logs fail; processes that end over it are started again when healed",
+				Proof:       "a write of the harness on the same disk gives EIO, and succeeds before and after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsDiskErrors, NeedsProcesses, NeedsRoles},
+			},
+			draw: processes,
+			make: func() Fault { return &diskError{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "disk-slow",
+				Description: "slows the disks of partition logs by a factor of 30, 100 or 300, drawn",
+				Proof:       "the measured time of a sync of the harness on the same disk, before, during and after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsSlowDisks, NeedsRoles},
+			},
+			draw: processes,
+			make: func() Fault { return &diskSlow{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "corrupt-file",
+				Description: "damages a stored file of partition logs, while the process is down or runs, as drawn; the process is restarted when healed",
+				Proof:       "the file's digest before and after the damage, and still before healing; another start time and an answered request after it",
+				Shapes:      damages(),
+				Targets:     nodeTargets,
+				Options:     append([]Option{{"shape", "", "drawn", "what is damaged"}}, span...),
+				Needs:       []Capability{NeedsFiles, NeedsProcesses, NeedsRoles},
+			},
+			draw:    few,
+			settled: true,
+			make:    func() Fault { return &corruptFile{} },
+			bind:    bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "clock",
+				Description: "sets wall clocks wrong, and right when healed; monotonic time goes on",
+				Proof:       "the node's clock against the harness's: the whole jump, or the sum of a drift since it began; right after it",
+				Shapes:      clockShapes(),
+				Targets:     nodeTargets,
+				Options:     append([]Option{{"shape", "", "drawn", "how it is set"}}, span...),
+				Needs:       []Capability{NeedsClocks, NeedsRoles},
+			},
+			draw: processes,
+			make: func() Fault { return &clock{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "delay",
+				Description: "delays every packet from and to nodes by 10 to 200 ms, drawn, with jitter of half as much on top",
+				Proof:       "measured round trips of datagrams on each link, before, during and after it, and packets of the system that were delayed",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsShaping, NeedsRoles},
+			},
+			draw: processes,
+			make: func() Fault { return &delay{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "loss",
+				Description: "loses 10, 20 or 30 % of the packets from and to nodes, drawn",
+				Proof:       "datagrams lost in each direction of each link, none after it, and packets of the system that were lost",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsShaping, NeedsRoles},
+			},
+			draw: processes,
+			make: func() Fault { return &loss{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "reset",
+				Description: "resets the connections of nodes, and answers their dials and those to them with resets",
+				Proof:       "a dial from each other endpoint is reset while the same process runs, connections of the system were reset; dials are accepted after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsResets, NeedsProcesses, NeedsRoles},
+			},
+			draw: []string{TargetOne, TargetLeader, TargetFollower},
+			make: func() Fault { return &reset{} },
+			bind: bindTargets,
+		},
 	}
 }
 
@@ -146,12 +301,21 @@ func lookup(name string) (kind, error) {
 	return kind{}, fmt.Errorf("unknown fault %q: known are %s", name, strings.Join(names, ", "))
 }
 
-func unknownShape(s Shape) error {
+// shape returns the shape of k by name.
+func (k kind) shape(s Shape) (ShapeInfo, error) {
+	i := slices.IndexFunc(k.Shapes, func(i ShapeInfo) bool { return i.Name == s })
+	if i < 0 {
+		return ShapeInfo{}, unknownShape(k.Name, k.Shapes, s)
+	}
+	return k.Shapes[i], nil
+}
+
+func unknownShape(fault string, shapes []ShapeInfo, s Shape) error {
 	var names []string
-	for _, i := range Shapes() {
+	for _, i := range shapes {
 		names = append(names, string(i.Name))
 	}
-	return fmt.Errorf("unknown shape %q of partition: known are %s", s, strings.Join(names, ", "))
+	return fmt.Errorf("unknown shape %q of %s: known are %s", s, fault, strings.Join(names, ", "))
 }
 
 func unknownNode(name string, nodes []string) error {
@@ -190,8 +354,8 @@ func split(name string) (kind, Shape, error) {
 	if len(k.Shapes) == 0 {
 		return kind{}, "", fmt.Errorf("fault %s has no shapes, and %q names one", fault, name)
 	}
-	if _, ok := shapeInfo(Shape(shape)); !ok {
-		return kind{}, "", unknownShape(Shape(shape))
+	if _, err := k.shape(Shape(shape)); err != nil {
+		return kind{}, "", err
 	}
 	return k, Shape(shape), nil
 }

@@ -138,33 +138,34 @@ func (s *Scene) waitFor(ctx context.Context, limit time.Duration, done func() (b
 }
 
 // ground is what all active faults of a run changed together, so that faults
-// which overlap are well defined: a process belongs to one fault at a time, and
-// a link may be cut by several.
+// which overlap are well defined: a process, a disk, a clock and the shape of a
+// node's links belong to one fault at a time, and a link may be cut by several.
 type ground struct {
-	owners map[string]string // node → the fault that its process belongs to
+	owners map[string]string // "process of n1" → the fault that it belongs to
 	cuts   map[int][]Cut     // step → its cuts
+	wiped  map[string]bool   // nodes whose data disk was exchanged in this run
 }
 
 func newGround() *ground {
-	return &ground{owners: map[string]string{}, cuts: map[int][]Cut{}}
+	return &ground{owners: map[string]string{}, cuts: map[int][]Cut{}, wiped: map[string]bool{}}
 }
 
-// claim takes the processes of nodes for a fault, all or none.
-func (g *ground) claim(fault string, nodes []string) error {
+// claim takes what ("process", "disk", "clock", "links") of nodes for a fault, all or none.
+func (g *ground) claim(what, fault string, nodes []string) error {
 	for _, n := range nodes {
-		if owner, taken := g.owners[n]; taken {
-			return unproven("was not injected: the process of %s is already under %s", n, owner)
+		if owner, taken := g.owners[what+" of "+n]; taken {
+			return unproven("was not injected: the %s of %s is already under %s", what, n, owner)
 		}
 	}
 	for _, n := range nodes {
-		g.owners[n] = fault
+		g.owners[what+" of "+n] = fault
 	}
 	return nil
 }
 
-func (g *ground) release(nodes []string) {
+func (g *ground) release(what string, nodes []string) {
 	for _, n := range nodes {
-		delete(g.owners, n)
+		delete(g.owners, what+" of "+n)
 	}
 }
 
@@ -198,7 +199,7 @@ func (g *ground) clientsCutOff(node string) bool {
 // capability.
 func lacking(fault string, need map[Capability]bool) error {
 	var errs []error
-	for _, c := range []Capability{NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles} {
+	for _, c := range Capabilities() {
 		if have, asked := need[c]; asked && !have {
 			errs = append(errs, fmt.Errorf("%s needs an environment that can %s: %w", fault, c, ErrUnsupported))
 		}

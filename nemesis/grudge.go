@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// Shape names who is cut off from whom in a partition.
+// Shape names one form of a fault that has several: who is cut off from whom in
+// a partition, what is damaged of a file, how a clock is set.
 type Shape string
 
 // The shapes of a partition. One-way shapes and Client leave the other
@@ -31,7 +32,7 @@ type ShapeInfo struct {
 	OneTarget   bool // takes one node, drawn from the seed or by --targets
 }
 
-// Shapes lists all shapes.
+// Shapes lists all shapes of a partition.
 func Shapes() []ShapeInfo {
 	return []ShapeInfo{
 		{IsolateOne, "cuts one node off from all others, both directions", 2, true},
@@ -86,7 +87,7 @@ type Grudge struct {
 func NewGrudge(shape Shape, nodes, targets []string, port Port) (Grudge, error) {
 	info, ok := shapeInfo(shape)
 	if !ok {
-		return Grudge{}, unknownShape(shape)
+		return Grudge{}, unknownShape("partition", Shapes(), shape)
 	}
 	if err := info.fits(len(nodes)); err != nil {
 		return Grudge{}, err

@@ -34,6 +34,7 @@ type Life struct {
 	unproven bool
 	whole    bool          // the injection was completed
 	injected time.Duration // when
+	earliest time.Duration // of the injection, as faults healed before it say
 }
 
 func newLife(step Step, t Target, rec Recorder, limits Limits, g *ground) (*Life, error) {

@@ -135,6 +135,7 @@ type Target struct {
 	Processes Processes
 	Disks     Disks
 	Roles     Roles
+	Machines
 }
 
 // Recorder takes the fault events of a run; the history's Sink fulfils it.

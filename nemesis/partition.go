@@ -27,7 +27,7 @@ var _ Fault = (*partition)(nil)
 func bindPartition(ctx context.Context, s *Scene) error {
 	info, ok := shapeInfo(s.Step.Shape)
 	if !ok {
-		return unknownShape(s.Step.Shape)
+		return unknownShape("partition", Shapes(), s.Step.Shape)
 	}
 	nodes := s.Nodes
 	switch {

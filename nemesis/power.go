@@ -74,11 +74,17 @@ func (p *power) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (
 		if err != nil {
 			return Proof{}, fmt.Errorf("looking for the synced canary of %s: %w", n, err)
 		}
-		if !kept {
+		switch {
+		case s.ground.wiped[n]:
+			proof.Figures[n] += ", synced file not judged: a wipe exchanged the disk that it was on"
+		case !kept:
 			return Proof{}, &UnprovenError{
 				fmt.Sprintf("took more than it may: the file that was synced on %s before the clients started is gone, so nothing lost there accuses the system", n),
 				proof.Figures,
 			}
+		}
+		if !s.ground.wiped[n] {
+			proof.Figures[n] += ", synced file kept"
 		}
 		left, err := s.Disks.HasCanary(ctx, n, p.unsynced(s.Step))
 		if err != nil {
@@ -90,7 +96,7 @@ func (p *power) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (
 				proof.Figures,
 			}
 		}
-		proof.Figures[n] += ", synced file kept, unsynced file gone"
+		proof.Figures[n] += ", unsynced file gone"
 	}
 	proof.Detail += ", synced files are kept and unsynced ones gone"
 	return proof, nil

@@ -18,7 +18,7 @@ type held struct {
 // take claims the targets' processes and notes their state. A process that does
 // not run cannot be hit.
 func (h *held) take(ctx context.Context, s *Scene) error {
-	if err := s.ground.claim(s.Step.Name(), s.Targets); err != nil {
+	if err := s.ground.claim("process", s.Step.Name(), s.Targets); err != nil {
 		return err
 	}
 	h.claimed = true
@@ -38,7 +38,7 @@ func (h *held) take(ctx context.Context, s *Scene) error {
 
 func (h *held) drop(s *Scene) {
 	if h.claimed {
-		s.ground.release(s.Targets)
+		s.ground.release("process", s.Targets)
 		h.claimed = false
 	}
 }

@@ -69,8 +69,9 @@ func Setup(ctx context.Context, steps []Step, t Target) error {
 // Run carries steps out, from now on, in the calling task: it blocks in
 // t.Clock.Sleep and in the target's capabilities only. Every fault lasts as long
 // as its step says, counted from its complete injection; a fault that was
-// planned to begin after another one's end waits until that one is healed. Steps
-// that overlap in the plan overlap.
+// planned to begin after another one's end waits until that one is healed; one
+// that takes data away (wipe, corrupt-file) then waits for the planned gap as
+// well. Steps that overlap in the plan overlap.
 //
 // Every stage is recorded in rec. A fault without effect is recorded as
 // unproven, not returned: Run returns errors of the environment, or ctx's. In
@@ -144,8 +145,8 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 	switch {
 	case heal == nil && inject == nil:
 		return false, nil
-	case inject != nil && (heal == nil || r.start+inject.scene.Step.At < heal.ends()):
-		if err := r.sleepUntil(ctx, r.start+inject.scene.Step.At); err != nil {
+	case inject != nil && (heal == nil || r.begins(inject) < heal.ends()):
+		if err := r.sleepUntil(ctx, r.begins(inject)); err != nil {
 			return false, err
 		}
 		r.waiting = r.waiting[1:]
@@ -167,8 +168,22 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 		r.forget(heal)
+		for _, l := range r.waiting {
+			if gap := l.scene.Step.At - heal.scene.Step.Until; gap >= 0 {
+				l.earliest = max(l.earliest, r.clock.Now()+gap)
+			}
+		}
 	}
 	return true, nil
+}
+
+// begins is when a fault is to be injected.
+func (r *runner) begins(l *Life) time.Duration {
+	at := r.start + l.scene.Step.At
+	if l.kind.settled {
+		at = max(at, l.earliest)
+	}
+	return at
 }
 
 func (r *runner) forget(l *Life) {

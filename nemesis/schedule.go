@@ -14,7 +14,7 @@ import (
 type Step struct {
 	ID      int           `yaml:"id" json:"id"`
 	Fault   string        `yaml:"fault" json:"fault"`                     // "partition", "kill", …
-	Shape   Shape         `yaml:"shape,omitempty" json:"shape,omitempty"` // partition only
+	Shape   Shape         `yaml:"shape,omitempty" json:"shape,omitempty"` // of faults that have shapes
 	Port    Port          `yaml:"port,omitempty" json:"port,omitempty"`   // partition only: one kind of traffic
 	Targets string        `yaml:"targets,omitempty" json:"targets,omitempty"`
 	At      time.Duration `yaml:"at" json:"at"`
@@ -42,9 +42,14 @@ func (s Step) Validate(nodes []string) error {
 	if s.At < 0 || s.Until <= s.At {
 		return wrap(fmt.Errorf("%s lasts from %s until %s: it must end after it begins", s.Name(), s.At, s.Until))
 	}
-	if len(k.Shapes) == 0 {
-		if s.Shape != "" || s.Port != AnyPort {
+	if s.Fault != "partition" {
+		if s.Port != AnyPort || s.Shape != "" && len(k.Shapes) == 0 {
 			return wrap(fmt.Errorf("fault %s takes no shape and no port", s.Fault))
+		}
+		if len(k.Shapes) > 0 {
+			if _, err := k.shape(s.Shape); err != nil {
+				return wrap(err)
+			}
 		}
 		_, err := countTargets(s.Targets, nodes)
 		if err != nil {
@@ -52,9 +57,9 @@ func (s Step) Validate(nodes []string) error {
 		}
 		return nil
 	}
-	info, ok := shapeInfo(s.Shape)
-	if !ok {
-		return wrap(unknownShape(s.Shape))
+	info, err := k.shape(s.Shape)
+	if err != nil {
+		return wrap(err)
 	}
 	if err := info.fits(len(nodes)); err != nil {
 		return wrap(err)
@@ -125,8 +130,9 @@ func (c ScheduleConfig) gap() time.Duration    { return max(c.Detection, minGap)
 
 // Generate draws a schedule of faults one after another, as many as fit: each
 // lasts at least three detection times, and at least one passes before it.
-// Named faults take turns; "partition" without a shape draws a shape each time,
-// isolate-leader among them always, and repeats none before all were drawn. The
+// Named faults take turns; a fault that has shapes and was named without one draws
+// a shape each time and repeats none before all were drawn, and "partition" has
+// isolate-leader among them always. The
 // same config gives the same schedule. A phase that is too short, unknown
 // faults, and shapes or targets that do not fit the nodes are errors.
 func Generate(c ScheduleConfig) ([]Step, error) {
@@ -175,7 +181,7 @@ func Generate(c ScheduleConfig) ([]Step, error) {
 			return nil, err
 		}
 		s := Step{ID: i, Fault: k.Name, Shape: shape, Targets: c.Targets, Seed: rng.Uint64()}
-		if len(k.Shapes) > 0 {
+		if k.Name == "partition" {
 			drawn := shape == ""
 			if drawn {
 				s.Shape, shapes = shapes[0], shapes[1:]
@@ -190,11 +196,23 @@ func Generate(c ScheduleConfig) ([]Step, error) {
 					s.Targets = TargetOne
 				}
 			}
-		} else if c.Targets == "" {
-			if decks[name] == nil {
-				decks[name] = &deck{cards: c.drawable(k.draw)}
+		} else {
+			if c.Targets == "" {
+				if decks[name] == nil {
+					decks[name] = &deck{cards: c.drawable(k.draw)}
+				}
+				s.Targets = decks[name].next(rng)
 			}
-			s.Targets = decks[name].next(rng)
+			if len(k.Shapes) > 0 && shape == "" {
+				forms := "shapes of " + name
+				if decks[forms] == nil {
+					decks[forms] = &deck{}
+					for _, i := range k.Shapes {
+						decks[forms].cards = append(decks[forms].cards, string(i.Name))
+					}
+				}
+				s.Shape = Shape(decks[forms].next(rng))
+			}
 		}
 		begin := time.Duration(i) * slot
 		spare := slot - unit

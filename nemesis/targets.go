@@ -22,6 +22,10 @@ const (
 	TargetController = "controller" // the leader of the metadata quorum
 )
 
+// CountTargets returns how many of nodes a step's targets mean. An unknown name, a
+// name given twice and a count of zero are errors.
+func CountTargets(spec string, nodes []string) (int, error) { return countTargets(spec, nodes) }
+
 // countTargets returns how many nodes spec means among nodes. An unknown name, a
 // name given twice and a count of zero are errors.
 func countTargets(spec string, nodes []string) (int, error) {

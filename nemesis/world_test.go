@@ -51,6 +51,8 @@ type world struct {
 	tooRough  bool // power loss takes synced data
 	fail      map[string]error
 
+	hardware
+
 	events []history.Fault
 }
 
@@ -74,6 +76,7 @@ func newWorld(n int) *world {
 		killNoop:  map[string]bool{},
 		pauseNoop: map[string]bool{},
 		fail:      map[string]error{},
+		hardware:  newHardware(),
 	}
 	for i := range n {
 		name := fmt.Sprintf("n%d", i+1)
@@ -81,6 +84,8 @@ func newWorld(n int) *world {
 		w.boots[name] = "boot-" + name
 		w.files[name] = map[string]bool{}
 		w.procs[name] = w.incarnation()
+		w.logs[name] = []byte("0123456789")
+		w.founds[name] = 10
 	}
 	for i, k := range w.keys {
 		w.leader[k] = w.nodes[i%n]
@@ -97,7 +102,7 @@ func newWorld(n int) *world {
 }
 
 func (w *world) target() Target {
-	return Target{Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}}
+	return Target{Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}, Machines: w.machines()}
 }
 
 func (w *world) incarnation() ProcessState {
@@ -207,6 +212,10 @@ func (w *world) requireClean(t *testing.T) {
 		require.True(t, p.Running, "%s left dead", n)
 		require.False(t, p.Paused, "%s left paused", n)
 	}
+	require.Empty(t, w.disks, "disks left spoiled")
+	require.Empty(t, w.clocks, "clocks left wrong")
+	require.Empty(t, w.shapes, "shapes left behind")
+	require.Empty(t, w.rejects, "resets left behind")
 }
 
 type wNet struct{ *world }
@@ -278,8 +287,12 @@ func (w wProcs) Start(_ context.Context, n string) error {
 	if w.procs[n].Running {
 		return fmt.Errorf("%s runs", n)
 	}
+	if w.starting != nil {
+		w.starting()
+	}
 	was := w.procs[n]
 	w.procs[n] = w.incarnation()
+	w.founds[n] = int64(len(w.logs[n]))
 	if w.startNoop {
 		p := w.procs[n]
 		p.Started = was.Started

@@ -149,7 +149,13 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	}
 	n.c = c
 	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: map[string]int{"isr": 0, "single": 1}})
-	n.Emit(broker.Event{Kind: "start", Epoch: -1, Detail: "scheme " + cfg.Scheme})
+	records := int64(0)
+	for _, l := range rec.Lanes {
+		if k := len(l.Batches); k > 0 {
+			records += l.Batches[k-1].Last + 1 - l.Start
+		}
+	}
+	n.Emit(broker.Event{Kind: "start", Epoch: -1, Offset: records, Detail: fmt.Sprintf("scheme %s; found %d logs with %d records", cfg.Scheme, len(rec.Lanes), records)})
 	return n, nil
 }
 

@@ -467,6 +467,41 @@ func (m *Mem) Flip(name string, offset int64, bit uint) error {
 	return nil
 }
 
+// Cut ends a file at size, on the medium and in the page cache, as silent corruption does: nothing reports it, and
+// open files go on. A missing file is fs.ErrNotExist, a size outside it fs.ErrInvalid.
+func (m *Mem) Cut(name string, size int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !fs.ValidPath(name) {
+		return pathError("cut", name, fs.ErrInvalid)
+	}
+	n, err := m.find(name)
+	if err != nil {
+		return pathError("cut", name, err)
+	}
+	if n.dir || size < 0 || size > int64(len(n.data)) {
+		return pathError("cut", name, fmt.Errorf("at %d of %d bytes: %w", size, len(n.data), fs.ErrInvalid))
+	}
+	m.used -= int64(len(n.data)) - size
+	n.data = n.data[:size]
+	n.durable = n.durable[:min(size, int64(len(n.durable)))]
+	pending := n.pending[:0]
+	for _, w := range n.pending {
+		w.was = min(w.was, size)
+		switch {
+		case w.data == nil:
+			w.off = min(w.off, size)
+		case w.off >= size:
+			continue
+		default:
+			w.data = w.data[:min(int64(len(w.data)), size-w.off)]
+		}
+		pending = append(pending, w)
+	}
+	n.pending = pending
+	return nil
+}
+
 // resize returns data with the given length, filled with zeros.
 func resize(data []byte, size int64) []byte {
 	if size <= int64(len(data)) {

@@ -336,6 +336,41 @@ func TestFlip(t *testing.T) {
 	require.ErrorIs(t, m.Flip("b", 0, 0), fs.ErrNotExist)
 }
 
+func TestCut(t *testing.T) {
+	for _, how := range []string{"synced", "not synced", "both"} {
+		t.Run(how, func(t *testing.T) {
+			for seed := range uint64(50) {
+				m := NewMem()
+				f := open(t, m, "a", true)
+				put(t, f, "1234", 0)
+				if how != "not synced" {
+					require.NoError(t, f.Sync())
+				}
+				if how != "synced" {
+					put(t, f, "5678", 4)
+				}
+				require.NoError(t, m.Cut("a", 3))
+				require.Equal(t, "123", contents(t, m, "a"))
+				require.EqualValues(t, 3, m.Used())
+				put(t, f, "x", 5) // an open file goes on, and the gap reads as zeros
+				require.Equal(t, "123\x00\x00x", contents(t, m, "a"))
+				require.NoError(t, m.Cut("a", 3))
+				m.PowerLoss(source(seed))
+				if how != "synced" && how != "both" {
+					continue // nothing of it need have survived, not even its name
+				}
+				require.Equal(t, "123", contents(t, m, "a"), "it is cut on the medium too")
+			}
+		})
+	}
+	m := NewMem()
+	open(t, m, "a", true)
+	require.ErrorIs(t, m.Cut("a", 1), fs.ErrInvalid)
+	require.ErrorIs(t, m.Cut("a", -1), fs.ErrInvalid)
+	require.ErrorIs(t, m.Cut("b", 0), fs.ErrNotExist)
+	require.ErrorIs(t, m.Cut("../b", 0), fs.ErrInvalid)
+}
+
 func TestWipe(t *testing.T) {
 	m := NewMem()
 	empty := m.Digest()

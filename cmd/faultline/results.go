@@ -252,7 +252,7 @@ func faultEntries() []entry {
 	for _, f := range nemesis.Known() {
 		e := entry{Name: f.Name, Doc: f.Description, More: []string{"proof: " + f.Proof, "targets: " + strings.Join(f.Targets, ", ")}}
 		envs := "environments: docker, sim"
-		if slices.Contains(f.Needs, nemesis.NeedsDisks) {
+		if _, lacks := harness.DockerLacks(f); lacks {
 			envs = "environments: sim"
 		}
 		e.More = append(e.More, envs)

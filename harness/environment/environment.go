@@ -41,6 +41,7 @@ type Environment interface {
 	Network() nemesis.Network     // nil: cannot cut links
 	Processes() nemesis.Processes // nil: cannot control processes
 	Disks() nemesis.Disks         // nil: cannot take power
+	Machines() nemesis.Machines   // a nil field: cannot do that
 	// Events delivers the nodes' own events (JSON lines on standard output) as they come.
 	// It must be called before Up.
 	Events(func(history.NodeEvent))

@@ -20,6 +20,7 @@ type Spec struct {
 	RunID   string
 	Nodes   []string
 	Faults  []string          // as planned; what is promised may depend on them
+	Steps   []nemesis.Step    // the schedule, once it is known; likewise
 	Set     map[string]string // options that were set; the others have their defaults
 	Expect  string            // "survive" or "declared"
 	Seed    uint64

@@ -131,6 +131,9 @@ func (e *Environment) Processes() nemesis.Processes { return processes{e} }
 // Disks returns nil: the nodes' volumes are plain folders of the engine's host.
 func (e *Environment) Disks() nemesis.Disks { return nil }
 
+// Machines implements environment.Environment: nothing of it can be done here yet.
+func (e *Environment) Machines() nemesis.Machines { return nemesis.Machines{} }
+
 // Events sets what receives the nodes' events, one after another. Call it
 // before Up. While f does not return, nodes are held back rather than events lost.
 func (e *Environment) Events(f func(history.NodeEvent)) { e.onEvent = f }

@@ -116,6 +116,10 @@ var (
 // Lane names a FIFO queue of a node's disk, for example a partition.
 type Lane string
 
+// MetaLane is the queue of the metadata log, which lies on another disk than all
+// other lanes: a slow data disk does not slow it.
+const MetaLane Lane = "meta"
+
 // Token numbers the storage operations of one incarnation, from 1.
 type Token uint64
 
@@ -187,13 +191,30 @@ type Host interface {
 	Exit(code int)
 }
 
-// Volume is a node's disk. It survives the node's processes. Its methods are
-// called by the event loop only.
+// Volume is what a node stores: a data disk with the partition logs, and
+// another disk with the metadata log. It survives the node's processes. Its
+// methods are called by the event loop and by faults only.
 type Volume interface {
-	// PowerLoss drops what was not synced, in whole or in part as r decides.
+	// PowerLoss drops what was not synced on both disks, in whole or in part as r decides.
 	PowerLoss(r *rand.Rand)
-	// Wipe makes the disk empty, as a new one is.
+	// Wipe makes the data disk empty, as a new one is.
 	Wipe()
+	// Fill leaves the data disk no room, or gives it back.
+	Fill(on bool)
+	// Break lets changes and syncs of the data disk fail with syscall.EIO, or ends that.
+	Break(on bool)
+	// Probe writes, syncs and removes a small file on the data disk.
+	Probe() error
+	// Stored is the size of all partition logs in bytes.
+	Stored() int64
+	// Files lists the files that hold records, sorted by name.
+	Files() ([]nemesis.StoredFile, error)
+	// FileDigest is a digest of a file's first upTo bytes, or of as many as there
+	// are; "" where there is no such file.
+	FileDigest(file string, upTo int64) (string, error)
+	// Flip inverts a bit, and Cut ends a file, without anybody's notice, durably.
+	Flip(file string, offset int64, bit uint) error
+	Cut(file string, size int64) error
 	// Digest is a digest of all files' names and contents.
 	Digest() string
 	// WriteCanary writes a small file, synced or not (the file and its name).

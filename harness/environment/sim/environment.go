@@ -90,8 +90,10 @@ func (w *World) Down(context.Context) error {
 		delete(w.sets, id)
 		s.off = true
 	}
+	w.shapes, w.rejectionOf, w.rejections = map[string][]*shape{}, map[string]*rejection{}, nil
 	for i := range w.dirs {
 		d := &w.dirs[i]
+		d.shapes = nil
 		d.rules, d.anyPort, d.openSince = nil, 0, w.now
 	}
 	w.clients = map[string]*client{}

@@ -209,7 +209,7 @@ func (w *World) SetClock(ctx context.Context, name string, jump time.Duration, r
 }
 
 // SlowDisk multiplies the latency of a node's storage operations issued from
-// now on by factor (1: as modelled).
+// now on by factor (1: as modelled), but for those of MetaLane.
 func (w *World) SlowDisk(ctx context.Context, name string, factor float64) error {
 	n, err := w.node(ctx, "slow the disk of", name)
 	if err != nil {

@@ -63,6 +63,7 @@ type half struct {
 	ackAt       time.Duration // first data not acknowledged, or -1
 	ackGen      uint64
 	broken      bool // something that was held is lost: nothing may arrive after the gap
+	doomed      bool // a packet was lost as often as it was sent: the sender gives up in the end
 }
 
 func (w *World) newConn(ch Channel, from, to int) *conn {
@@ -123,7 +124,13 @@ func (h *half) send(kind itemKind, msg any) {
 
 func (h *half) transmit(it item) {
 	w := h.c.w
-	h.lastArrival = max(h.lastArrival, w.now+h.latency())
+	late, ok := h.travelRepeated()
+	if !ok {
+		h.doomed = true
+		h.block(it)
+		return
+	}
+	h.lastArrival = max(h.lastArrival, w.now+late)
 	w.queue.push(h.lastArrival, action{kind: evArrive, on: h, gen: it.seq, item: it.kind, msg: it.msg})
 }
 
@@ -238,7 +245,11 @@ func (h *half) answerReset() {
 		return
 	}
 	w := h.c.w
-	w.queue.push(w.now+back.latency(), action{kind: evReset, on: h})
+	if late, ok := back.travelRepeated(); ok {
+		w.queue.push(w.now+late, action{kind: evReset, on: h})
+		return
+	}
+	h.stall()
 }
 
 // stall begins to wait for an acknowledgement that is cut.
@@ -293,6 +304,10 @@ func (h *half) flush() {
 	h.held = nil
 	h.unblock()
 	for _, it := range held {
+		if h.blockedAt >= 0 {
+			h.hold(it) // behind one that was lost
+			continue
+		}
 		h.transmit(it)
 	}
 }
@@ -302,7 +317,7 @@ func (h *half) userTimeout(gen uint64) {
 		return
 	}
 	h.c.w.trace(evUserTimeout, h.from().idx, h.c.id)
-	if h.passes() {
+	if h.passes() && !h.doomed {
 		h.flush()
 		return
 	}
@@ -331,7 +346,7 @@ func (h *half) ackTimeout(gen uint64) {
 // pathsChanged lets senders notice that a direction may be open again.
 func (w *World) pathsChanged() {
 	for _, h := range w.blocked {
-		if !h.retx && h.passes() {
+		if !h.retx && !h.doomed && h.passes() {
 			h.retx = true
 			w.queue.push(h.nextRetransmit(), action{kind: evRetransmit, on: h, gen: h.gen})
 		}
@@ -355,9 +370,16 @@ func (w *World) dial(c *conn) {
 		n.conns = append(n.conns, c)
 	}
 	if h := &c.halves[0]; !h.cut() {
-		w.queue.push(w.now+h.latency(), action{kind: evSyn, on: c})
+		w.handshake(h, evSyn)
 	}
 	w.queue.push(w.now+w.opts.DialTimeout, action{kind: evDialTimeout, on: c})
+}
+
+// handshake sends a packet that only the dial's end repeats.
+func (w *World) handshake(h *half, k kind) {
+	if late, lost := h.travel(); !lost {
+		w.queue.push(w.now+late, action{kind: k, on: h.c})
+	}
 }
 
 func (w *World) synArrives(c *conn) {
@@ -370,16 +392,16 @@ func (w *World) synArrives(c *conn) {
 		return
 	}
 	back := &c.halves[1]
-	if n.state != running {
+	if w.rejects(c.ends[0].idx, n.idx) || n.state != running {
 		if !back.cut() {
-			w.queue.push(w.now+back.latency(), action{kind: evRefused, on: c})
+			w.handshake(back, evRefused)
 		}
 		return
 	}
 	c.ends[1].open = true
 	n.conns = append(n.conns, c)
 	if !back.cut() {
-		w.queue.push(w.now+back.latency(), action{kind: evSynAck, on: c})
+		w.handshake(back, evSynAck)
 	}
 }
 

@@ -13,8 +13,9 @@ import (
 
 // direction is one way between two endpoints.
 type direction struct {
-	rand  *rand.Rand
-	rules []*rule
+	rand   *rand.Rand
+	rules  []*rule
+	shapes []*shape
 
 	// Nonces pass while no rule of AnyPort is in force.
 	anyPort   int           // such rules

@@ -62,7 +62,8 @@ type node struct {
 	tokens   Token
 	landing  []*storageOp // issued by a dead incarnation, will still land
 	landedBy time.Duration
-	slow     float64
+	slow     float64    // of the data disk
+	probes   *rand.Rand // of the harness's own syncs
 
 	clockBase time.Time     // wall clock at clockMono
 	clockMono time.Duration // when it was last set

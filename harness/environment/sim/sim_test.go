@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,12 +14,15 @@ import (
 	"github.com/faultline-mq/faultline/nemesis"
 )
 
-// memDisk is a Volume that knows what is synced: a log of strings and canaries.
+// memDisk is a Volume that knows what is synced: a log of strings, canaries and
+// one file that can be damaged.
 type memDisk struct {
 	log      []string
 	synced   int
 	canaries map[string]bool // synced?
 	wiped    int
+	file     []byte
+	err      error
 }
 
 func newMemDisk(string) Volume { return &memDisk{canaries: map[string]bool{}} }
@@ -46,6 +50,35 @@ func (d *memDisk) WriteCanary(name string, sync bool) error {
 func (d *memDisk) HasCanary(name string) (bool, error) {
 	_, ok := d.canaries[name]
 	return ok, nil
+}
+
+func (d *memDisk) spoil(on bool, err error) {
+	d.err = nil
+	if on {
+		d.err = err
+	}
+}
+
+func (d *memDisk) Fill(on bool)  { d.spoil(on, syscall.ENOSPC) }
+func (d *memDisk) Break(on bool) { d.spoil(on, syscall.EIO) }
+func (d *memDisk) Probe() error  { return d.err }
+func (d *memDisk) Stored() int64 { return int64(len(d.log)) }
+func (d *memDisk) Files() ([]nemesis.StoredFile, error) {
+	return []nemesis.StoredFile{{Name: "f", Size: int64(len(d.file))}}, nil
+}
+
+func (d *memDisk) FileDigest(_ string, upTo int64) (string, error) {
+	return fmt.Sprintf("%x", d.file[:min(upTo, int64(len(d.file)))]), nil
+}
+
+func (d *memDisk) Flip(_ string, offset int64, bit uint) error {
+	d.file[offset] ^= 1 << bit
+	return nil
+}
+
+func (d *memDisk) Cut(_ string, size int64) error {
+	d.file = d.file[:size]
+	return nil
 }
 
 // seen is one event that a probe was told.

@@ -1,6 +1,9 @@
 package sim
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // lane is one FIFO queue of a node's disk.
 type lane struct {
@@ -29,19 +32,19 @@ type storageOp struct {
 }
 
 // latency draws the time that an operation takes once it is at its lane's head.
-func (n *node) latency(k StorageKind, bytes int) time.Duration {
+func (n *node) latency(r *rand.Rand, slow float64, k StorageKind, bytes int) time.Duration {
 	m := &n.w.opts.Disk
 	var d time.Duration
 	if k == Sync {
-		d = m.Sync.Base + min(time.Duration(n.disk.ExpFloat64()*float64(m.SyncMean)), m.Sync.Jitter)
-		if n.disk.Float64() < m.Tail && m.TailMax > 0 {
-			d += time.Duration(n.disk.Int64N(int64(m.TailMax)))
+		d = m.Sync.Base + min(time.Duration(r.ExpFloat64()*float64(m.SyncMean)), m.Sync.Jitter)
+		if r.Float64() < m.Tail && m.TailMax > 0 {
+			d += time.Duration(r.Int64N(int64(m.TailMax)))
 		}
 	} else {
-		d = m.Op.draw(n.disk) + time.Duration(int64(bytes)*int64(time.Second)/m.Throughput)
+		d = m.Op.draw(r) + time.Duration(int64(bytes)*int64(time.Second)/m.Throughput)
 	}
-	if n.slow != 1 {
-		d = time.Duration(float64(d) * n.slow)
+	if slow != 1 {
+		d = time.Duration(float64(d) * slow)
 	}
 	return d
 }
@@ -58,7 +61,11 @@ func (h *host) Submit(name Lane, k StorageKind, bytes int, run func() any) Token
 		n.lanes = append(n.lanes, l)
 	}
 	n.tokens++
-	l.last = max(l.last, n.w.now) + n.latency(k, bytes)
+	slow := n.slow
+	if name == MetaLane {
+		slow = 1 // another disk
+	}
+	l.last = max(l.last, n.w.now) + n.latency(n.disk, slow, k, bytes)
 	op := &storageOp{n: n, host: h, lane: l, name: name, token: n.tokens, at: l.last, run: run}
 	l.pending = append(l.pending, op)
 	n.w.queue.push(op.at, action{kind: evStorage, on: op})

@@ -38,12 +38,16 @@ type World struct {
 	index   map[string]int // endpoint index by name: nodes, then clients
 	clients map[string]*client
 
-	dirs    []direction // by from*endpoints+to
-	sets    map[string]*ruleSet
-	blocked []*half // halves that hold data, in order of blocking
-	stalled []*half // halves that wait for acknowledgements, likewise
-	connSeq uint64
-	reqSeq  uint64
+	dirs        []direction // by from*endpoints+to
+	sets        map[string]*ruleSet
+	shapes      map[string][]*shape // by set
+	rejectionOf map[string]*rejection
+	rejections  []*rejection // in order of their begin
+	probes      *rand.Rand   // of echoes
+	blocked     []*half      // halves that hold data, in order of blocking
+	stalled     []*half      // halves that wait for acknowledgements, likewise
+	connSeq     uint64
+	reqSeq      uint64
 
 	tasks   []*task // unfinished
 	taskSeq int
@@ -82,13 +86,15 @@ func New(opts Options) (*World, error) {
 		return nil, err
 	}
 	w := &World{
-		opts:     opts,
-		digest:   opts.Seed ^ 0x9e3779b97f4a7c15,
-		names:    append([]string(nil), opts.Nodes...),
-		index:    map[string]int{},
-		clients:  map[string]*client{},
-		sets:     map[string]*ruleSet{},
-		bootRand: stream(opts.Seed, "boot"),
+		opts:        opts,
+		digest:      opts.Seed ^ 0x9e3779b97f4a7c15,
+		names:       append([]string(nil), opts.Nodes...),
+		index:       map[string]int{},
+		clients:     map[string]*client{},
+		sets:        map[string]*ruleSet{},
+		shapes:      map[string][]*shape{},
+		rejectionOf: map[string]*rejection{},
+		bootRand:    stream(opts.Seed, "boot"),
 	}
 	for i, name := range w.names {
 		w.index[name] = i

@@ -21,6 +21,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/kafka"
+	"github.com/faultline-mq/faultline/nemesis"
 )
 
 // Topic is the workload's topic.
@@ -137,13 +138,17 @@ func (System) Detection(spec system.Spec) time.Duration {
 
 // Contract implements system.System. What is promised depends on the options:
 // acknowledged messages survive if every acknowledgement waited for the in-sync
-// set, that set has at least two members, no leader is elected outside it, and
-// power losses meet synced logs.
+// set, that set has at least two members, no leader is elected outside it,
+// power losses meet synced logs, and disks are lost or damaged on fewer nodes at
+// once than that set has, while no other fault keeps the others out of it (see
+// keepsCopies). Full, failing and slow disks, wrong clocks and bad links take
+// nothing from the promise.
 func (s System) Contract(spec system.Spec) history.Contract {
 	o := resolve(spec)
 	rf := s.replication(spec, o)
 	minISR := min(o.Int("min.insync.replicas"), rf)
-	power := slices.ContainsFunc(spec.Faults, func(f string) bool { return strings.HasPrefix(f, "power") })
+	power := len(planned(spec, "power")) > 0 || named(spec, "power")
+	copies := s.keepsCopies(spec, minISR)
 	synced := o.String("fsync") == "always"
 	c := history.Contract{
 		Expect: spec.Expect, AtMostOnce: true, Order: "producer", Offsets: "global", CommittedReads: true, Monotonic: true,
@@ -151,19 +156,60 @@ func (s System) Contract(spec system.Spec) history.Contract {
 	}
 	switch spec.Scheme {
 	case "single":
-		c.Acknowledged = o.Acks() != 0 && (synced || !power)
-		c.CommittedReads = synced || !power
+		c.Acknowledged = o.Acks() != 0 && (synced || !power) && copies
+		c.CommittedReads = (synced || !power) && copies
 		c.Fresh = c.Acknowledged // one copy: whoever reads after an acknowledgement sees it
 	default:
-		safe := !o.Bool("unclean.leader.election.enable") && (synced || !power)
+		safe := !o.Bool("unclean.leader.election.enable") && (synced || !power) && copies
 		c.Acknowledged = o.Acks() == -1 && minISR >= 2 && safe
 		c.CommittedReads = minISR >= 2 && safe
 	}
+	// A replica that is damaged refuses to lead: where it was the last in sync,
+	// staying away is the right answer, and not to recover no breach.
+	c.Recovers = copies
 	c.Linearizable = c.Acknowledged
 	// What the high watermark covered is never cut again where it is safe; without
 	// that, offsets may be given twice.
 	c.Monotonic = c.CommittedReads
 	return c
+}
+
+// named reports whether the plan names one of these faults, in whatever shape.
+func named(spec system.Spec, faults ...string) bool {
+	return slices.ContainsFunc(spec.Faults, func(f string) bool {
+		name, _, _ := strings.Cut(f, ":")
+		return slices.Contains(faults, name)
+	})
+}
+
+// planned returns the steps of these faults.
+func planned(spec system.Spec, faults ...string) []nemesis.Step {
+	return slices.DeleteFunc(slices.Clone(spec.Steps), func(s nemesis.Step) bool { return !slices.Contains(faults, s.Fault) })
+}
+
+// keepsCopies reports whether lost and damaged disks leave a copy of everything
+// that was acknowledged to a replica that may lead. The least in-sync set has
+// minISR members: so they must hit fewer nodes than that at once. And they must
+// not hit the last one that is in sync, as the scheme elects it again, without
+// what it lost (Kafka did so until KIP-966): so no other fault may be on the
+// cluster within a detection time before.
+func (s System) keepsCopies(spec system.Spec, minISR int) bool {
+	losing := []string{"wipe", "corrupt-file"}
+	if spec.Scheme == "single" && named(spec, losing...) {
+		return false
+	}
+	harmless := []string{"clock"} // nothing is decided by wall clocks
+	for _, step := range planned(spec, losing...) {
+		if n, err := nemesis.CountTargets(step.Targets, spec.Nodes); err != nil || n >= minISR || spec.Scheme == "single" {
+			return false
+		}
+		for _, other := range spec.Steps {
+			if other.ID != step.ID && other.At < step.Until && other.Until+s.Detection(spec) > step.At && !slices.Contains(harmless, other.Fault) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Docker implements system.System.

@@ -2,16 +2,22 @@ package reference
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
+	"path"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/faultline-mq/faultline/broker/storage"
+	"github.com/faultline-mq/faultline/broker/vfs"
 	"github.com/faultline-mq/faultline/broker/wire"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/workloads"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -47,6 +53,119 @@ func TestContract(t *testing.T) {
 			require.Equal(t, "survive", c.Expect)
 		})
 	}
+}
+
+func TestContractOfLostAndDamagedDisks(t *testing.T) {
+	at := func(id int, fault, targets string, from, until time.Duration) nemesis.Step {
+		s := nemesis.Step{ID: id, Fault: fault, Targets: targets, At: from * time.Second, Until: until * time.Second}
+		if fault == "corrupt-file" {
+			s.Shape = nemesis.BitFlip
+		}
+		return s
+	}
+	five := []string{"n1", "n2", "n3", "n4", "n5"}
+	for _, tc := range []struct {
+		name   string
+		scheme string
+		nodes  []string
+		set    map[string]string
+		steps  []nemesis.Step
+		want   bool
+	}{
+		{"one wiped", "isr", three, nil, []nemesis.Step{at(0, "wipe", "one", 5, 15)}, true},
+		{"one damaged", "isr", three, nil, []nemesis.Step{at(0, "corrupt-file", "leader", 5, 15)}, true},
+		{"two wiped", "isr", three, nil, []nemesis.Step{at(0, "wipe", "n1,n2", 5, 15)}, false},
+		{"all damaged", "isr", three, nil, []nemesis.Step{at(0, "corrupt-file", "all", 5, 15)}, false},
+		{"two of five wiped", "isr", five, nil, []nemesis.Step{at(0, "wipe", "minority", 5, 15)}, false},
+		{"two of five wiped, three in sync", "isr", five, map[string]string{"min.insync.replicas": "3"}, []nemesis.Step{at(0, "wipe", "minority", 5, 15)}, true},
+		{"one after another", "isr", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15), at(1, "wipe", "n2", 18, 28)}, true},
+		{"one right after another", "isr", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15), at(1, "wipe", "n2", 17, 28)}, false},
+		{"wiped while others are dead", "isr", three, nil, []nemesis.Step{at(0, "kill", "n2,n3", 1, 20), at(1, "wipe", "n1", 5, 15)}, false},
+		{"killed long after", "isr", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15), at(1, "kill", "all", 19, 30)}, true},
+		{"wiped with a wrong clock", "isr", three, nil, []nemesis.Step{at(0, "clock", "all", 1, 20), at(1, "wipe", "n1", 5, 15)}, true},
+		{"minimum one", "isr", three, map[string]string{"min.insync.replicas": "1"}, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
+		{"one copy", "single", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
+		{"full disk, one copy", "single", three, nil, []nemesis.Step{at(0, "disk-full", "n1", 5, 15)}, true},
+		{"failing disks", "isr", three, nil, []nemesis.Step{at(0, "disk-error", "all", 5, 15)}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := System{}.Contract(system.Spec{Scheme: tc.scheme, Nodes: tc.nodes, Set: tc.set, Steps: tc.steps, Expect: "declared"})
+			require.Equal(t, tc.want, c.Acknowledged)
+			require.Equal(t, tc.want, c.CommittedReads)
+			require.Equal(t, tc.want, c.Linearizable)
+			require.Equal(t, tc.want, c.Monotonic)
+			require.Equal(t, tc.want, c.Recovers)
+		})
+	}
+	require.False(t, System{}.Contract(system.Spec{Scheme: "single", Nodes: three, Faults: []string{"corrupt-file:truncate"}}).Acknowledged)
+}
+
+func TestVolume(t *testing.T) {
+	v := newVolume("n1").(*volume)
+	write := func(m *vfs.Mem, name, text string) error {
+		if err := m.MkdirAll(path.Dir(name)); err != nil {
+			return err
+		}
+		f, err := m.OpenFile(name, true)
+		if err != nil {
+			return err
+		}
+		size, err := f.Size()
+		require.NoError(t, err)
+		_, err = f.WriteAt([]byte(text), size)
+		return errors.Join(err, f.Sync(), f.Close())
+	}
+	const segment = storage.LogsDir + "/t-0.1/00000000000000000000.log"
+	require.NoError(t, write(v.data, segment, "records"))
+	require.NoError(t, write(v.data, storage.LogsDir+"/t-0.1/state", "state"))
+	require.NoError(t, write(v.meta, storage.MetaDir+"/1", "quorum"))
+	require.EqualValues(t, 12, v.Stored())
+	files, err := v.Files()
+	require.NoError(t, err)
+	require.Equal(t, []nemesis.StoredFile{{Name: segment, Size: 7}}, files)
+
+	before, err := v.FileDigest(segment, 7)
+	require.NoError(t, err)
+	all := v.Digest()
+	require.NoError(t, v.Flip(segment, 2, 0))
+	after, err := v.FileDigest(segment, 7)
+	require.NoError(t, err)
+	require.NotEqual(t, before, after)
+	require.NotEqual(t, all, v.Digest())
+	require.NoError(t, v.Cut(segment, 2))
+	prefix, err := v.FileDigest(segment, 2)
+	require.NoError(t, err)
+	after, err = v.FileDigest(segment, 7)
+	require.NoError(t, err)
+	require.Equal(t, prefix, after)
+	none, err := v.FileDigest("none", 7)
+	require.NoError(t, err)
+	require.Empty(t, none)
+
+	require.NoError(t, v.Probe())
+	v.Fill(true)
+	require.ErrorIs(t, v.Probe(), syscall.ENOSPC)
+	require.ErrorIs(t, write(v.data, segment, "more"), syscall.ENOSPC)
+	require.NoError(t, write(v.meta, storage.MetaDir+"/1", "more"), "the metadata log has its own disk")
+	v.Fill(false)
+	v.Break(true)
+	require.ErrorIs(t, v.Probe(), syscall.EIO)
+	require.ErrorIs(t, write(v.data, segment, "more"), syscall.EIO)
+	require.NoError(t, write(v.meta, storage.MetaDir+"/1", "more"))
+	_, err = vfs.ReadFile(v.data, segment)
+	require.NoError(t, err, "what is there can be read")
+	v.Break(false)
+	require.NoError(t, v.Probe())
+	exists, err := vfs.Exists(v.data, probeFile)
+	require.NoError(t, err)
+	require.False(t, exists)
+
+	meta := v.meta.Digest()
+	v.Wipe()
+	require.Zero(t, v.Stored())
+	require.Equal(t, meta, v.meta.Digest())
+	v.Fill(true)
+	require.ErrorIs(t, v.Probe(), syscall.ENOSPC, "an empty disk can be full too")
 }
 
 func TestValidate(t *testing.T) {

@@ -2,9 +2,7 @@ package reference
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -14,7 +12,6 @@ import (
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/storage"
-	"github.com/faultline-mq/faultline/broker/vfs"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 )
@@ -41,57 +38,6 @@ type simLane struct {
 	removed bool // nothing of it needs to be durable any more
 }
 
-// metaLane is the disk queue of the metadata log; partition logs have theirs
-// under their own names, which contain a dot.
-const metaLane sim.Lane = "meta"
-
-// volume is a node's disk in the simulator.
-type volume struct{ *vfs.Mem }
-
-// canaries is how many files make one canary. Of files that were never synced a
-// power loss may keep some, as real disks do; that it keeps all of so many is out
-// of the question.
-const canaries = 16
-
-func canary(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
-
-// WriteCanary implements sim.Volume.
-func (v volume) WriteCanary(name string, sync bool) error {
-	for i := range canaries {
-		f, err := v.OpenFile(canary(name, i), true)
-		if err != nil {
-			return err
-		}
-		_, err = f.WriteAt([]byte(name), 0)
-		if err == nil && sync {
-			err = f.Sync()
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-	}
-	if sync {
-		return v.SyncDir(".")
-	}
-	return nil
-}
-
-// HasCanary implements sim.Volume: it is there if all of it is.
-func (v volume) HasCanary(name string) (bool, error) {
-	for i := range canaries {
-		b, err := vfs.ReadFile(v.Mem, canary(name, i))
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		if err != nil || string(b) != name {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-var _ sim.Volume = volume{}
-
 // newSimNode boots one incarnation of a node.
 func newSimNode(h sim.Host, schemeName string, opts options.Values) sim.Process {
 	s := &simNode{h: h, ids: map[string]broker.NodeID{}, done: map[sim.Token]func(any){}, lanes: map[broker.Lane]*simLane{}}
@@ -101,8 +47,8 @@ func newSimNode(h sim.Host, schemeName string, opts options.Values) sim.Process 
 		s.ids[name] = id
 		members = append(members, broker.Member{ID: id, Name: name})
 	}
-	disk := h.Volume().(volume).Mem
-	store, rec, err := storage.Open(disk, disk, int64(opts.Int("segment.bytes")))
+	disks := h.Volume().(*volume)
+	store, rec, err := storage.Open(disks.data, disks.meta, int64(opts.Int("segment.bytes")))
 	if err != nil {
 		h.Logger().Error("the node cannot start", "error", err)
 		h.Exit(4)
@@ -224,7 +170,7 @@ func (s *simNode) carryOut(e broker.Effect) {
 		for _, r := range e.Records {
 			size += len(r)
 		}
-		t := s.h.Submit(metaLane, sim.Sync, size, func() any { return s.store.Meta(e) })
+		t := s.h.Submit(sim.MetaLane, sim.Sync, size, func() any { return s.store.Meta(e) })
 		s.done[t] = func(r any) { s.step(broker.MetaStored{Seq: e.Seq, Err: asError(r)}) }
 	case broker.Emit:
 		ev := e.Event
@@ -326,6 +272,3 @@ func (s *simNode) filled(slicesOf []broker.Slice, then func()) {
 		}
 	}
 }
-
-// newVolume makes a node's empty disk.
-func newVolume(string) sim.Volume { return volume{vfs.NewMem()} }

@@ -1,0 +1,428 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/faultline-mq/faultline/nemesis"
+)
+
+// Machines is what can be done to nodes beside cutting links, controlling
+// processes and taking power.
+func (w *World) Machines() nemesis.Machines {
+	d := diskFaults{w}
+	return nemesis.Machines{
+		FullDisks: d, BadDisks: d, SlowDisks: d, LostDisks: d, Files: fileDamager{w}, Clocks: clocks{w}, Shaper: shaper{w}, Resetter: resetter{w},
+	}
+}
+
+// diskFaults spoils nodes' data disks.
+type diskFaults struct{ w *World }
+
+var (
+	_ nemesis.DiskFiller  = diskFaults{}
+	_ nemesis.DiskBreaker = diskFaults{}
+	_ nemesis.DiskSlower  = diskFaults{}
+	_ nemesis.DiskWiper   = diskFaults{}
+)
+
+// Probe takes the time of a sync by the model of the node's disk.
+func (d diskFaults) Probe(ctx context.Context, name string) (nemesis.DiskProbe, error) {
+	n, err := d.w.node(ctx, "probe the disk of", name)
+	if err != nil {
+		return nemesis.DiskProbe{}, err
+	}
+	if err := n.volume.Probe(); err != nil {
+		return nemesis.DiskProbe{Err: err}, nil
+	}
+	if n.probes == nil {
+		n.probes = stream(d.w.opts.Seed, "probe/"+n.name) // the node's own stream must not shift
+	}
+	took := n.latency(n.probes, n.slow, Sync, 0)
+	return nemesis.DiskProbe{Sync: took}, d.w.Sleep(ctx, took)
+}
+
+func (d diskFaults) Fill(ctx context.Context, name string) error {
+	n, err := d.w.node(ctx, "fill the disk of", name)
+	if err != nil {
+		return err
+	}
+	n.volume.Fill(true)
+	return nil
+}
+
+func (d diskFaults) Free(ctx context.Context, name string) error {
+	n, err := d.w.node(ctx, "free the disk of", name)
+	if err != nil {
+		return err
+	}
+	n.volume.Fill(false)
+	return nil
+}
+
+func (d diskFaults) Break(ctx context.Context, name string) error {
+	n, err := d.w.node(ctx, "break the disk of", name)
+	if err != nil {
+		return err
+	}
+	n.volume.Break(true)
+	return nil
+}
+
+func (d diskFaults) Mend(ctx context.Context, name string) error {
+	n, err := d.w.node(ctx, "mend the disk of", name)
+	if err != nil {
+		return err
+	}
+	n.volume.Break(false)
+	return nil
+}
+
+func (d diskFaults) Slow(ctx context.Context, name string, factor float64) error {
+	return d.w.SlowDisk(ctx, name, factor)
+}
+
+func (d diskFaults) Quicken(ctx context.Context, name string) error {
+	return d.w.SlowDisk(ctx, name, 1)
+}
+
+func (d diskFaults) Wipe(ctx context.Context, name string) error { return d.w.Wipe(ctx, name) }
+
+func (d diskFaults) Stored(ctx context.Context, name string) (int64, error) {
+	n, err := d.w.node(ctx, "look at the disk of", name)
+	if err != nil {
+		return 0, err
+	}
+	return n.volume.Stored(), nil
+}
+
+// Found reads the node's event "start": its offset is the number of records.
+func (d diskFaults) Found(ctx context.Context, name string) (int64, bool, error) {
+	n, err := d.w.node(ctx, "look for the start of", name)
+	if err != nil {
+		return 0, false, err
+	}
+	for i := len(n.events) - 1; i >= 0; i-- {
+		ev := &n.events[i]
+		if ev.Incarnation != fmt.Sprint(n.incarnation) {
+			break
+		}
+		if ev.Kind == "start" {
+			return ev.Offset, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
+// fileDamager implements nemesis.FileDamager.
+type fileDamager struct{ w *World }
+
+var _ nemesis.FileDamager = fileDamager{}
+
+func (f fileDamager) Files(ctx context.Context, name string) ([]nemesis.StoredFile, error) {
+	n, err := f.w.node(ctx, "list the files of", name)
+	if err != nil {
+		return nil, err
+	}
+	return n.volume.Files()
+}
+
+func (f fileDamager) Flip(ctx context.Context, name, file string, offset int64, bit uint) error {
+	n, err := f.w.node(ctx, "damage a file of", name)
+	if err != nil {
+		return err
+	}
+	return n.volume.Flip(file, offset, bit)
+}
+
+func (f fileDamager) Cut(ctx context.Context, name, file string, size int64) error {
+	n, err := f.w.node(ctx, "damage a file of", name)
+	if err != nil {
+		return err
+	}
+	return n.volume.Cut(file, size)
+}
+
+func (f fileDamager) Digest(ctx context.Context, name, file string, upTo int64) (string, error) {
+	n, err := f.w.node(ctx, "digest a file of", name)
+	if err != nil {
+		return "", err
+	}
+	return n.volume.FileDigest(file, upTo)
+}
+
+// clocks implements nemesis.Clocks.
+type clocks struct{ w *World }
+
+var _ nemesis.Clocks = clocks{}
+
+func (c clocks) Offset(ctx context.Context, name string) (time.Duration, error) {
+	n, err := c.w.node(ctx, "read the clock of", name)
+	if err != nil {
+		return 0, err
+	}
+	return n.wall().Sub(c.w.opts.Wall.Add(c.w.now)), nil
+}
+
+func (c clocks) Jump(ctx context.Context, name string, by time.Duration) error {
+	n, err := c.w.node(ctx, "set the clock of", name)
+	if err != nil {
+		return err
+	}
+	return c.w.SetClock(ctx, name, by, n.clockRate)
+}
+
+func (c clocks) Drift(ctx context.Context, name string, rate float64) error {
+	return c.w.SetClock(ctx, name, 0, rate)
+}
+
+func (c clocks) Restore(ctx context.Context, name string) error {
+	offset, err := c.Offset(ctx, name)
+	if err != nil {
+		return err
+	}
+	return c.w.SetClock(ctx, name, -offset, 1)
+}
+
+// shape is one rule of shaping in force.
+type shape struct {
+	nemesis.Shaping
+	hit uint64 // packets of the system that it delayed or lost
+}
+
+// pass draws what the direction's shapes do to one packet. Where own is set, the
+// packet is the system's, and counted.
+func (d *direction) pass(r *rand.Rand, own bool) (late time.Duration, lost bool) {
+	for _, s := range d.shapes {
+		hit := s.Delay > 0
+		late += s.Delay
+		if s.Jitter > 0 {
+			late += time.Duration(r.Int64N(int64(s.Jitter) + 1))
+			hit = true
+		}
+		if s.Loss > 0 && r.Float64() < s.Loss {
+			lost, hit = true, true
+		}
+		if hit && own {
+			s.hit++
+		}
+	}
+	return late, lost
+}
+
+// travel draws the time of one packet that is not repeated; lost: it never arrives.
+func (h *half) travel() (d time.Duration, lost bool) {
+	dir := h.c.w.dir(h.from().idx, h.to().idx)
+	late, lost := dir.pass(dir.rand, true)
+	return h.latency() + late, lost
+}
+
+// travelRepeated draws the time until a packet arrives that is repeated when it is
+// lost; ok is false where the sender gives the connection up before that.
+func (h *half) travelRepeated() (d time.Duration, ok bool) {
+	step := retransmitMin
+	for d < h.c.w.opts.UserTimeout {
+		late, lost := h.travel()
+		if !lost {
+			return d + late, true
+		}
+		d += step
+		step = min(2*step, retransmitMax)
+	}
+	return 0, false
+}
+
+// shaper implements nemesis.Shaper.
+type shaper struct{ w *World }
+
+var _ nemesis.Shaper = shaper{}
+
+func (s shaper) Shape(ctx context.Context, id string, rules []nemesis.Shaping) error {
+	w := s.w
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if _, known := w.shapes[id]; known {
+		return fmt.Errorf("shape %q: this set exists already: remove it first", id)
+	}
+	if len(rules) == 0 {
+		return fmt.Errorf("shape %q: no rules given", id)
+	}
+	for _, r := range rules {
+		_, from := w.index[r.From]
+		_, to := w.index[r.To]
+		switch {
+		case !from || !to || r.From == r.To:
+			return fmt.Errorf("shape %q: from %q to %q: name two of %v and %q", id, r.From, r.To, w.names, nemesis.Clients)
+		case r.Delay < 0 || r.Jitter < 0 || !(r.Loss >= 0 && r.Loss <= 1):
+			return fmt.Errorf("shape %q: delay %v, jitter %v or loss %v is out of range", id, r.Delay, r.Jitter, r.Loss)
+		}
+	}
+	for _, r := range rules {
+		sh := &shape{Shaping: r}
+		d := w.dir(w.index[r.From], w.index[r.To])
+		d.shapes = append(d.shapes, sh)
+		w.shapes[id] = append(w.shapes[id], sh)
+	}
+	return nil
+}
+
+func (s shaper) Unshape(ctx context.Context, id string) error {
+	w := s.w
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	shapes, known := w.shapes[id]
+	if !known {
+		return fmt.Errorf("unshape %q: no such set", id)
+	}
+	delete(w.shapes, id)
+	for _, sh := range shapes {
+		d := w.dir(w.index[sh.From], w.index[sh.To])
+		d.shapes = slices.DeleteFunc(d.shapes, func(o *shape) bool { return o == sh })
+	}
+	return nil
+}
+
+func (s shaper) Shaped(ctx context.Context, id string) (map[nemesis.Pair]uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	shapes, known := s.w.shapes[id]
+	if !known {
+		return nil, fmt.Errorf("count of %q: no such set", id)
+	}
+	counts := map[nemesis.Pair]uint64{}
+	for _, sh := range shapes {
+		counts[nemesis.Pair{From: sh.From, To: sh.To}] += sh.hit
+	}
+	return counts, nil
+}
+
+// Echo sends its datagrams at one moment; the caller waits for the slowest.
+func (s shaper) Echo(ctx context.Context, from, to string, count int) (nemesis.Echo, error) {
+	w := s.w
+	a, okA := w.index[from]
+	b, okB := w.index[to]
+	if !okA || !okB || a == b || count < 1 {
+		return nemesis.Echo{}, fmt.Errorf("echo of %d datagrams from %q to %q: name two of %v and %q, and at least one datagram", count, from, to, w.names, nemesis.Clients)
+	}
+	if w.probes == nil {
+		w.probes = stream(w.opts.Seed, "echo")
+	}
+	way := func(from, to int) (time.Duration, bool) {
+		d := w.dir(from, to)
+		late, lost := d.pass(w.probes, false)
+		return w.opts.Latency.draw(w.probes) + late, !lost && d.anyPort == 0
+	}
+	e := nemesis.Echo{Sent: count}
+	var trips []time.Duration
+	for range count {
+		there, ok := way(a, b)
+		if !ok {
+			continue
+		}
+		e.Arrived++
+		if back, ok := way(b, a); ok {
+			trips = append(trips, there+back)
+		}
+	}
+	if e.Returned = len(trips); e.Returned == 0 {
+		return e, w.Sleep(ctx, w.opts.DialTimeout)
+	}
+	slices.Sort(trips)
+	e.Median = trips[len(trips)/2]
+	return e, w.Sleep(ctx, trips[len(trips)-1])
+}
+
+// rejection is one rule that resets the connections of a node.
+type rejection struct {
+	node *node
+	hit  uint64 // connections and dials of the system that it reset
+}
+
+// rejects reports whether a dial between two endpoints is answered with a reset,
+// and counts it.
+func (w *World) rejects(a, b int) bool {
+	hit := false
+	for _, r := range w.rejections {
+		if r.node.idx == a || r.node.idx == b {
+			r.hit++
+			hit = true
+		}
+	}
+	return hit
+}
+
+// resetter implements nemesis.Resetter.
+type resetter struct{ w *World }
+
+var _ nemesis.Resetter = resetter{}
+
+// Reject resets all connections that the node has an end of, at once.
+func (r resetter) Reject(ctx context.Context, id, name string) error {
+	n, err := r.w.node(ctx, "reset the connections of", name)
+	if err != nil {
+		return err
+	}
+	if _, known := r.w.rejectionOf[id]; known {
+		return fmt.Errorf("reject %q: this rule exists already: remove it first", id)
+	}
+	rej := &rejection{node: n}
+	r.w.rejectionOf[id] = rej
+	r.w.rejections = append(r.w.rejections, rej)
+	for _, c := range slices.Clone(n.conns) {
+		rej.hit++
+		c.close(0, "reset")
+		c.close(1, "reset")
+	}
+	return nil
+}
+
+func (r resetter) Accept(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	rej, known := r.w.rejectionOf[id]
+	if !known {
+		return fmt.Errorf("accept %q: no such rule", id)
+	}
+	delete(r.w.rejectionOf, id)
+	r.w.rejections = slices.DeleteFunc(r.w.rejections, func(o *rejection) bool { return o == rej })
+	return nil
+}
+
+func (r resetter) Resets(ctx context.Context, id string) (uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	rej, known := r.w.rejectionOf[id]
+	if !known {
+		return 0, fmt.Errorf("count of %q: no such rule", id)
+	}
+	return rej.hit, nil
+}
+
+func (r resetter) Dial(ctx context.Context, from, name string) (string, error) {
+	w := r.w
+	n, err := w.node(ctx, "dial", name)
+	if err != nil {
+		return "", err
+	}
+	a, ok := w.index[from]
+	if !ok || a == n.idx {
+		return "", errors.New("dial: unknown endpoint " + from)
+	}
+	rejected := slices.ContainsFunc(w.rejections, func(o *rejection) bool { return o.node == n || o.node.idx == a })
+	switch {
+	case w.dir(a, n.idx).anyPort > 0 || w.dir(n.idx, a).anyPort > 0 || n.silent:
+		return "timeout", w.Sleep(ctx, w.opts.DialTimeout)
+	case rejected || n.state != running:
+		return "reset", nil
+	}
+	return "accepted", nil
+}

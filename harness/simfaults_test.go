@@ -1,0 +1,39 @@
+package harness
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// diskNetworkClockFaults are the faults of machines, each by itself.
+var diskNetworkClockFaults = []string{
+	"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "clock:jump", "clock:drift", "delay", "loss", "reset",
+	"rolling-restart",
+}
+
+// TestMachineFaultsAreSurvived runs the defaults under each fault of disks, files,
+// clocks and packets: what was acknowledged must be there, and every fault proven.
+func TestMachineFaultsAreSurvived(t *testing.T) {
+	for _, fault := range diskNetworkClockFaults {
+		t.Run(fault, func(t *testing.T) {
+			for seed := range uint64(seedsOf(3)) {
+				p := simPlan(fault)
+				p.Time, p.Seed = simPlan("").Time*2, 300+seed
+				j := simulated(t, p, nil)
+				require.Empty(t, j.WhyInconclusive, "seed %d: %s", p.Seed, j.why())
+				j.requireValid(t)
+				j.requireProven(t)
+				for _, f := range j.history.Faults {
+					if f.Stage == history.Proven {
+						require.NotEmpty(t, f.Proof)
+						require.True(t, strings.HasPrefix(f.Name, fault))
+					}
+				}
+			}
+		})
+	}
+}

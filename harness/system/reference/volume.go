@@ -1,0 +1,195 @@
+package reference
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/faultline-mq/faultline/broker/storage"
+	"github.com/faultline-mq/faultline/broker/vfs"
+	"github.com/faultline-mq/faultline/harness/environment/sim"
+	"github.com/faultline-mq/faultline/nemesis"
+)
+
+// volume is a node's two disks in the simulator: one holds the partition logs,
+// the other the metadata log, so that a lost, full, broken or damaged data disk
+// leaves the metadata quorum alone.
+type volume struct{ data, meta *vfs.Mem }
+
+var _ sim.Volume = (*volume)(nil)
+
+// newVolume makes a node's empty disks.
+func newVolume(string) sim.Volume { return &volume{vfs.NewMem(), vfs.NewMem()} }
+
+// PowerLoss implements sim.Volume.
+func (v *volume) PowerLoss(r *rand.Rand) {
+	v.data.PowerLoss(r)
+	v.meta.PowerLoss(r)
+}
+
+// Wipe implements sim.Volume.
+func (v *volume) Wipe() { v.data.Wipe() }
+
+// Digest implements sim.Volume.
+func (v *volume) Digest() string {
+	sum := sha256.Sum256([]byte(v.data.Digest() + v.meta.Digest()))
+	return hex.EncodeToString(sum[:])
+}
+
+// canaries is how many files make one canary. Of files that were never synced a
+// power loss may keep some, as real disks do; that it keeps all of so many is out
+// of the question.
+const canaries = 16
+
+func canary(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
+
+// WriteCanary implements sim.Volume. It lies on the data disk.
+func (v *volume) WriteCanary(name string, sync bool) error {
+	for i := range canaries {
+		f, err := v.data.OpenFile(canary(name, i), true)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte(name), 0)
+		if err == nil && sync {
+			err = f.Sync()
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	if sync {
+		return v.data.SyncDir(".")
+	}
+	return nil
+}
+
+// HasCanary implements sim.Volume: it is there if all of it is.
+func (v *volume) HasCanary(name string) (bool, error) {
+	for i := range canaries {
+		b, err := vfs.ReadFile(v.data, canary(name, i))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil || string(b) != name {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// Fill implements sim.Volume.
+func (v *volume) Fill(on bool) {
+	room := int64(0)
+	if on {
+		room = max(1, v.data.Used()) // 0 would mean no limit
+	}
+	v.data.SetCapacity(room)
+}
+
+// Break implements sim.Volume. Reads go on.
+func (v *volume) Break(on bool) {
+	if !on {
+		v.data.SetError(nil)
+		return
+	}
+	v.data.SetError(func(op, _ string) error {
+		switch op {
+		case vfs.OpOpen, vfs.OpRead, vfs.OpList, vfs.OpStat:
+			return nil
+		}
+		return syscall.EIO
+	})
+}
+
+const (
+	probeFile  = "probe"
+	probeBytes = 64 << 10 // more than what a nearly full disk may have left
+)
+
+// Probe implements sim.Volume.
+func (v *volume) Probe() (err error) {
+	f, err := v.data.OpenFile(probeFile, true)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, probeBytes), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close(), v.data.Remove(probeFile))
+}
+
+// Stored implements sim.Volume.
+func (v *volume) Stored() int64 {
+	total := int64(0)
+	// An injected error hides nothing: it concerns changes only.
+	_ = v.walk(storage.LogsDir, func(_ string, size int64) { total += size })
+	return total
+}
+
+// Files implements sim.Volume: the segments of the partition logs.
+func (v *volume) Files() ([]nemesis.StoredFile, error) {
+	var files []nemesis.StoredFile
+	err := v.walk(storage.LogsDir, func(name string, size int64) {
+		if strings.HasSuffix(name, ".log") {
+			files = append(files, nemesis.StoredFile{Name: name, Size: size})
+		}
+	})
+	slices.SortFunc(files, func(a, b nemesis.StoredFile) int { return strings.Compare(a.Name, b.Name) })
+	return files, err
+}
+
+// walk calls fn for every file below dir; a dir that is not there has none.
+func (v *volume) walk(dir string, fn func(name string, size int64)) error {
+	names, err := v.data.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		full := path.Join(dir, name)
+		info, err := v.data.Stat(full)
+		if err != nil {
+			return err
+		}
+		if !info.Dir {
+			fn(full, info.Size)
+			continue
+		}
+		if err := v.walk(full, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FileDigest implements sim.Volume.
+func (v *volume) FileDigest(file string, upTo int64) (string, error) {
+	b, err := vfs.ReadFile(v.data, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(b[:min(upTo, int64(len(b)))])
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Flip implements sim.Volume.
+func (v *volume) Flip(file string, offset int64, bit uint) error {
+	return v.data.Flip(file, offset, bit)
+}
+
+// Cut implements sim.Volume.
+func (v *volume) Cut(file string, size int64) error { return v.data.Cut(file, size) }

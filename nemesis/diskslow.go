@@ -1,0 +1,114 @@
+package nemesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// slowFactors are what the seed chooses from: syncs of about a millisecond then
+// take some tens to some hundreds.
+var slowFactors = []float64{30, 100, 300}
+
+// slowProbes is how many syncs are timed for one figure, their median: a
+// sync takes much longer now and then without any fault.
+const slowProbes = 9
+
+// diskSlow slows the disks of partition logs.
+type diskSlow struct {
+	claimed bool
+	hit     []string
+	factor  float64
+	before  map[string]time.Duration
+}
+
+var _ Fault = (*diskSlow)(nil)
+
+// Available implements Fault.
+func (*diskSlow) Available(t Target) error {
+	return lacking("disk-slow", map[Capability]bool{NeedsSlowDisks: t.SlowDisks != nil, NeedsRoles: t.Roles != nil})
+}
+
+// Inject implements Fault.
+func (d *diskSlow) Inject(ctx context.Context, s *Scene) error {
+	if err := s.ground.claim("disk", s.Step.Name(), s.Targets); err != nil {
+		return err
+	}
+	d.claimed = true
+	d.factor = slowFactors[s.rng.IntN(len(slowFactors))]
+	d.before = map[string]time.Duration{}
+	for _, n := range s.Targets {
+		took, err := d.median(ctx, s, n)
+		if err != nil {
+			return err
+		}
+		d.before[n] = took
+	}
+	for _, n := range s.Targets {
+		d.hit = append(d.hit, n)
+		if err := s.SlowDisks.Slow(ctx, n, d.factor); err != nil {
+			return fmt.Errorf("slowing the disk of %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// Heal implements Fault.
+func (d *diskSlow) Heal(ctx context.Context, s *Scene) error {
+	var errs []error
+	for _, n := range d.hit {
+		if err := s.SlowDisks.Quicken(ctx, n); err != nil {
+			errs = append(errs, fmt.Errorf("quickening the disk of %s: %w", n, err))
+		}
+	}
+	if d.claimed {
+		s.ground.release("disk", s.Targets)
+		d.claimed = false
+	}
+	return errors.Join(errs...)
+}
+
+// median times syncs.
+func (d *diskSlow) median(ctx context.Context, s *Scene, node string) (time.Duration, error) {
+	took := make([]time.Duration, slowProbes)
+	for i := range took {
+		p, err := s.SlowDisks.Probe(ctx, node)
+		if err != nil {
+			return 0, fmt.Errorf("timing a sync of %s: %w", node, err)
+		}
+		if p.Err != nil {
+			return 0, unproven("cannot be proven: no sync of %s can be timed: %v", node, p.Err)
+		}
+		took[i] = p.Sync
+	}
+	slices.Sort(took)
+	return took[len(took)/2], nil
+}
+
+// Prove implements Fault: a sync takes at least a quarter of what the factor
+// makes of the time before, and after healing less than that.
+func (d *diskSlow) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (Proof, error) {
+	figures := map[string]string{}
+	for _, n := range s.Targets {
+		took, err := d.median(ctx, s, n)
+		if err != nil {
+			return Proof{}, err
+		}
+		figures[n] = fmt.Sprintf("a sync takes %s (median of %d), %s before; factor %g", took, slowProbes, d.before[n], d.factor)
+		least := time.Duration(float64(d.before[n]) * d.factor / 4)
+		switch {
+		case stage != history.Healed && took < least:
+			return Proof{}, &UnprovenError{fmt.Sprintf("had no effect: a sync on %s takes %s, %s before it", n, took, d.before[n]), figures}
+		case stage == history.Healed && took >= least:
+			return Proof{}, &UnprovenError{fmt.Sprintf("was not healed: a sync on %s still takes %s, %s before it", n, took, d.before[n]), figures}
+		}
+	}
+	if stage == history.Healed {
+		return Proof{Detail: fmt.Sprintf("syncs on %d disks are as fast as before", len(s.Targets)), Figures: figures}, nil
+	}
+	return Proof{Detail: fmt.Sprintf("syncs on %d disks are slowed by a factor of %g", len(s.Targets), d.factor), Figures: figures}, nil
+}

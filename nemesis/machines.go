@@ -1,0 +1,152 @@
+package nemesis
+
+import (
+	"context"
+	"time"
+)
+
+// Machines is what an environment can do to nodes beside cutting links,
+// controlling processes and taking power. A nil field is missing there.
+type Machines struct {
+	FullDisks DiskFiller
+	BadDisks  DiskBreaker
+	SlowDisks DiskSlower
+	LostDisks DiskWiper
+	Files     FileDamager
+	Clocks    Clocks
+	Shaper    Shaper
+	Resetter  Resetter
+}
+
+// DiskProbe is how a node's data disk serves at one moment.
+type DiskProbe struct {
+	Sync time.Duration // of a small file that was just written
+	Err  error         // the file system's own, such as syscall.ENOSPC; Sync means nothing then
+}
+
+// DiskProber shows how the disk of a node's partition logs serves.
+type DiskProber interface {
+	// Probe writes a small file beside the partition logs, syncs it and removes it
+	// again. err is a failure to look; what the disk answered is in the probe.
+	Probe(ctx context.Context, node string) (DiskProbe, error)
+}
+
+// DiskFiller leaves no room on the disks of partition logs. The metadata
+// quorum's log is on another volume and is not touched.
+type DiskFiller interface {
+	DiskProber
+	// Fill takes all room that is left: what extends a file gets syscall.ENOSPC.
+	Fill(ctx context.Context, node string) error
+	// Free gives it back. A disk that is not filled is left alone.
+	Free(ctx context.Context, node string) error
+}
+
+// DiskBreaker makes the disks of partition logs fail. The metadata quorum's log
+// is on another volume and is not touched.
+type DiskBreaker interface {
+	DiskProber
+	// Break lets every change and every sync fail with syscall.EIO; reads go on.
+	Break(ctx context.Context, node string) error
+	// Mend ends that. A disk that is not broken is left alone.
+	Mend(ctx context.Context, node string) error
+}
+
+// DiskSlower slows the disks of partition logs. The metadata quorum's log is on
+// another volume and is not touched.
+type DiskSlower interface {
+	DiskProber
+	// Slow lets operations that are issued from now on take factor (above 1) times as long.
+	Slow(ctx context.Context, node string, factor float64) error
+	// Quicken ends that. A disk that is not slow is left alone.
+	Quicken(ctx context.Context, node string) error
+}
+
+// DiskWiper exchanges the disks of partition logs for empty ones. The metadata
+// quorum's log is on another volume and stays.
+type DiskWiper interface {
+	// Wipe gives a node whose process is dead an empty data volume.
+	Wipe(ctx context.Context, node string) error
+	// Stored returns the bytes of all files of partition logs.
+	Stored(ctx context.Context, node string) (int64, error)
+	// Found returns how many records the node's present incarnation said that it
+	// found in its logs when it started; ok is false where it said nothing.
+	Found(ctx context.Context, node string) (records int64, ok bool, err error)
+}
+
+// StoredFile is a file that holds records of a partition.
+type StoredFile struct {
+	Name string
+	Size int64 // bytes
+}
+
+// FileDamager damages what nodes have stored, as a silently failing disk does:
+// no operation reports it, and what was synced is damaged as well.
+type FileDamager interface {
+	// Files lists the files that hold records, sorted by name.
+	Files(ctx context.Context, node string) ([]StoredFile, error)
+	// Flip inverts one bit (0 to 7) of the byte at offset.
+	Flip(ctx context.Context, node, file string, offset int64, bit uint) error
+	// Cut ends a file at size bytes.
+	Cut(ctx context.Context, node, file string, size int64) error
+	// Digest is a digest of the file's first upTo bytes, or of as many as there
+	// are; "" where there is no such file.
+	Digest(ctx context.Context, node, file string, upTo int64) (string, error)
+}
+
+// Clocks sets nodes' wall clocks.
+type Clocks interface {
+	// Offset is the node's wall clock less the true one, as the node reads it.
+	Offset(ctx context.Context, node string) (time.Duration, error)
+	// Jump adds by, which may be negative, to the node's wall clock.
+	Jump(ctx context.Context, node string, by time.Duration) error
+	// Drift lets the node's wall clock run at rate seconds per second from now on.
+	Drift(ctx context.Context, node string, rate float64) error
+	// Restore sets it to the true time, at the true rate.
+	Restore(ctx context.Context, node string) error
+}
+
+// Shaping is what happens to the packets of one direction between two
+// endpoints (node names, or Clients).
+type Shaping struct {
+	From, To string
+	Delay    time.Duration // added to every packet
+	Jitter   time.Duration // added on top, uniformly drawn
+	Loss     float64       // share of packets that are lost, within [0, 1]
+}
+
+// Echo is the outcome of datagrams that one endpoint sent to another, which sent
+// each back at once.
+type Echo struct {
+	Sent     int
+	Arrived  int           // at the other end
+	Returned int           // of those
+	Median   time.Duration // round trip of those that returned; 0 where none did
+}
+
+// Shaper delays and loses packets.
+type Shaper interface {
+	// Shape adds rules; where several concern one direction, their delays add up
+	// and each may lose a packet. A known id is an error.
+	Shape(ctx context.Context, id string, rules []Shaping) error
+	// Unshape removes exactly the set id. An unknown id is an error.
+	Unshape(ctx context.Context, id string) error
+	// Shaped counts, per direction, the packets of the system itself that the
+	// set id delayed or lost.
+	Shaped(ctx context.Context, id string) (map[Pair]uint64, error)
+	// Echo sends count datagrams from one endpoint to another.
+	Echo(ctx context.Context, from, to string, count int) (Echo, error)
+}
+
+// Resetter resets connections.
+type Resetter interface {
+	// Reject answers every segment from and to a node with a reset, dials
+	// included; datagrams pass. A known id is an error.
+	Reject(ctx context.Context, id, node string) error
+	// Accept ends exactly the set id. An unknown id is an error.
+	Accept(ctx context.Context, id string) error
+	// Resets counts the system's own connections and dials that the set id reset.
+	Resets(ctx context.Context, id string) (uint64, error)
+	// Dial opens a connection from one endpoint to a node, closes it again and
+	// reports what happened: "accepted", "reset" or "timeout".
+	Dial(ctx context.Context, from, node string) (string, error)
+}
