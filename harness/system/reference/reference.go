@@ -103,8 +103,16 @@ func (System) OptionList() []system.Info {
 	return infos
 }
 
-// Options implements system.System.
-func (System) Options(spec system.Spec) map[string]string { return resolve(spec).Map() }
+// Options implements system.System. Defaults that a scheme or a small cluster
+// cannot have are brought down to what it has, so that what is resolved resolves again.
+func (s System) Options(spec system.Spec) map[string]string {
+	o := resolve(spec)
+	m := o.Map()
+	rf := s.replication(spec, o)
+	m["replication.factor"] = strconv.Itoa(rf)
+	m["min.insync.replicas"] = strconv.Itoa(min(o.Int("min.insync.replicas"), rf))
+	return m
+}
 
 // Keys implements system.System.
 func (System) Keys(spec system.Spec) []string {
