@@ -54,6 +54,7 @@ type MutantRun struct {
 	Sentence     string        `json:"sentence,omitempty"`
 	Inconclusive int           `json:"inconclusive"`
 	Failed       int           `json:"harness_errors"`
+	Spoiled      int           `json:"spoiled"` // convicted seeds that are not valid without the mutant either
 	Dir          string        `json:"dir,omitempty"`
 	Interrupted  bool          `json:"interrupted,omitempty"`
 }
@@ -127,38 +128,80 @@ func (h MutantHunt) Run(ctx context.Context) ([]MutantRun, error) {
 	return runs, nil
 }
 
-// hunt runs seeds until one is convicted.
+// hunt runs seeds until one is convicted that is valid without the mutant: what
+// the plan itself breaks says nothing about the mutant.
 func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uint64, times int) (MutantRun, error) {
 	r := MutantRun{ID: m.ID, Name: m.Name, Scheme: scheme, First: first}
-	until, stop := context.WithCancel(ctx)
-	defer stop()
-	cfg := HuntConfig{
-		First: first, Seeds: min(h.Seeds*times, SeedRange), Budget: h.Budget * time.Duration(times), Out: h.Out, Pool: h.Pool,
-		Plans: func(seed uint64) (Plan, error) {
-			p, err := h.Plans(scheme, seed)
-			if err != nil || m.Name == "" {
-				return p, err
+	begin := time.Now()
+	seeds, budget := min(h.Seeds*times, SeedRange), h.Budget*time.Duration(times)
+	for next := first; ; next = r.Seed + 1 {
+		cfg := HuntConfig{First: next, Seeds: seeds, Budget: budget, Out: h.Out, Pool: h.Pool, Plans: h.plans(m, scheme)}
+		if seeds > 0 {
+			cfg.Seeds -= r.Seeds
+		}
+		if budget > 0 {
+			cfg.Budget = max(1, budget-time.Since(begin))
+		}
+		if err := h.convict(ctx, cfg, &r); err != nil {
+			return r, err
+		}
+		if r.Found && m.Name != "" {
+			cfg.First, cfg.Seeds, cfg.Budget, cfg.Out, cfg.Plans = r.Seed, 1, 0, "", h.plans(Mutant{}, scheme)
+			plain, err := Hunt(ctx, cfg)
+			if err != nil {
+				return r, err
 			}
-			p.Options = maps.Clone(p.Options)
-			p.Options[reference.MutantOption] = m.Name
-			return p.Resolve()
-		},
-		Each: func(t Trial, s Standing) {
-			if s != SeedInvalid || r.Found {
-				return
+			if plain.Valid == 0 {
+				r.Found, r.Broken, r.Sentence, r.Dir = false, nil, "", ""
+				r.Spoiled++
 			}
-			r.Found, r.Seed, r.Broken, r.Sentence, r.Dir = true, t.Seed, t.Broken, t.Sentence, t.Dir
-			stop()
-		},
+		}
+		r.Elapsed = time.Since(begin)
+		if r.Found || ctx.Err() != nil || r.exhausted(seeds, budget) {
+			break
+		}
 	}
-	found, err := Hunt(until, cfg)
-	if err != nil && !(r.Found && errors.Is(err, context.Canceled)) {
-		return r, err
-	}
-	r.Seeds, r.Elapsed, r.Inconclusive, r.Failed = found.Seeds, found.Elapsed, len(found.Inconclusive), len(found.Failed)
 	r.Expected = slices.ContainsFunc(r.Broken, func(b Breach) bool { return slices.Contains(m.Clauses, b.Clause) })
 	r.Interrupted = ctx.Err() != nil && !r.Found
 	return r, nil
+}
+
+func (r *MutantRun) exhausted(seeds int, budget time.Duration) bool {
+	return seeds > 0 && r.Seeds >= seeds || budget > 0 && r.Elapsed >= budget
+}
+
+// plans gives the plans of a mutant.
+func (h MutantHunt) plans(m Mutant, scheme string) func(seed uint64) (Plan, error) {
+	return func(seed uint64) (Plan, error) {
+		p, err := h.Plans(scheme, seed)
+		if err != nil || m.Name == "" {
+			return p, err
+		}
+		p.Options = maps.Clone(p.Options)
+		p.Options[reference.MutantOption] = m.Name
+		return p.Resolve()
+	}
+}
+
+// convict runs seeds until the first that is convicted.
+func (h MutantHunt) convict(ctx context.Context, cfg HuntConfig, r *MutantRun) error {
+	until, stop := context.WithCancel(ctx)
+	defer stop()
+	cfg.Each = func(t Trial, s Standing) {
+		if s != SeedInvalid || r.Found {
+			return
+		}
+		r.Found, r.Seed, r.Broken, r.Sentence, r.Dir = true, t.Seed, t.Broken, t.Sentence, t.Dir
+		stop()
+	}
+	found, err := Hunt(until, cfg)
+	if err != nil && !(r.Found && errors.Is(err, context.Canceled)) {
+		return err
+	}
+	r.Seeds += found.Seeds
+	r.Inconclusive += len(found.Inconclusive)
+	r.Failed += len(found.Failed)
+	return nil
 }
 
 // MutantsExit is the exit code of a hunt for mutants: 1 when one was not found on

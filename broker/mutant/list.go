@@ -52,7 +52,7 @@ var registry = [names]Info{
 	},
 	HighFromOneFollower: {
 		ID: "O3", Name: "high-watermark-from-one-follower", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "The high watermark runs over the leader and its first in-sync follower only.",
+		Doc: "The high watermark runs over the leader and its last in-sync follower only: the minimum is begun anew for each.",
 	},
 	ShrinkBeforeReply: {
 		ID: "O4", Name: "shrink-before-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},

@@ -27,7 +27,7 @@ func mutantsCommand() *cobra.Command {
 		Short: "which seeded bug is found, by which clause, how soon",
 		Long: `Seeds one bug after another into the reference broker and hunts it in the
 simulator, with the same swarm of plans for all, on disjoint ranges of seeds; then
-the broker without a bug, at a multiple of the budget, as the control. Only
+the broker without a bug, at a multiple of the budget, as the control. A seed counts as finding a mutant only if it is valid without it. Only
 binaries that are built with -tags mutants have mutants.
 
 Exit codes: 1 a mutant was not found or the control was convicted, 255 the harness
@@ -123,6 +123,9 @@ func mutantLine(r harness.MutantRun) string {
 	took := fmt.Sprintf("%d seeds, %.1f s", r.Seeds, r.Elapsed.Seconds())
 	if r.Inconclusive > 0 {
 		took += fmt.Sprintf(", %d inconclusive", r.Inconclusive)
+	}
+	if r.Spoiled > 0 {
+		took += fmt.Sprintf(", %d convicted but not valid without the mutant", r.Spoiled)
 	}
 	if r.Failed > 0 {
 		took += fmt.Sprintf(", %d harness errors", r.Failed)

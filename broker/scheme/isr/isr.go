@@ -265,10 +265,10 @@ func (m *Machine) raise() {
 				continue
 			}
 			if slices.Contains(m.maximal, r.id) || m.joining(r) {
-				mark = min(mark, r.stable)
 				if m.o.Mutants.On(mutant.HighFromOneFollower) {
-					break
+					mark = m.h.Stable()
 				}
+				mark = min(mark, r.stable)
 			}
 		}
 		if mark > m.high {
