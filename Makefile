@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-docker lint determinism bench fuzz images test-partition test-kill test-pause verify clean
+.PHONY: help build test test-docker lint determinism bench fuzz images test-partition test-kill test-pause verify mutants clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -51,6 +51,11 @@ test-pause: build ## the same with paused nodes
 
 verify: build ## 20 seeds of 30 s in Docker, all valid; an interrupted one goes on where it stopped
 	@$(FAULTLINE) verify --seeds 20 --env docker --time 30s --clients 12 --rate 100 --set request.timeout.ms=500
+
+mutants: ## hunt every seeded bug in the simulator, on three ranges of seeds, and a control
+	@mkdir -p bin
+	@$(GO) build -tags mutants -trimpath -ldflags '$(LDFLAGS)' -o bin/faultline-mutants ./cmd/faultline
+	@bin/faultline-mutants mutants
 
 clean: build ## remove what killed runs left in Docker, and the binaries
 	@$(FAULTLINE) clean --kept || true

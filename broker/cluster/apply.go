@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // maxPartitions bounds a topic (Kafka: 10,000 per request).
@@ -71,7 +72,16 @@ func (s *State) register(index uint64, e *envelope, c RegisterBroker) outcome {
 		ID: c.ID, Name: c.Name, Host: c.Host, Port: c.Port, Rack: c.Rack,
 		Incarnation: c.Incarnation, Epoch: int64(index), Fenced: true,
 	})
-	return outcome{value: s.Broker(c.ID), changes: s.gone(c.ID)}
+	if s.mutants.On(mutant.StayInSync) {
+		return outcome{value: s.Broker(c.ID)}
+	}
+	changes := s.gone(c.ID)
+	if s.mutants.On(mutant.ForgetInSync) {
+		for _, p := range s.hosted(c.ID) {
+			s.change(&changes, p, p.Leader, p.Replicas, false)
+		}
+	}
+	return outcome{value: s.Broker(c.ID), changes: changes}
 }
 
 // registered finds a broker of exactly this epoch.
@@ -308,9 +318,9 @@ func (s *State) alterPartition(c AlterPartition) outcome {
 		switch {
 		case id == p.Leader && (b == nil || b.Epoch != m.Epoch):
 			return refuse(kerr.StaleBrokerEpoch, "%s-%d: leader %d does not have broker epoch %d", c.Topic, c.Index, id, m.Epoch)
-		case b == nil || b.Epoch != m.Epoch:
+		case b == nil || b.Epoch != m.Epoch && !s.mutants.On(mutant.JoinAnyBrokerEpoch):
 			return refuse(kerr.IneligibleReplica, "%s-%d: broker %d does not have broker epoch %d", c.Topic, c.Index, id, m.Epoch)
-		case id != p.Leader && !s.electable(id):
+		case id != p.Leader && !s.electable(id) && !s.mutants.On(mutant.JoinFenced):
 			// A leader that is leaving found no successor; this change may bring one.
 			return refuse(kerr.IneligibleReplica, "%s-%d: broker %d is fenced or leaving", c.Topic, c.Index, id)
 		}

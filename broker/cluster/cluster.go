@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // Broker is one registered broker.
@@ -193,4 +194,6 @@ type Config struct {
 	DefaultScheme      string
 	MinISR             int32 // of topics that do not set min.insync.replicas, default 1
 	Unclean            bool  // of topics that do not set unclean.leader.election.enable
+	// Mutants are seeded bugs, the same on every voter; none without the build tag.
+	Mutants mutant.Set
 }

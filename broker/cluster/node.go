@@ -109,6 +109,7 @@ func New(cfg Config, recovered [][]byte, now broker.Time) (c *Cluster, err error
 		snapSent: map[broker.NodeID]time.Duration{},
 		sessions: map[broker.NodeID]*session{},
 	}
+	c.st.mutants = cfg.Mutants
 	if err := c.load(recovered); err != nil {
 		return nil, err
 	}

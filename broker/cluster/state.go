@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // State is what a node has applied of the metadata: a read-only view that moves
@@ -23,6 +24,7 @@ type State struct {
 	brokers      []*Broker
 	topics       []*Topic
 	proposers    []*proposer
+	mutants      mutant.Set
 }
 
 // proposer is what is remembered of a node's proposals, so that none is applied twice.
@@ -268,7 +270,9 @@ func (s *State) change(changes *[]Change, p *Partition, leader broker.NodeID, is
 	next.PartEpoch++
 	if leader != p.Leader {
 		next.Leader = leader
-		next.Epoch++
+		if !s.mutants.On(mutant.EpochNotBumped) {
+			next.Epoch++
+		}
 		if leader != broker.None {
 			next.LastLeader = leader
 		}
@@ -290,7 +294,7 @@ func (s *State) elect(p *Partition, isr []broker.NodeID, unclean bool) (broker.N
 			return id, isr, false
 		}
 	}
-	if unclean {
+	if unclean || s.mutants.On(mutant.UncleanElection) {
 		for _, id := range p.Replicas {
 			if s.electable(id) {
 				return id, []broker.NodeID{id}, true

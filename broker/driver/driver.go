@@ -158,7 +158,7 @@ func (d *driver) newNode(opts options.Values, rec node.Recovered) (err error) {
 	d.incarnation = d.start.UTC().Format("20060102T150405.000Z") + "-" + hex.EncodeToString(id[:])
 	d.node, err = node.New(node.Config{
 		ID: d.cfg.ID, Name: d.cfg.Name, Incarnation: d.incarnation, Members: d.cfg.brokers(),
-		Host: host, Port: port, Rack: d.cfg.Rack, Scheme: d.cfg.Scheme, Options: opts,
+		Host: host, Port: port, Rack: d.cfg.Rack, Scheme: d.cfg.Scheme, Options: opts, Mutants: opts.Mutants(),
 	}, rec, d.now())
 	return err
 }

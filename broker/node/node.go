@@ -14,6 +14,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/logindex"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
@@ -31,6 +32,7 @@ type Config struct {
 	Rack        string
 	Scheme      string // of topics that name none
 	Options     options.Values
+	Mutants     mutant.Set // seeded bugs; none without the build tag
 }
 
 // Schemes lists the replication schemes of this broker by name.
@@ -123,6 +125,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		isr: map[cluster.Ticket]*partition{}, names: map[broker.NodeID]string{}, epoch: -1, syncAt: scheme.Never, highAt: now.Mono + highInterval, stopAt: scheme.Never,
 	}
 	n.opts = scheme.DefaultOptions()
+	n.opts.Mutants = cfg.Mutants
 	n.opts.SyncAlways = o.String("fsync") == "always"
 	n.opts.ReplicaLag = o.Duration("replica.lag.time.max.ms")
 	n.opts.FetchWait = o.Duration("replica.fetch.wait.max.ms")
@@ -143,6 +146,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
 		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(cfg.Members))), DefaultScheme: cfg.Scheme,
 		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
+		Mutants: cfg.Mutants,
 	}, rec.Meta, now)
 	if err != nil {
 		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)

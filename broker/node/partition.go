@@ -9,6 +9,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/logindex"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -98,7 +99,7 @@ func (p *partition) write(e broker.Effect) {
 // stable, otherwise what is written.
 func (p *partition) storedUpTo(written, synced uint64) {
 	mark := written
-	if p.n.opts.SyncAlways {
+	if p.n.opts.SyncAlways && !p.n.opts.Mutants.On(mutant.AckBeforeSync) {
 		mark = synced
 	}
 	before := p.stable
@@ -138,7 +139,8 @@ func (p *partition) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
 // Eligible implements scheme.Host.
 func (p *partition) Eligible(id broker.NodeID, brokerEpoch int64) bool {
 	b := p.n.c.State().Broker(id)
-	return b != nil && !b.Fenced && !b.Leaving && b.Epoch == brokerEpoch
+	return b != nil && (!b.Fenced && !b.Leaving || p.n.opts.Mutants.On(mutant.JoinFenced)) &&
+		(b.Epoch == brokerEpoch || p.n.opts.Mutants.On(mutant.JoinAnyBrokerEpoch))
 }
 
 // Emit implements scheme.Host.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // Option is one thing that can be set with --set name=value.
@@ -33,6 +35,10 @@ const (
 	topic  = "topic"
 )
 
+// Mutant is the option that seeds a bug. It exists in binaries with mutants only,
+// and it has no value unless it is set.
+const Mutant = "mutant"
+
 var registry = []Option{
 	{Name: "profile", Owner: broker, Type: "enum", Default: "short", Values: []string{"short", "kafka"}, Doc: "short: detection times for short runs; kafka: those of the real model"},
 	{Name: "acks", Owner: client, Type: "enum", Default: "all", Values: []string{"0", "1", "all", "-1"}, Doc: "what a producer waits for"},
@@ -50,12 +56,13 @@ var registry = []Option{
 	{Name: "replica.lag.time.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "3000", Kafka: "30000", Min: 100, Max: 600_000, Doc: "a follower that has not caught up for so long leaves the in-sync set"},
 	{Name: "replica.fetch.wait.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "500", Kafka: "500", Min: 1, Max: 60_000, Doc: "how long a leader may park a follower's fetch"},
 	{Name: "auto.create.topics.enable", Owner: broker, Type: "bool", Default: "true", Doc: "a metadata request that allows it creates the topic"},
+	{Name: Mutant, Owner: broker, Type: "mutant", Doc: "a bug that every node has (faultline mutants lists them)"},
 	{Name: "segment.bytes", Owner: broker, Type: "int", Unit: "bytes", Default: "67108864", Min: 4096, Max: 1 << 30, Doc: "size at which a log begins a new segment"},
 }
 
 // All returns the registry, sorted by name.
 func All() []Option {
-	all := slices.Clone(registry)
+	all := slices.DeleteFunc(slices.Clone(registry), func(o Option) bool { return o.Name == Mutant && !mutant.Enabled })
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all
 }
@@ -101,6 +108,9 @@ func Resolve(set map[string]string) (Values, error) {
 
 func (o Option) check(s string) error {
 	switch o.Type {
+	case "mutant":
+		_, err := mutant.Parse(s)
+		return err
 	case "enum":
 		if !slices.Contains(o.Values, s) {
 			return fmt.Errorf("option %s=%q: allowed values are %s", o.Name, s, strings.Join(o.Values, ", "))
@@ -155,11 +165,19 @@ func (v Values) Acks() int16 {
 	return -1
 }
 
-// Map returns all values by name, defaults included.
+// Mutants are the seeded bugs that were chosen.
+func (v Values) Mutants() mutant.Set {
+	s, _ := mutant.Parse(v.v[Mutant]) // Resolve checked it
+	return s
+}
+
+// Map returns all values by name, defaults included; without the mutant where there is none.
 func (v Values) Map() map[string]string {
 	m := make(map[string]string, len(v.v))
 	for name, s := range v.v {
-		m[name] = s
+		if name != Mutant || s != "" {
+			m[name] = s
+		}
 	}
 	return m
 }

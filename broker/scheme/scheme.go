@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/logindex"
+	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // Never is a NextWake without a timer.
@@ -156,6 +157,7 @@ type Options struct {
 	FetchBytes  int           // replica.fetch.max.bytes, default 1 MiB
 	FetchRetry  time.Duration // back-off after a failed fetch, default 100 ms
 	FetchExpire time.Duration // a fetch without answer is given up, default 1.5 s
+	Mutants     mutant.Set    // seeded bugs; none without the build tag
 }
 
 // DefaultOptions returns the defaults named at each field, with SyncAlways set.

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -105,6 +106,9 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 	if a.PartEpoch <= m.a.PartEpoch || a.Epoch < m.a.Epoch {
 		return
 	}
+	if m.o.Mutants.On(mutant.MinISRIgnored) {
+		a.MinISR = 1
+	}
 	old := m.a
 	m.a = a
 	switch {
@@ -141,6 +145,9 @@ func (m *Machine) lead() {
 		if id != m.h.Self() {
 			m.remotes = append(m.remotes, &remote{id: id, end: -1, stable: -1, brokerEpoch: -1, caughtUp: now, fetchedAt: now})
 		}
+	}
+	if m.o.Mutants.On(mutant.LeadCommitsAll) {
+		m.high = m.epochStart
 	}
 	m.maximal = slices.Clone(m.a.ISR)
 	m.pending = false
@@ -208,6 +215,9 @@ func (m *Machine) Produce(p scheme.Produce) {
 		return
 	}
 	if p.Acks == -1 && len(m.a.ISR) < m.a.MinISR {
+		if m.o.Mutants.On(mutant.AppendThenRefuse) {
+			_, _, _ = scheme.Prepare(m.h, p, m.a.Epoch)
+		}
 		refuse(kerr.NotEnoughReplicas, fmt.Sprintf("%d in-sync replicas, min.insync.replicas is %d", len(m.a.ISR), m.a.MinISR))
 		return
 	}
@@ -218,6 +228,10 @@ func (m *Machine) Produce(p scheme.Produce) {
 	deadline := m.h.Now().Mono + p.Timeout
 	switch p.Acks {
 	case -1:
+		if m.o.Mutants.On(mutant.AckByLeaderAlone) {
+			m.one.Add(p.Token, base, end, deadline)
+			break
+		}
 		m.all.Add(p.Token, base, end, deadline)
 	case 1:
 		m.one.Add(p.Token, base, end, deadline)
@@ -247,7 +261,13 @@ func (m *Machine) raise() {
 	if len(m.a.ISR) >= m.a.MinISR && slices.Contains(m.a.ISR, m.h.Self()) {
 		mark := m.h.Stable()
 		for _, r := range m.remotes {
+			if m.o.Mutants.On(mutant.ExpansionAfterReply) && !slices.Contains(m.a.ISR, r.id) {
+				continue
+			}
 			if slices.Contains(m.maximal, r.id) || m.joining(r) {
+				if m.o.Mutants.On(mutant.HighFromOneFollower) {
+					mark = m.h.Stable()
+				}
 				mark = min(mark, r.stable)
 			}
 		}
@@ -295,6 +315,7 @@ func (m *Machine) fetched(from broker.NodeID, f *Fetch) {
 	switch {
 	case m.role != leader || i < 0:
 		refusal = kerr.NotLeaderForPartition
+	case m.o.Mutants.On(mutant.FetchAnyEpoch):
 	case f.Epoch < m.a.Epoch:
 		refusal = kerr.FencedLeaderEpoch
 	case f.Epoch > m.a.Epoch:
@@ -309,9 +330,13 @@ func (m *Machine) fetched(from broker.NodeID, f *Fetch) {
 	r := m.remotes[i]
 	r.parked = nil // a follower has one fetch under way: an earlier one is given up
 	x := m.h.Index()
-	if f.LastEpoch >= 0 || f.Offset > x.End() {
+	if (f.LastEpoch >= 0 || f.Offset > x.End()) && !m.o.Mutants.On(mutant.NoDivergenceCheck) {
 		known, end := x.EpochEnd(f.LastEpoch)
 		if known < f.LastEpoch || end < f.Offset {
+			if m.o.Mutants.On(mutant.HighBeforeTruncation) {
+				r.end, r.stable = f.Offset, f.Stable
+				m.raise()
+			}
 			r.park(f, 0)
 			m.answer(r, FetchAnswer{Epoch: m.a.Epoch, High: m.high, Diverged: true, KnownEpoch: known, KnownEnd: end}, 0, 0)
 			return
@@ -373,7 +398,7 @@ func (m *Machine) expand() {
 	}
 	want := slices.Clone(m.a.ISR)
 	for _, r := range m.remotes {
-		if !slices.Contains(want, r.id) && m.inTime(r) && r.stable >= m.high && r.stable >= m.epochStart && m.h.Eligible(r.id, r.brokerEpoch) {
+		if !slices.Contains(want, r.id) && m.inTime(r) && (r.stable >= m.high && r.stable >= m.epochStart || m.o.Mutants.On(mutant.JoinBehind)) && m.h.Eligible(r.id, r.brokerEpoch) {
 			want = append(want, r.id)
 		}
 	}
@@ -420,6 +445,9 @@ func (m *Machine) propose(isr []broker.NodeID) {
 		}
 	}
 	m.pending = true
+	if m.o.Mutants.On(mutant.ShrinkBeforeReply) && len(isr) < len(m.a.ISR) {
+		m.a.ISR, m.maximal = isr, isr
+	}
 	m.h.ProposeISR(m.a.Epoch, m.a.PartEpoch, members)
 }
 
@@ -446,6 +474,9 @@ func (m *Machine) Wake() {
 	now := m.h.Now().Mono
 	switch m.role {
 	case leader:
+		if m.o.Mutants.On(mutant.TimeoutAcknowledged) && m.all.Next() <= now {
+			m.all.Reach(m.h, m.h.Index().End(), 0)
+		}
 		m.all.Expire(m.h)
 		m.one.Expire(m.h)
 		if m.checkAt <= now {
@@ -484,6 +515,8 @@ func (m *Machine) CheckRead(leaderEpoch int32) (int64, int16) {
 		return 0, kerr.NotLeaderForPartition.Code
 	case leaderEpoch >= 0 && leaderEpoch < m.a.Epoch:
 		return 0, kerr.FencedLeaderEpoch.Code
+	case m.o.Mutants.On(mutant.ReadBeyondHigh), m.o.Mutants.On(mutant.ZombieReads) && leaderEpoch > m.a.Epoch:
+		return m.h.Index().End(), 0
 	case leaderEpoch > m.a.Epoch:
 		return 0, kerr.UnknownLeaderEpoch.Code
 	}

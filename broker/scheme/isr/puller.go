@@ -6,6 +6,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -18,6 +19,7 @@ type puller struct {
 	wanted bool          // a fetch goes out as soon as the log is stable
 	next   time.Duration // retry, or Never
 	expire time.Duration // the fetch under way is given up
+	cut    bool          // truncated in this epoch; for mutants alone
 }
 
 // follow begins to pull from the leader of the present epoch.
@@ -26,6 +28,10 @@ func (m *Machine) follow() {
 	m.h.Emit(broker.Event{Kind: "follower", Epoch: m.a.Epoch, Leader: m.h.Name(m.a.Leader), Offset: m.h.Index().End()})
 	m.h.Advanced()
 	m.pull.stop()
+	m.pull.cut = false
+	if m.o.Mutants.On(mutant.TruncateToHighWatermark) {
+		m.truncate(m.h.Index().LastEpoch(), m.high)
+	}
 	m.pull.send(m)
 }
 
@@ -37,7 +43,7 @@ func (p *puller) stop() {
 // send fetches from the log's end on, now or as soon as the log is stable.
 func (p *puller) send(m *Machine) {
 	x := m.h.Index()
-	if m.h.Stable() < x.End() {
+	if m.h.Stable() < x.End() && !m.o.Mutants.On(mutant.FollowerAckBeforeSync) {
 		p.wanted = true
 		return
 	}
@@ -45,10 +51,17 @@ func (p *puller) send(m *Machine) {
 	p.id++
 	p.flying, p.wanted = true, false
 	p.next, p.expire = scheme.Never, now+m.o.FetchWait+m.o.FetchExpire
-	m.h.Send(m.a.Leader, &Fetch{
+	f := &Fetch{
 		ID: p.id, Epoch: m.a.Epoch, BrokerEpoch: m.h.BrokerEpoch(), Offset: x.End(), Stable: m.h.Stable(), LastEpoch: x.LastEpoch(),
 		High: m.high, Max: m.o.FetchBytes, Wait: m.o.FetchWait,
-	}, 0, 0, nil)
+	}
+	if m.o.Mutants.On(mutant.FollowerAckBeforeSync) {
+		f.Stable = f.Offset
+	}
+	if p.cut && (m.o.Mutants.On(mutant.TruncateOnce) || m.o.Mutants.On(mutant.TruncateOneLess)) {
+		f.LastEpoch = -1
+	}
+	m.h.Send(m.a.Leader, f, 0, 0, nil)
 }
 
 func (p *puller) stored(m *Machine) {
@@ -90,11 +103,12 @@ func (p *puller) answered(m *Machine, a *FetchAnswer) {
 	}
 	p.flying, p.expire = false, scheme.Never
 	switch {
-	case a.Code != 0 || a.Epoch != m.a.Epoch: // newer metadata will tell
+	case a.Code != 0 || a.Epoch != m.a.Epoch && !m.o.Mutants.On(mutant.FetchAnyEpoch): // newer metadata will tell
 		p.retry(m)
 		return
 	case a.Diverged:
 		m.truncate(a.KnownEpoch, a.KnownEnd)
+		p.cut = true
 		p.send(m)
 		return
 	}
@@ -150,6 +164,9 @@ func (m *Machine) truncate(known int32, end int64) {
 	to := min(end, ownEnd, before)
 	if own != known {
 		to = min(ownEnd, before)
+	}
+	if m.o.Mutants.On(mutant.TruncateOneLess) {
+		to++
 	}
 	after := m.h.Truncate(to)
 	if after < before {

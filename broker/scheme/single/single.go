@@ -10,12 +10,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 // Machine is the only replica of one partition. It implements scheme.Machine.
 type Machine struct {
 	h    scheme.Host
+	o    scheme.Options
 	a    scheme.Assignment
 	lead bool
 	acks scheme.Acks
@@ -24,8 +26,8 @@ type Machine struct {
 var _ scheme.Machine = (*Machine)(nil)
 
 // New makes the machine of one partition. It is a scheme.Factory.
-func New(h scheme.Host, _ scheme.Options, _ int64) scheme.Machine {
-	return &Machine{h: h, a: scheme.Assignment{Leader: broker.None, Epoch: -1, PartEpoch: -1}}
+func New(h scheme.Host, o scheme.Options, _ int64) scheme.Machine {
+	return &Machine{h: h, o: o, a: scheme.Assignment{Leader: broker.None, Epoch: -1, PartEpoch: -1}}
 }
 
 // Assigned implements scheme.Machine.
@@ -75,6 +77,9 @@ func (m *Machine) Link(broker.NodeID, bool) {}
 
 // Stored implements scheme.Machine.
 func (m *Machine) Stored() {
+	if m.o.Mutants.On(mutant.AckBeforeWrite) {
+		m.acks.Reach(m.h, m.h.Index().End(), 0)
+	}
 	m.acks.Reach(m.h, m.h.Stable(), 0)
 	m.h.Advanced()
 }

@@ -161,7 +161,7 @@ func ensureImage(ctx context.Context, cli *client.Client, repository string, pac
 
 // goBuild builds a static binary for the engine's architecture.
 func goBuild(ctx context.Context, root, arch, pkg, out string, progress io.Writer) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags="+buildTags, "-ldflags=-s -w", "-o", out, pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	var stderr bytes.Buffer

@@ -90,6 +90,7 @@ func digestTree(root string) (string, error) {
 	}
 	slices.Sort(files)
 	h := sha256.New()
+	_, _ = h.Write([]byte(buildTags)) // an image with mutants is another one
 	for _, path := range files {
 		data, err := os.ReadFile(path)
 		if err != nil {

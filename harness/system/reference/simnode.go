@@ -57,7 +57,7 @@ func newSimNode(h sim.Host, schemeName string, opts options.Values) sim.Process 
 	s.store = store
 	s.n, err = node.New(node.Config{
 		ID: s.ids[h.Node()], Name: h.Node(), Incarnation: fmt.Sprintf("%s.%d", h.Node(), h.Incarnation()), Members: members,
-		Host: h.Node(), Port: 9092, Scheme: schemeName, Options: opts,
+		Host: h.Node(), Port: 9092, Scheme: schemeName, Options: opts, Mutants: opts.Mutants(),
 	}, rec, s.now())
 	if err != nil {
 		h.Logger().Error("the node cannot start", "error", err)

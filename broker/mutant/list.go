@@ -1,0 +1,113 @@
+//go:build mutants
+
+package mutant
+
+// registry describes every mutant.
+var registry = [names]Info{
+	TruncateToHighWatermark: {
+		ID: "M1", Name: "truncate-to-high-watermark", Scheme: "isr", Clauses: []string{"acknowledged-survive", "replicas-agree"},
+		Doc: "A replica that begins to follow cuts its log to the high watermark that it knows (Kafka before KIP-101).",
+	},
+	TruncateOnce: {
+		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},
+		Doc: "A follower truncates once in a leader epoch and does not compare epochs again (Kafka before KIP-279).",
+	},
+	ExpansionAfterReply: {
+		ID: "M3", Name: "expansion-after-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A replica that joins the in-sync set counts for the high watermark only once the controller has answered.",
+	},
+	JoinAnyBrokerEpoch: {
+		ID: "M4", Name: "join-any-broker-epoch", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc:        "Neither the leader nor the controller compares the broker epoch of a replica that joins the in-sync set.",
+		Equivalent: "with fsync=always a new incarnation has everything that the former one confirmed, and below that the contract promises nothing under power loss",
+	},
+	JoinFenced: {
+		ID: "M5", Name: "join-fenced", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc:        "A fenced or leaving replica may join the in-sync set.",
+		Equivalent: "the high watermark waits for such a member as for any other, and only unfenced ones are elected",
+	},
+	UncleanElection: {
+		ID: "M7", Name: "unclean-election", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A replica outside the in-sync set is elected although unclean.leader.election.enable is false.",
+	},
+	HighBeforeTruncation: {
+		ID: "M8", Name: "high-watermark-before-truncation", Scheme: "isr", Clauses: []string{"acknowledged-survive", "committed-reads"},
+		Doc: "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+	},
+	AckBeforeSync: {
+		ID: "M16", Name: "ack-before-fsync", Scheme: "single", Clauses: []string{"acknowledged-survive"},
+		Doc: "With fsync=always, what is written counts as durable before it is synced.",
+	},
+	ZombieReads: {
+		ID: "M24", Name: "zombie-leader-reads", Scheme: "isr", Clauses: []string{"committed-reads"},
+		Doc: "A deposed leader serves consumers that believe in a newer epoch, up to its log's end.",
+	},
+	AckBeforeWrite: {
+		ID: "O1", Name: "ack-before-write", Scheme: "single", Clauses: []string{"acknowledged-survive"},
+		Doc: "A write is acknowledged as soon as its append is issued.",
+	},
+	AckByLeaderAlone: {
+		ID: "O2", Name: "ack-by-leader-alone", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A write with acks=all is answered when the leader alone has the record.",
+	},
+	HighFromOneFollower: {
+		ID: "O3", Name: "high-watermark-from-one-follower", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "The high watermark runs over the leader and its last in-sync follower only: the minimum is begun anew for each.",
+	},
+	ShrinkBeforeReply: {
+		ID: "O4", Name: "shrink-before-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A leader counts on a smaller in-sync set before the controller has accepted it.",
+	},
+	EpochNotBumped: {
+		ID: "O5", Name: "epoch-not-bumped", Scheme: "isr", Clauses: []string{"one-leader-per-epoch"},
+		Doc: "An election does not raise the leader epoch.",
+	},
+	LeadCommitsAll: {
+		ID: "O6", Name: "new-leader-commits-all", Scheme: "isr", Clauses: []string{"committed-reads"},
+		Doc: "A new leader takes its whole log for committed.",
+	},
+	ReadBeyondHigh: {
+		ID: "O7", Name: "read-beyond-high-watermark", Scheme: "isr", Clauses: []string{"committed-reads"},
+		Doc: "Consumers are served up to the leader's log end.",
+	},
+	NoDivergenceCheck: {
+		ID: "O8", Name: "no-divergence-check", Scheme: "isr", Clauses: []string{"replicas-agree"},
+		Doc: "A leader does not compare the epoch of a follower's last record with its own log.",
+	},
+	TruncateOneLess: {
+		ID: "O9", Name: "truncate-one-less", Scheme: "isr", Clauses: []string{"replicas-agree"},
+		Doc: "A follower that diverged keeps one record too many, and takes the divergence for settled.",
+	},
+	MinISRIgnored: {
+		ID: "O10", Name: "min-insync-ignored", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A leader acts as if min.insync.replicas were 1.",
+	},
+	AppendThenRefuse: {
+		ID: "O11", Name: "append-then-refuse", Scheme: "isr", Clauses: []string{"failed-never-visible"},
+		Doc: "A write is appended before NOT_ENOUGH_REPLICAS refuses it.",
+	},
+	TimeoutAcknowledged: {
+		ID: "O12", Name: "timeout-acknowledged", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A write whose time is over is acknowledged instead of answered REQUEST_TIMED_OUT.",
+	},
+	JoinBehind: {
+		ID: "O13", Name: "join-behind", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A replica joins the in-sync set before it has reached the high watermark.",
+	},
+	StayInSync: {
+		ID: "O14", Name: "new-incarnation-stays-in-sync", Scheme: "isr", Clauses: []string{"replicas-agree", "acknowledged-survive"},
+		Doc: "A broker that registers again stays in its in-sync sets and goes on leading in the same epoch.",
+	},
+	ForgetInSync: {
+		ID: "O15", Name: "in-sync-set-forgotten", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "With a new registration of a replica the in-sync set falls back to all replicas, as if its changes had not been kept.",
+	},
+	FetchAnyEpoch: {
+		ID: "O16", Name: "fetch-any-epoch", Scheme: "isr", Clauses: []string{"replicas-agree", "acknowledged-survive"},
+		Doc: "Leader and follower do not compare leader epochs in replication.",
+	},
+	FollowerAckBeforeSync: {
+		ID: "O17", Name: "follower-confirms-before-fsync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A follower confirms records that are not durable yet.",
+	},
+}

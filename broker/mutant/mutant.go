@@ -1,0 +1,57 @@
+// Package mutant names bugs that are seeded on purpose: the safe option is set,
+// and the code ignores it, in one line at the place where the rule is kept. They
+// show that the harness finds what it claims to find (SCHEMES.md, "Seeded bugs").
+//
+// A node is given its mutants by its configuration (node.Config.Mutants). They
+// exist under the build tag mutants only: without it a Set is empty, On is false
+// for certain, and the compiler removes every line that asks.
+package mutant
+
+// Name is one mutant.
+type Name uint8
+
+// The mutants. What each does is in the registry.
+const (
+	TruncateToHighWatermark Name = iota
+	TruncateOnce
+	ExpansionAfterReply
+	JoinAnyBrokerEpoch
+	JoinFenced
+	UncleanElection
+	HighBeforeTruncation
+	AckBeforeSync
+	ZombieReads
+	AckBeforeWrite
+	AckByLeaderAlone
+	HighFromOneFollower
+	ShrinkBeforeReply
+	EpochNotBumped
+	LeadCommitsAll
+	ReadBeyondHigh
+	NoDivergenceCheck
+	TruncateOneLess
+	MinISRIgnored
+	AppendThenRefuse
+	TimeoutAcknowledged
+	JoinBehind
+	StayInSync
+	ForgetInSync
+	FetchAnyEpoch
+	FollowerAckBeforeSync
+	names // how many there are
+)
+
+// Info describes a mutant.
+type Info struct {
+	ID   string // in SCHEMES.md, or O and a number for those that are not in its list
+	Name string // as in --set mutant=NAME
+	// Doc is what the code does wrong, in one sentence.
+	Doc string
+	// Scheme is the replication scheme in which it is hunted.
+	Scheme string
+	// Clauses are those of the contract that it is expected to break.
+	Clauses []string
+	// Equivalent, where set, says why nothing that the contract promises breaks,
+	// as far as is known: it is not hunted unless it is named.
+	Equivalent string
+}

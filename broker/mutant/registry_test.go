@@ -1,0 +1,44 @@
+//go:build mutants
+
+package mutant
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRegistry(t *testing.T) {
+	require.True(t, Enabled)
+	require.LessOrEqual(t, int(names), 64, "a set has 64 bits")
+	seen := map[string]bool{}
+	for i, m := range All() {
+		require.NotEmpty(t, m.ID)
+		require.Regexp(t, `^[a-z-]+$`, m.Name)
+		require.Regexp(t, `^[A-Z].*\.$`, m.Doc, "one sentence")
+		require.Contains(t, []string{"isr", "single"}, m.Scheme)
+		require.NotEmpty(t, m.Clauses)
+		require.False(t, seen[m.ID] || seen[m.Name], "%s %s stands twice", m.ID, m.Name)
+		seen[m.ID], seen[m.Name] = true, true
+		for _, as := range []string{m.Name, m.ID} {
+			s, err := Parse(as)
+			require.NoError(t, err)
+			require.Equal(t, Of(Name(i)), s)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	s, err := Parse("")
+	require.NoError(t, err)
+	for n := range names {
+		require.False(t, s.On(n))
+	}
+	s, err = Parse("unclean-election,M16")
+	require.NoError(t, err)
+	for n := range names {
+		require.Equal(t, n == UncleanElection || n == AckBeforeSync, s.On(n))
+	}
+	_, err = Parse("none-such")
+	require.ErrorContains(t, err, `unknown mutant "none-such"; known mutants: truncate-to-high-watermark, `)
+}

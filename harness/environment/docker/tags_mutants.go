@@ -1,0 +1,7 @@
+//go:build mutants
+
+package docker
+
+// buildTags are the build tags of the node image's binaries: those of this one,
+// because a node must have the mutant that it is given.
+const buildTags = "mutants"

@@ -1,0 +1,6 @@
+//go:build !mutants
+
+package docker
+
+// buildTags are the build tags of the node image's binaries: those of this one.
+const buildTags = ""

@@ -1,0 +1,230 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/faultline-mq/faultline/checker"
+	"github.com/faultline-mq/faultline/harness/system/reference"
+)
+
+// HasMutants says whether this binary holds the reference broker's seeded bugs.
+const HasMutants = reference.HasMutants
+
+// Mutant is a bug that can be seeded into the reference broker.
+type Mutant = reference.Mutant
+
+// SeedRange is the distance between the first seeds of two ranges.
+const SeedRange = 1_000_000
+
+// MutantHunt looks for seeded bugs with plans that know nothing of them.
+type MutantHunt struct {
+	Mutants []Mutant
+	// Plans gives the plan of a seed for a scheme; the mutant is set in it later.
+	Plans  func(scheme string, seed uint64) (Plan, error)
+	First  uint64
+	Ranges int           // disjoint ranges of seeds, from First, First+SeedRange, …
+	Seeds  int           // at most so many per mutant and range; 0: until Budget is over
+	Budget time.Duration // at most so long per mutant and range; 0: until Seeds are done
+	// Control is by how much the budget of the broker without a mutant is larger
+	// than that of a mutant; 0: no control.
+	Control int
+	Out     string // where seeds that are not valid are stored; "": nowhere
+	Pool    *Pool
+	// Each is told about every mutant and range, and about the controls, as they end.
+	Each func(MutantRun)
+}
+
+// MutantRun is one mutant hunted on one range of seeds, or a control.
+type MutantRun struct {
+	ID           string        `json:"id,omitempty"` // empty: a control
+	Name         string        `json:"mutant,omitempty"`
+	Scheme       string        `json:"scheme"`
+	First        uint64        `json:"first_seed"`
+	Seeds        int           `json:"seeds"` // that ended, the convicted one included
+	Elapsed      time.Duration `json:"elapsed_ns"`
+	Found        bool          `json:"found"`
+	Seed         uint64        `json:"seed,omitempty"` // that was convicted
+	Broken       []Breach      `json:"broken,omitempty"`
+	Expected     bool          `json:"expected"` // one of the clauses that were expected broke
+	Sentence     string        `json:"sentence,omitempty"`
+	Inconclusive int           `json:"inconclusive"`
+	Failed       int           `json:"harness_errors"`
+	Spoiled      int           `json:"spoiled"` // convicted seeds that are not valid without the mutant either
+	Dir          string        `json:"dir,omitempty"`
+	Interrupted  bool          `json:"interrupted,omitempty"`
+}
+
+// LookupMutants returns the mutants of these names or ids; without names, those
+// that are not held for equivalent. Every error wraps ErrBadPlan.
+func LookupMutants(only ...string) ([]Mutant, error) {
+	all := reference.Mutants()
+	if !HasMutants {
+		return nil, fmt.Errorf("%w: this faultline has no mutants; build it with `go build -tags mutants ./cmd/faultline`, or say `make mutants`", ErrBadPlan)
+	}
+	if len(only) == 0 {
+		return slices.DeleteFunc(all, func(m Mutant) bool { return m.Equivalent != "" }), nil
+	}
+	var names []string
+	for _, m := range all {
+		names = append(names, m.Name)
+	}
+	var found []Mutant
+	for _, name := range only {
+		i := slices.IndexFunc(all, func(m Mutant) bool { return m.Name == name || m.ID == name })
+		if i < 0 {
+			return nil, fmt.Errorf("%w: unknown mutant %q; known mutants: %v", ErrBadPlan, name, names)
+		}
+		found = append(found, all[i])
+	}
+	return found, nil
+}
+
+// Run hunts every mutant on every range, then the controls, one per scheme. It
+// returns what was done when ctx ended. An error is the caller's to mend
+// (ErrBadPlan), or says that no worker could be started.
+func (h MutantHunt) Run(ctx context.Context) ([]MutantRun, error) {
+	if h.Ranges < 1 || h.Seeds < 0 || h.Seeds > SeedRange || h.Budget < 0 || h.Seeds == 0 && h.Budget == 0 || h.Control < 0 {
+		return nil, fmt.Errorf("%w: %d ranges of %d seeds, %s each, control %d: at least one range, and seeds (up to %d) or a budget above zero are wanted",
+			ErrBadPlan, h.Ranges, h.Seeds, h.Budget, h.Control, SeedRange)
+	}
+	var runs []MutantRun
+	add := func(r MutantRun, err error) error {
+		if err != nil {
+			return err
+		}
+		runs = append(runs, r)
+		if h.Each != nil {
+			h.Each(r)
+		}
+		return nil
+	}
+	var schemes []string
+	for _, m := range h.Mutants {
+		if !slices.Contains(schemes, m.Scheme) {
+			schemes = append(schemes, m.Scheme)
+		}
+		for i := range h.Ranges {
+			if ctx.Err() != nil {
+				return runs, nil
+			}
+			if err := add(h.hunt(ctx, m, m.Scheme, h.First+uint64(i)*SeedRange, 1)); err != nil {
+				return runs, err
+			}
+		}
+	}
+	for _, scheme := range schemes {
+		if ctx.Err() != nil || h.Control == 0 {
+			return runs, nil
+		}
+		if err := add(h.hunt(ctx, Mutant{}, scheme, h.First, h.Control)); err != nil {
+			return runs, err
+		}
+	}
+	return runs, nil
+}
+
+// hunt runs seeds until one is convicted that is valid without the mutant: what
+// the plan itself breaks says nothing about the mutant.
+func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uint64, times int) (MutantRun, error) {
+	r := MutantRun{ID: m.ID, Name: m.Name, Scheme: scheme, First: first}
+	begin := time.Now()
+	seeds, budget := min(h.Seeds*times, SeedRange), h.Budget*time.Duration(times)
+	for next := first; ; next = r.Seed + 1 {
+		cfg := HuntConfig{First: next, Seeds: seeds, Budget: budget, Out: h.Out, Pool: h.Pool, Plans: h.plans(m, scheme)}
+		if seeds > 0 {
+			cfg.Seeds -= r.Seeds
+		}
+		if budget > 0 {
+			cfg.Budget = max(1, budget-time.Since(begin))
+		}
+		if err := h.convict(ctx, cfg, &r); err != nil {
+			return r, err
+		}
+		if r.Found && m.Name != "" {
+			cfg.First, cfg.Seeds, cfg.Budget, cfg.Out, cfg.Plans = r.Seed, 1, 0, "", h.plans(Mutant{}, scheme)
+			plain, err := Hunt(ctx, cfg)
+			if err != nil {
+				return r, err
+			}
+			if plain.Valid == 0 {
+				r.Found, r.Broken, r.Sentence, r.Dir = false, nil, "", ""
+				r.Spoiled++
+			}
+		}
+		r.Elapsed = time.Since(begin)
+		if r.Found || ctx.Err() != nil || r.exhausted(seeds, budget) {
+			break
+		}
+	}
+	r.Expected = slices.ContainsFunc(r.Broken, func(b Breach) bool { return slices.Contains(m.Clauses, b.Clause) })
+	r.Interrupted = ctx.Err() != nil && !r.Found
+	return r, nil
+}
+
+func (r *MutantRun) exhausted(seeds int, budget time.Duration) bool {
+	return seeds > 0 && r.Seeds >= seeds || budget > 0 && r.Elapsed >= budget
+}
+
+// plans gives the plans of a mutant.
+func (h MutantHunt) plans(m Mutant, scheme string) func(seed uint64) (Plan, error) {
+	return func(seed uint64) (Plan, error) {
+		p, err := h.Plans(scheme, seed)
+		if err != nil || m.Name == "" {
+			return p, err
+		}
+		p.Options = maps.Clone(p.Options)
+		p.Options[reference.MutantOption] = m.Name
+		return p.Resolve()
+	}
+}
+
+// convict runs seeds until the first that is convicted.
+func (h MutantHunt) convict(ctx context.Context, cfg HuntConfig, r *MutantRun) error {
+	until, stop := context.WithCancel(ctx)
+	defer stop()
+	cfg.Each = func(t Trial, s Standing) {
+		if s != SeedInvalid || r.Found {
+			return
+		}
+		r.Found, r.Seed, r.Broken, r.Sentence, r.Dir = true, t.Seed, t.Broken, t.Sentence, t.Dir
+		stop()
+	}
+	found, err := Hunt(until, cfg)
+	if err != nil && !(r.Found && errors.Is(err, context.Canceled)) {
+		return err
+	}
+	r.Seeds += found.Seeds
+	r.Inconclusive += len(found.Inconclusive)
+	r.Failed += len(found.Failed)
+	return nil
+}
+
+// MutantsExit is the exit code of a hunt for mutants: 1 when one was not found on
+// a range or a control was convicted, 255 when the harness failed, 2 when it was
+// interrupted or more than 2 % of a control's seeds decided nothing, 0 otherwise.
+func MutantsExit(runs []MutantRun) int {
+	missed, failed, open := false, false, len(runs) == 0
+	for _, r := range runs {
+		control := r.ID == ""
+		missed = missed || r.Found == control && !r.Interrupted
+		failed = failed || r.Failed > 0 && !r.Found
+		open = open || r.Interrupted || control && r.Inconclusive*50 > r.Seeds
+	}
+	switch {
+	case missed:
+		return checker.Invalid.ExitCode()
+	case failed:
+		return checker.HarnessError.ExitCode()
+	case open:
+		return checker.Unknown.ExitCode()
+	}
+	return 0
+}
+
+// AllMutants lists every mutant, those that are held for equivalent too.
+func AllMutants() []Mutant { return reference.Mutants() }

@@ -1,0 +1,91 @@
+//go:build mutants
+
+package harness
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/faultline-mq/faultline/checker"
+)
+
+func swarmOf(scheme string, seed uint64) (Plan, error) {
+	base := DefaultPlan()
+	base.Environment, base.Scheme = "sim", scheme
+	return SwarmPlan(base, seed)
+}
+
+// A handful of bugs is found within a few seeds, each by a clause that it is
+// expected to break, and the broker without them passes the same seeds.
+func TestMutantsAreFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("simulates for about a minute")
+	}
+	ms, err := LookupMutants("ack-by-leader-alone", "epoch-not-bumped", "O11", "M16")
+	require.NoError(t, err)
+	runs, err := MutantHunt{Mutants: ms, Plans: swarmOf, First: 1, Ranges: 1, Seeds: 6, Control: 1}.Run(t.Context())
+	require.NoError(t, err)
+	require.Len(t, runs, len(ms)+2)
+	for i, r := range runs {
+		require.False(t, r.Interrupted)
+		require.Zero(t, r.Failed)
+		if i >= len(ms) {
+			require.Empty(t, r.Name)
+			require.False(t, r.Found, "the control of %s: seed %d: %s", r.Scheme, r.Seed, r.Sentence)
+			require.Equal(t, 6, r.Seeds)
+			continue
+		}
+		require.Equal(t, ms[i].Name, r.Name)
+		require.True(t, r.Found, r.Name)
+		require.True(t, r.Expected, "%s broke %v, expected was %v", r.Name, r.Broken, ms[i].Clauses)
+		require.NotZero(t, r.Seed)
+	}
+}
+
+// A convicted seed is convicted again, by the same history: the mutant is part of
+// the plan.
+func TestMutantReplays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("simulates two runs")
+	}
+	p, err := swarmOf("isr", 1)
+	require.NoError(t, err)
+	p.Options["mutant"] = "ack-by-leader-alone"
+	first := Try(t.Context(), p)
+	require.Equal(t, checker.Invalid, first.Verdict, first.Sentence)
+	require.Contains(t, p.Command(), " --set mutant=ack-by-leader-alone")
+	text, err := p.YAML()
+	require.NoError(t, err)
+	p, err = ParsePlan(text, "plan")
+	require.NoError(t, err)
+	again := Try(t.Context(), p)
+	require.Equal(t, first.History, again.History)
+	require.Equal(t, first.Broken, again.Broken)
+}
+
+// A mutant that nobody knows is refused, with those that there are.
+func TestUnknownMutant(t *testing.T) {
+	_, err := LookupMutants("none-such")
+	require.ErrorIs(t, err, ErrBadPlan)
+	require.ErrorContains(t, err, "ack-before-fsync")
+	p, err := swarmOf("isr", 1)
+	require.NoError(t, err)
+	p.Options["mutant"] = "none-such"
+	_, err = p.Resolve()
+	require.ErrorIs(t, err, ErrBadPlan)
+	require.ErrorContains(t, err, "ack-before-fsync")
+}
+
+// What is held for equivalent is hunted only where it is named.
+func TestEquivalentMutants(t *testing.T) {
+	ms, err := LookupMutants()
+	require.NoError(t, err)
+	require.NotEmpty(t, ms)
+	for _, m := range ms {
+		require.Empty(t, m.Equivalent, m.Name)
+	}
+	ms, err = LookupMutants("join-fenced")
+	require.NoError(t, err)
+	require.NotEmpty(t, ms[0].Equivalent)
+}
