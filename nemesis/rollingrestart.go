@@ -40,12 +40,11 @@ func (f *rollingRestart) Inject(ctx context.Context, s *Scene) error {
 	f.again, f.codes = map[string]ProcessState{}, map[string]int{}
 	for i, n := range s.Targets {
 		f.stopped = n
-		code, err := s.Processes.Stop(ctx, n, s.Limits.StopGrace)
+		code, exited, err := s.stop(ctx, n)
 		if err != nil {
-			st, stateErr := s.Processes.State(ctx, n)
-			if stateErr != nil || !st.Running {
-				return fmt.Errorf("stopping %s: %w", n, err)
-			}
+			return err
+		}
+		if !exited {
 			f.failure = fmt.Sprintf("was not graceful: %s did not exit within %s", n, s.Limits.StopGrace)
 			return nil
 		}

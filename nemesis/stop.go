@@ -28,12 +28,11 @@ func (f *stop) Inject(ctx context.Context, s *Scene) error {
 	}
 	for _, n := range s.Targets {
 		f.hit = append(f.hit, n)
-		code, err := s.Processes.Stop(ctx, n, s.Limits.StopGrace)
+		code, exited, err := s.stop(ctx, n)
 		if err != nil {
-			st, stateErr := s.Processes.State(ctx, n)
-			if stateErr != nil || !st.Running {
-				return fmt.Errorf("stopping %s: %w", n, err)
-			}
+			return err
+		}
+		if !exited {
 			f.failure = fmt.Sprintf("was not graceful: %s did not exit within %s", n, s.Limits.StopGrace)
 			return nil
 		}
@@ -42,6 +41,18 @@ func (f *stop) Inject(ctx context.Context, s *Scene) error {
 		}
 	}
 	return nil
+}
+
+// stop asks a node to end. exited is false where it still runs after the grace period.
+func (s *Scene) stop(ctx context.Context, node string) (code int, exited bool, err error) {
+	code, err = s.Processes.Stop(ctx, node, s.Limits.StopGrace)
+	if err == nil {
+		return code, true, nil
+	}
+	if st, stateErr := s.Processes.State(ctx, node); stateErr != nil || !st.Running {
+		return 0, false, fmt.Errorf("stopping %s: %w", node, err)
+	}
+	return 0, false, nil
 }
 
 // Heal implements Fault.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"slices"
 	"strconv"
 
 	"github.com/faultline-mq/faultline/broker"
@@ -178,13 +177,4 @@ func (b backend) Partition(topic string, index int32) kafka.Partition {
 		return p
 	}
 	return nil
-}
-
-func (b backend) Keys() []string {
-	keys := make([]string, 0, len(b.n.parts))
-	for _, p := range b.n.parts {
-		keys = append(keys, p.key)
-	}
-	slices.Sort(keys)
-	return keys
 }
