@@ -54,6 +54,16 @@ func (s *State) apply(index, term uint64, e *envelope, cmd Command) (outcome, bo
 		return s.alterPartition(c), true
 	case ElectLeaders:
 		return s.electLeaders(c), true
+	case Reassign:
+		return s.reassign(c), true
+	case UnregisterBroker:
+		return s.unregister(c), true
+	case AddVoter:
+		return s.addVoter(c), true
+	case RemoveVoter:
+		return s.removeVoter(c), true
+	case changeMember:
+		return s.member(c), true
 	default: // AllocateProducerID: decodeEnvelope gives no other
 		id := s.nextProducer
 		s.nextProducer++
@@ -331,6 +341,7 @@ func (s *State) alterPartition(c AlterPartition) outcome {
 	if s.Broker(p.Leader).Leaving {
 		s.leave(&o.changes, s.Partition(c.Topic, c.Index), p.Leader)
 	}
+	s.settle(&o.changes, s.Partition(c.Topic, c.Index))
 	o.value = s.Partition(c.Topic, c.Index)
 	return o
 }

@@ -34,7 +34,9 @@ type Broker struct {
 type Partition struct {
 	Topic      string
 	Index      int32
-	Replicas   []broker.NodeID // assignment order; the first is the preferred leader
+	Replicas   []broker.NodeID // assignment order; the first is the preferred leader; Removing stand at the end
+	Adding     []broker.NodeID // replicas that were none before a reassignment; one that is not wanted any more is in Removing, too
+	Removing   []broker.NodeID // replicas that leave when it is complete
 	ISR        []broker.NodeID
 	Leader     broker.NodeID // None: offline
 	Epoch      int32         // leader epoch: raised by one with every change of leader, to None too
@@ -110,6 +112,30 @@ type (
 	}
 	// AllocateProducerID takes the next producer id.
 	AllocateProducerID struct{}
+	// Reassign gives a partition other replicas (Kafka: AlterPartitionReassignments).
+	// New ones have to be in sync before old ones leave. Without Replicas it takes
+	// the reassignment back that is under way.
+	Reassign struct {
+		Topic    string
+		Index    int32
+		Replicas []broker.NodeID
+		// FixedFactor refuses another number of replicas than before.
+		FixedFactor bool
+	}
+	// UnregisterBroker forgets a broker that is fenced and hosts no replica.
+	UnregisterBroker struct{ ID broker.NodeID }
+	// AddVoter begins to take a node into the metadata quorum: a learner first, a
+	// voter as soon as it has caught up.
+	AddVoter struct {
+		ID        broker.NodeID
+		Directory Directory
+	}
+	// RemoveVoter begins to take a voter out of the metadata quorum, or a node that
+	// is still being added.
+	RemoveVoter struct {
+		ID        broker.NodeID
+		Directory Directory
+	}
 )
 
 // Member is a broker with the broker epoch by which the leader knows it.
@@ -174,8 +200,11 @@ type Config struct {
 	Port        int32
 	Rack        string
 	Incarnation string
-	Voters      []broker.Member // controllers
-	Learners    []broker.Member // brokers without a vote
+	// Directory tells apart the nodes that bear this id one after another: 0 is the
+	// one of Voters and Learners, any other waits until AddVoter names it.
+	Directory Directory
+	Voters    []broker.Member // controllers that the metadata log begins with, the same on every node
+	Learners  []broker.Member // brokers without a vote, likewise
 	// ControllerOnly: this node is no broker; it neither registers nor sends heartbeats.
 	ControllerOnly bool
 	Names          map[broker.NodeID]string

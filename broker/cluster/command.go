@@ -62,6 +62,16 @@ func kind(cmd Command) uint8 {
 		return 7
 	case AllocateProducerID:
 		return 8
+	case Reassign:
+		return 9
+	case UnregisterBroker:
+		return 10
+	case AddVoter:
+		return 11
+	case RemoveVoter:
+		return 12
+	case changeMember:
+		return 13
 	}
 	return 0
 }
@@ -103,6 +113,16 @@ func decodeEnvelope(data []byte) (envelope, Command, error) {
 		cmd, err = body[ElectLeaders](e.Body)
 	case 8:
 		cmd, err = body[AllocateProducerID](e.Body)
+	case 9:
+		cmd, err = body[Reassign](e.Body)
+	case 10:
+		cmd, err = body[UnregisterBroker](e.Body)
+	case 11:
+		cmd, err = body[AddVoter](e.Body)
+	case 12:
+		cmd, err = body[RemoveVoter](e.Body)
+	case 13:
+		cmd, err = body[changeMember](e.Body)
 	default:
 		err = fmt.Errorf("unknown kind of command %d", e.Kind)
 	}

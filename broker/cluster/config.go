@@ -43,8 +43,8 @@ func def[T comparable](v *T, d T) {
 func (c *Config) Validate() error {
 	seen := map[broker.NodeID]bool{}
 	for _, m := range slices.Concat(c.Voters, c.Learners) {
-		if m.ID < 1 {
-			return fmt.Errorf("cluster: member %q has id %d: ids start at 1", m.Name, m.ID)
+		if m.ID < 1 || m.ID > maxNodeID {
+			return fmt.Errorf("cluster: member %q has id %d: ids are 1 to %d", m.Name, m.ID, maxNodeID)
 		}
 		if seen[m.ID] {
 			return fmt.Errorf("cluster: member id %d is named twice: give every node its own id", m.ID)
@@ -54,8 +54,10 @@ func (c *Config) Validate() error {
 	switch {
 	case len(c.Voters) == 0:
 		return errors.New("cluster: no voters: name at least one controller")
-	case !seen[c.ID]:
-		return fmt.Errorf("cluster: node %d is neither voter nor learner: add it to the members", c.ID)
+	case !seen[c.ID] && c.Directory == 0:
+		return fmt.Errorf("cluster: node %d is neither voter nor learner: add it to the members, or format it as a node that is added later", c.ID)
+	case c.ID < 1 || c.ID > maxNodeID || c.Directory > maxDirectory:
+		return fmt.Errorf("cluster: node %d with directory %d: ids are 1 to %d, directories 0 to %d", c.ID, c.Directory, maxNodeID, uint64(maxDirectory))
 	case c.Incarnation == "":
 		return errors.New("cluster: empty incarnation: give every start of a node its own")
 	case c.TickInterval <= 0 || c.BrokerHeartbeat <= 0 || c.ProposalTimeout <= 0 || c.RebalanceInterval < 0:

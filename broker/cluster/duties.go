@@ -46,7 +46,7 @@ func (c *Cluster) transfer() {
 	}
 	var best, match uint64
 	c.rn.WithProgress(func(id uint64, typ raft.ProgressType, pr progress) {
-		if id != uint64(c.cfg.ID) && typ == raft.ProgressTypePeer && pr.RecentActive && pr.Match > match {
+		if id != c.id() && typ == raft.ProgressTypePeer && pr.RecentActive && pr.Match > match {
 			best, match = id, pr.Match
 		}
 	})
@@ -161,6 +161,7 @@ func (c *Cluster) controllerTick(gap time.Duration) {
 			c.duty(fmt.Sprintf("fencing broker %d", b.ID), SetFenced{ID: b.ID, Epoch: b.Epoch, Fenced: true})
 		}
 	}
+	c.voterTick()
 	if c.cfg.RebalanceInterval > 0 && c.now.Mono >= c.nextRebalance {
 		c.nextRebalance = c.now.Mono + c.cfg.RebalanceInterval
 		c.rebalance()

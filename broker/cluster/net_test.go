@@ -50,6 +50,7 @@ type testNet struct {
 	drop   func(link, broker.Message) bool // loses a message
 	// Over all nodes:
 	states  map[uint64][]byte // replicated state by applied index
+	members map[uint64]string // members of the quorum, likewise
 	leaders map[string]broker.NodeID
 	fatal   []string
 }
@@ -57,7 +58,7 @@ type testNet struct {
 func newNet(t require.TestingT, voters, learners int, change func(*Config)) *testNet {
 	n := &testNet{
 		t: t, nodes: map[broker.NodeID]*node{}, queues: map[link][]broker.Message{}, cut: map[link]bool{},
-		states: map[uint64][]byte{}, leaders: map[string]broker.NodeID{},
+		states: map[uint64][]byte{}, members: map[uint64]string{}, leaders: map[string]broker.NodeID{},
 	}
 	var members []broker.Member
 	for i := range voters + learners {
@@ -76,6 +77,22 @@ func newNet(t require.TestingT, voters, learners int, change func(*Config)) *tes
 		n.start(id)
 	}
 	return n
+}
+
+// fresh starts an empty node in the place of this id: one that has to be added.
+func (n *testNet) fresh(id broker.NodeID, dir Directory) {
+	d := n.nodes[id]
+	if d == nil {
+		cfg := n.nodes[n.ids[0]].cfg
+		cfg.ID, cfg.Host = id, fmt.Sprintf("n%d", id)
+		d = &node{cfg: cfg, heard: map[string]int{}}
+		n.nodes[id] = d
+		n.ids = append(n.ids, id)
+	} else if d.c != nil {
+		n.kill(id)
+	}
+	d.cfg.Directory, d.log = dir, nil
+	n.start(id)
 }
 
 func (n *testNet) time() broker.Time { return broker.Time{Mono: n.now, Wall: int64(n.now)} }
@@ -110,7 +127,7 @@ func (n *testNet) take(id broker.NodeID) {
 		require.Empty(n.t, n.fatal)
 		for _, s := range out.Sends {
 			l := link{id, s.To}
-			if !n.cut[l] && n.nodes[s.To].c != nil && (n.drop == nil || !n.drop(l, s.Msg)) {
+			if !n.cut[l] && n.nodes[s.To] != nil && n.nodes[s.To].c != nil && (n.drop == nil || !n.drop(l, s.Msg)) {
 				n.queues[l] = append(n.queues[l], s.Msg)
 			}
 		}
@@ -153,6 +170,11 @@ func (n *testNet) check(d *node, changes []Change) {
 		require.True(n.t, bytes.Equal(want, data), "states differ at index %d", st.Applied())
 	}
 	n.states[st.Applied()] = data
+	members := fmt.Sprint(slices.Sorted(slices.Values(st.conf.GetVoters())), slices.Sorted(slices.Values(st.conf.GetLearners())))
+	if want, ok := n.members[st.Applied()]; ok {
+		require.Equal(n.t, want, members, "members differ at index %d", st.Applied())
+	}
+	n.members[st.Applied()] = members
 	for _, ch := range changes {
 		p := ch.Partition
 		if p == nil {
@@ -164,6 +186,7 @@ func (n *testNet) check(d *node, changes []Change) {
 		}
 		n.leaders[key] = p.Leader
 		require.NotEmpty(n.t, p.ISR)
+		require.True(n.t, slices.Equal(p.Removing, p.Replicas[len(p.Replicas)-len(p.Removing):]), "%s: %s", key, showPartition(p))
 		for _, m := range p.ISR {
 			require.Contains(n.t, p.Replicas, m)
 		}
@@ -241,6 +264,18 @@ func (n *testNet) until(what string, ok func() bool) {
 	require.FailNow(n.t, "never: "+what, n.dump())
 }
 
+// member says whether a node is a member of the quorum by the newest state applied.
+func (n *testNet) member(id broker.NodeID) bool {
+	var newest *State
+	for _, other := range n.ids {
+		if c := n.nodes[other].c; c != nil && (newest == nil || c.State().Applied() > newest.Applied()) {
+			newest = c.State()
+		}
+	}
+	raft := raftID(id, n.nodes[id].cfg.Directory)
+	return newest != nil && (slices.Contains(newest.conf.GetVoters(), raft) || slices.Contains(newest.conf.GetLearners(), raft))
+}
+
 func (n *testNet) controller() broker.NodeID {
 	for _, id := range n.ids {
 		if d := n.nodes[id]; d.c != nil && d.c.ruling && d.c.State().Controller() == id {
@@ -254,13 +289,13 @@ func (n *testNet) controller() broker.NodeID {
 func (n *testNet) up() bool {
 	for _, id := range n.ids {
 		d := n.nodes[id]
-		if d.c == nil {
+		if d.c == nil || !n.member(id) {
 			continue
 		}
 		for _, other := range n.ids {
 			o := n.nodes[other]
 			b := d.c.State().Broker(other)
-			if o.c != nil && !o.cfg.ControllerOnly && (b == nil || b.Fenced || b.Incarnation != o.cfg.Incarnation) {
+			if o.c != nil && n.member(other) && !o.cfg.ControllerOnly && (b == nil || b.Fenced || b.Incarnation != o.cfg.Incarnation) {
 				return false
 			}
 		}
@@ -273,7 +308,7 @@ func (n *testNet) agreed() bool {
 	var first *State
 	for _, id := range n.ids {
 		c := n.nodes[id].c
-		if c == nil {
+		if c == nil || !n.member(id) {
 			continue
 		}
 		if first == nil {
@@ -342,5 +377,9 @@ func showPartition(p *Partition) string {
 	if p.Leader != broker.None {
 		leader = p.Leader.String()
 	}
-	return fmt.Sprintf("%s-%d leader=%s epoch=%d isr=%v replicas=%v partepoch=%d", p.Topic, p.Index, leader, p.Epoch, p.ISR, p.Replicas, p.PartEpoch)
+	moving := ""
+	if len(p.Adding)+len(p.Removing) > 0 {
+		moving = fmt.Sprintf(" adding=%v removing=%v", p.Adding, p.Removing)
+	}
+	return fmt.Sprintf("%s-%d leader=%s epoch=%d isr=%v replicas=%v%s partepoch=%d", p.Topic, p.Index, leader, p.Epoch, p.ISR, p.Replicas, moving, p.PartEpoch)
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // Limits of raft's messages: entries are small, and a follower that is further
@@ -30,7 +31,6 @@ const (
 // nothing any more.
 type Cluster struct {
 	cfg  Config
-	conf *pb.ConfState
 	st   *State
 	rn   *raft.RawNode
 	mem  *raft.MemoryStorage
@@ -50,7 +50,7 @@ type Cluster struct {
 	appliedTerm uint64 // of the newest entry applied
 	nextTick    time.Duration
 	lastTick    time.Duration
-	snapSent    map[broker.NodeID]time.Duration // since when a follower is known to wait for a snapshot
+	snapSent    map[uint64]time.Duration // since when a follower is known to wait for a snapshot, by raft id
 
 	// Proposals of this node, by ticket.
 	ticket    Ticket
@@ -78,6 +78,7 @@ type write struct {
 type proposal struct {
 	ticket   Ticket
 	data     []byte
+	step     *changeMember // a change of raft's members, which data goes along with
 	deadline time.Duration
 	retry    time.Duration
 	duty     string // of the broker's or controller's own: what it is for; no Result
@@ -100,21 +101,21 @@ func New(cfg Config, recovered [][]byte, now broker.Time) (c *Cluster, err error
 	}()
 	c = &Cluster{
 		cfg:      cfg,
-		conf:     confState(&cfg),
 		st:       newState(cfg.ID, cfg.Incarnation),
 		mem:      raft.NewMemoryStorage(),
 		now:      now,
 		nextTick: now.Mono,
 		lastTick: now.Mono,
-		snapSent: map[broker.NodeID]time.Duration{},
+		snapSent: map[uint64]time.Duration{},
 		sessions: map[broker.NodeID]*session{},
 	}
 	c.st.mutants = cfg.Mutants
+	c.st.conf = confState(&cfg)
 	if err := c.load(recovered); err != nil {
 		return nil, err
 	}
 	c.rn, err = raft.NewRawNode(&raft.Config{
-		ID:                        uint64(cfg.ID),
+		ID:                        c.id(),
 		ElectionTick:              cfg.ElectionTicks,
 		HeartbeatTick:             cfg.HeartbeatTicks,
 		Storage:                   c.mem,
@@ -125,7 +126,10 @@ func New(cfg Config, recovered [][]byte, now broker.Time) (c *Cluster, err error
 		MaxInflightMsgs:           maxInflight,
 		CheckQuorum:               true,
 		PreVote:                   true,
-		Logger:                    (*logger)(c),
+		StepDownOnRemoval:         true,
+		// Raft itself refuses a change of members before the former one is applied.
+		DisableConfChangeValidation: cfg.Mutants.On(mutant.TwoVoterChanges),
+		Logger:                      (*logger)(c),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
@@ -149,13 +153,13 @@ func (c *Cluster) load(records [][]byte) error {
 		l = &recoveredLog{
 			hard: &pb.HardState{Term: new(uint64(bootTerm)), Vote: new(raft.None), Commit: new(uint64(bootIndex))},
 			snap: &pb.Snapshot{Data: data, Metadata: &pb.SnapshotMetadata{
-				ConfState: c.conf, Index: new(uint64(bootIndex)), Term: new(uint64(bootTerm)),
+				ConfState: c.st.conf, Index: new(uint64(bootIndex)), Term: new(uint64(bootTerm)),
 			}},
 		}
 		c.append(nil, replacing(l.hard, l.snap, nil), true)
 	} else {
 		var err error
-		if l, err = recoverLog(c.conf, records); err != nil {
+		if l, err = recoverLog(c.st.conf, records); err != nil {
 			return err
 		}
 	}
@@ -163,6 +167,7 @@ func (c *Cluster) load(records [][]byte) error {
 	if err := c.st.restore(c.snapAt, l.snap.GetData()); err != nil {
 		return fmt.Errorf("cluster: metadata log: %w", err)
 	}
+	c.st.conf = l.snap.GetMetadata().GetConfState()
 	c.hard = l.hard
 	c.term = l.hard.GetTerm()
 	if err := c.mem.ApplySnapshot(l.snap); err != nil {
@@ -205,13 +210,17 @@ func (c *Cluster) fail(reason string) {
 // Message takes a message of another node. One that this node cannot have been sent is dropped.
 func (c *Cluster) Message(now broker.Time, from broker.NodeID, msg broker.Message) {
 	c.step(now, func() error {
-		if from == c.cfg.ID || !c.member(from) {
-			c.logf("warn", "dropped a message of node %d, which is no member", from)
+		m, isRaft := msg.(RaftMessage)
+		switch {
+		case isRaft && from != c.cfg.ID:
+			// Also of nodes that this one does not know to be members: it may be behind.
+			c.raftMessage(from, m.Data)
+			return nil
+		case from == c.cfg.ID || !c.member(from):
+			c.logf("debug", "dropped a message of node %d, which is no member", from)
 			return nil
 		}
 		switch m := msg.(type) {
-		case RaftMessage:
-			c.raftMessage(from, m.Data)
 		case Heartbeat:
 			c.heartbeat(from, m)
 		case HeartbeatReply:
@@ -224,7 +233,8 @@ func (c *Cluster) Message(now broker.Time, from broker.NodeID, msg broker.Messag
 }
 
 func (c *Cluster) member(id broker.NodeID) bool {
-	return id > 0 && (slices.Contains(c.conf.GetVoters(), uint64(id)) || slices.Contains(c.conf.GetLearners(), uint64(id)))
+	is := func(member uint64) bool { return nodeOf(member) == id }
+	return slices.ContainsFunc(c.st.conf.GetVoters(), is) || slices.ContainsFunc(c.st.conf.GetLearners(), is)
 }
 
 func (c *Cluster) raftMessage(from broker.NodeID, data []byte) {
@@ -233,7 +243,10 @@ func (c *Cluster) raftMessage(from broker.NodeID, data []byte) {
 		c.logf("warn", "dropped a raft message of node %d: %v", from, err)
 		return
 	}
-	if m.GetFrom() != uint64(from) || m.GetTo() != uint64(c.cfg.ID) || !peerMessage(m) {
+	if m.GetTo() != c.id() && nodeOf(m.GetTo()) == c.cfg.ID {
+		return // for a node that had this id before, or will have
+	}
+	if nodeOf(m.GetFrom()) != from || m.GetTo() != c.id() || !peerMessage(m) || m.GetType() == pb.MsgProp && !c.member(from) {
 		c.logf("warn", "dropped a raft message of node %d: %v from %d to %d with %d entries", from, m.GetType(), m.GetFrom(), m.GetTo(), len(m.GetEntries()))
 		return
 	}
@@ -260,8 +273,13 @@ func peerMessage(m *pb.Message) bool {
 	default:
 		return false
 	}
-	// The membership is static: no entry changes it.
-	return !slices.ContainsFunc(m.GetEntries(), func(e *pb.Entry) bool { return e == nil || e.GetType() != pb.EntryNormal })
+	return !slices.ContainsFunc(m.GetEntries(), func(e *pb.Entry) bool {
+		if e.GetType() == pb.EntryConfChange {
+			_, err := changeOf(e)
+			return err != nil // raft panics on it
+		}
+		return e == nil || e.GetType() != pb.EntryNormal
+	})
 }
 
 // Stored says that every write up to seq is durable. What depends on it is sent now.
@@ -291,6 +309,7 @@ func (c *Cluster) stored(m *pb.Message) error {
 		if err := c.st.restore(c.snapAt, snap.GetData()); err != nil {
 			return fmt.Errorf("metadata quorum: applying a snapshot: %w", err)
 		}
+		c.st.conf = snap.GetMetadata().GetConfState()
 		c.appliedTerm = snap.GetMetadata().GetTerm()
 		c.out.Changes = append(c.out.Changes, c.st.since(before)...)
 	}
@@ -307,7 +326,7 @@ func (c *Cluster) stored(m *pb.Message) error {
 
 // deliver hands a message to this node's raft or sends it.
 func (c *Cluster) deliver(m *pb.Message) error {
-	if m.GetTo() == uint64(c.cfg.ID) {
+	if m.GetTo() == c.id() {
 		if err := c.rn.Step(m); err != nil {
 			return fmt.Errorf("metadata quorum: raft refuses its own %v: %w", m.GetType(), err)
 		}
@@ -317,7 +336,7 @@ func (c *Cluster) deliver(m *pb.Message) error {
 	if err != nil {
 		return fmt.Errorf("metadata quorum: encoding a raft message: %w", err)
 	}
-	c.out.Sends = append(c.out.Sends, Send{To: broker.NodeID(m.GetTo()), Msg: RaftMessage{Data: data}})
+	c.out.Sends = append(c.out.Sends, Send{To: nodeOf(m.GetTo()), Msg: RaftMessage{Data: data}})
 	return nil
 }
 
@@ -350,7 +369,7 @@ func (c *Cluster) drain() error {
 func (c *Cluster) softState(s *raft.SoftState) {
 	leader := broker.None
 	if s.Lead != raft.None {
-		leader = broker.NodeID(s.Lead)
+		leader = nodeOf(s.Lead)
 	}
 	if leader != c.st.controller {
 		c.st.controller = leader
@@ -390,6 +409,7 @@ func (c *Cluster) persist(m *pb.Message) {
 }
 
 func (c *Cluster) applyCommitted(m *pb.Message) error {
+	members := c.st.conf
 	for _, e := range m.GetEntries() {
 		if err := c.applyEntry(e); err != nil {
 			return err
@@ -400,7 +420,8 @@ func (c *Cluster) applyCommitted(m *pb.Message) error {
 			return err
 		}
 	}
-	return c.snapshot()
+	// A snapshot from before a change of members would not let the new one in.
+	return c.snapshot(!sameMembers(members, c.st.conf))
 }
 
 func (c *Cluster) applyEntry(e *pb.Entry) error {
@@ -409,7 +430,19 @@ func (c *Cluster) applyEntry(e *pb.Entry) error {
 	if len(e.GetData()) == 0 {
 		return nil // a new leader's first
 	}
-	env, cmd, err := decodeEnvelope(e.GetData())
+	data := e.GetData()
+	var cc *pb.ConfChange
+	if e.GetType() == pb.EntryConfChange {
+		var err error
+		if cc, err = changeOf(e); err != nil {
+			return fmt.Errorf("metadata quorum: entry %d is corrupt: %w", e.GetIndex(), err)
+		}
+		data = cc.GetContext()
+	}
+	env, cmd, err := decodeEnvelope(data)
+	if _, step := cmd.(changeMember); err == nil && step != (cc != nil) {
+		err = fmt.Errorf("a %T in an entry of type %v", cmd, e.GetType())
+	}
 	if err != nil {
 		return fmt.Errorf("metadata quorum: entry %d is corrupt or of a newer version: %w", e.GetIndex(), err)
 	}
@@ -417,6 +450,9 @@ func (c *Cluster) applyEntry(e *pb.Entry) error {
 	o, ok := c.st.apply(e.GetIndex(), e.GetTerm(), &env, cmd)
 	if !ok {
 		return nil
+	}
+	if cc != nil && o.code == 0 {
+		c.st.conf = pb.EnsureConfState(c.rn.ApplyConfChange(cc))
 	}
 	c.out.Changes = append(c.out.Changes, o.changes...)
 	c.report(before, o.changes)
@@ -456,17 +492,17 @@ func (c *Cluster) report(before *Broker, changes []Change) {
 	}
 }
 
-// snapshot replaces the log by the state, every SnapshotEntries entries.
-func (c *Cluster) snapshot() error {
+// snapshot replaces the log by the state, every SnapshotEntries entries or now.
+func (c *Cluster) snapshot(now bool) error {
 	index := c.st.applied
-	if index-c.snapAt < uint64(c.cfg.SnapshotEntries) {
+	if index == c.snapAt || index-c.snapAt < uint64(c.cfg.SnapshotEntries) && !now {
 		return nil
 	}
 	data, err := c.st.marshal()
 	if err != nil {
 		return fmt.Errorf("metadata quorum: encoding a snapshot: %w", err)
 	}
-	snap, err := c.mem.CreateSnapshot(index, c.conf, data)
+	snap, err := c.mem.CreateSnapshot(index, c.st.conf, data)
 	if err != nil {
 		return fmt.Errorf("metadata quorum: taking a snapshot: %w", err)
 	}
@@ -542,22 +578,21 @@ func (c *Cluster) resendSnapshots() {
 		clear(c.snapSent)
 		return
 	}
-	var lost []broker.NodeID
+	var lost []uint64
 	c.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr progress) {
-		node := broker.NodeID(id)
-		sent, waiting := c.snapSent[node]
+		sent, waiting := c.snapSent[id]
 		switch {
 		case pr.State != stateSnapshot:
-			delete(c.snapSent, node)
+			delete(c.snapSent, id)
 		case !waiting:
-			c.snapSent[node] = c.now.Mono
+			c.snapSent[id] = c.now.Mono
 		case c.now.Mono-sent >= time.Duration(c.cfg.ElectionTicks)*c.cfg.TickInterval:
-			delete(c.snapSent, node)
-			lost = append(lost, node)
+			delete(c.snapSent, id)
+			lost = append(lost, id)
 		}
 	})
-	for _, node := range lost {
-		c.rn.ReportSnapshot(uint64(node), raft.SnapshotFailure)
+	for _, id := range lost {
+		c.rn.ReportSnapshot(id, raft.SnapshotFailure)
 	}
 }
 
@@ -596,6 +631,9 @@ func (c *Cluster) propose(cmd Command, duty string, term uint64) Ticket {
 		cmd = c.withDefaults(t)
 		env.MinISR, env.Unclean = c.cfg.MinISR, c.cfg.Unclean
 	}
+	if step, ok := cmd.(changeMember); ok {
+		p.step = &step
+	}
 	var err error
 	if p.data, err = env.marshal(cmd); err != nil {
 		if duty == "" {
@@ -626,7 +664,13 @@ func (c *Cluster) withDefaults(t CreateTopic) CreateTopic {
 
 func (c *Cluster) attempt(p *proposal) {
 	p.retry = c.now.Mono + c.cfg.ProposalTimeout/proposalRetries
-	if err := c.rn.Propose(p.data); err != nil {
+	var err error
+	if p.step != nil {
+		err = c.rn.ProposeConfChange(confChange(*p.step, p.data))
+	} else {
+		err = c.rn.Propose(p.data)
+	}
+	if err != nil {
 		c.logf("debug", "proposal %d: %v", p.ticket, err) // no leader, or one that is moving: tried again
 	}
 }

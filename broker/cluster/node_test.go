@@ -346,7 +346,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{"no voters", func(c *Config) { c.Voters = nil }, "no voters"},
 		{"stranger", func(c *Config) { c.ID = 2 }, "neither voter nor learner"},
 		{"twice", func(c *Config) { c.Learners = c.Voters }, "named twice"},
-		{"bad id", func(c *Config) { c.Learners = []broker.Member{{ID: 0}} }, "ids start at 1"},
+		{"bad id", func(c *Config) { c.Learners = []broker.Member{{ID: 0}} }, "ids are 1 to 65535"},
 		{"incarnation", func(c *Config) { c.Incarnation = "" }, "incarnation"},
 		{"session", func(c *Config) { c.SessionTimeout = c.BrokerHeartbeat }, "SessionTimeout"},
 		{"ticks", func(c *Config) { c.ElectionTicks = 2 }, "ElectionTicks"},

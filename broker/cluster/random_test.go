@@ -35,39 +35,72 @@ func TestRandomSchedules(t *testing.T) {
 			c.MinISR = int32(c.ID)
 		})
 		n.until("up", n.up)
-		steps := rapid.IntRange(20, 150).Draw(t, "steps")
-		for range steps {
-			n.randomStep(t, seen)
-		}
-		n.recover()
+		n.randomSchedule(t, seen, rapid.IntRange(20, 150).Draw(t, "steps"), 0)
+	})
+	// An unclean election and the fencing of a broker that hears of it are too rare to be demanded here; the rule scripts show them.
+	for _, kind := range []string{"controller", "unfenced", "snapshot", "torn", "crash", "start", "isr"} {
+		require.NotZero(t, seen[kind], "%s never happened: %v", kind, slices.Sorted(maps.Keys(seen)))
+	}
+}
+
+// TestRandomMembership changes the quorum's members under the same faults, and the
+// members at equal applied indices have to be equal, too.
+func TestRandomMembership(t *testing.T) {
+	seedRaft(t)
+	seen, sets := map[string]int{}, map[string]bool{}
+	rapid.Check(t, func(t *rapid.T) {
+		cryptorand.Reader = rand.NewChaCha8([32]byte{rapid.Byte().Draw(t, "raft seed")})
+		n := newNet(t, rapid.IntRange(2, 4).Draw(t, "voters"), rapid.IntRange(0, 1).Draw(t, "learners"), func(c *Config) {
+			c.SnapshotEntries = 8
+		})
 		n.until("up", n.up)
-		n.until("agreed", n.agreed)
-		given := map[int64]bool{}
-		for _, id := range n.ids {
-			for _, r := range n.nodes[id].results {
-				if v, ok := r.Value.(int64); ok {
-					require.False(t, given[v], "producer id %d was given twice", v)
-					given[v] = true
-				}
-			}
-			for _, e := range n.nodes[id].events {
-				seen[e.Kind]++
+		n.randomSchedule(t, seen, rapid.IntRange(60, 150).Draw(t, "steps"), 12)
+		for _, m := range n.members {
+			sets[m] = true
+		}
+	})
+	for _, kind := range []string{"add", "remove", "fresh", "reassign", "crash", "controller", "snapshot"} {
+		require.NotZero(t, seen[kind], "%s never happened: %v", kind, seen)
+	}
+	require.Greater(t, len(sets), 12, "the members hardly changed: %v", sets)
+}
+
+// randomSchedule takes random steps, each followed by a change of members with a
+// probability of changes percent, brings everything back and looks at what must be then.
+func (n *testNet) randomSchedule(t *rapid.T, seen map[string]int, steps, changes int) {
+	for range steps {
+		n.randomStep(t, seen)
+		if changes > 0 && rapid.IntRange(1, 100).Draw(t, "change of members") <= changes {
+			n.changeMembers(t, seen)
+		}
+	}
+	n.recover()
+	n.until("up", n.up)
+	n.until("agreed", n.agreed)
+	given := map[int64]bool{}
+	for _, id := range n.ids {
+		for _, r := range n.nodes[id].results {
+			if v, ok := r.Value.(int64); ok {
+				require.False(t, given[v], "producer id %d was given twice", v)
+				given[v] = true
 			}
 		}
-		for _, tp := range n.nodes[1].c.State().Topics() {
-			for _, p := range tp.Partitions {
+		for _, e := range n.nodes[id].events {
+			seen[e.Kind]++
+		}
+	}
+	i := slices.IndexFunc(n.ids, n.member)
+	for _, tp := range n.nodes[n.ids[i]].c.State().Topics() {
+		for _, p := range tp.Partitions {
+			if slices.ContainsFunc(p.ISR, n.member) { // others left, and may have been the last in sync
 				require.NotEqual(t, broker.None, p.Leader, "%s-%d", p.Topic, p.Index)
 			}
 		}
-		for _, d := range n.nodes {
-			if d.c.snapAt > bootIndex {
-				seen["snapshot"]++
-			}
+	}
+	for _, d := range n.nodes {
+		if d.c.snapAt > bootIndex {
+			seen["snapshot"]++
 		}
-	})
-	// An unclean election is too rare to be demanded here; the rule scripts show it.
-	for _, kind := range []string{"controller", "fenced", "unfenced", "snapshot", "torn", "crash", "start", "isr"} {
-		require.NotZero(t, seen[kind], "%s never happened: %v", kind, slices.Sorted(maps.Keys(seen)))
 	}
 }
 
@@ -128,7 +161,7 @@ func (n *testNet) randomCommand(t *rapid.T, id broker.NodeID, seen map[string]in
 	st := d.c.State()
 	topic := fmt.Sprintf("t%d", rapid.IntRange(0, 2).Draw(t, "topic"))
 	var cmd Command
-	switch rapid.IntRange(0, 5).Draw(t, "command") {
+	switch rapid.IntRange(0, 8).Draw(t, "command") {
 	case 0:
 		cmd = CreateTopic{
 			Name: topic, Partitions: int32(rapid.IntRange(-1, 3).Draw(t, "partitions")), ReplicationFactor: int16(rapid.IntRange(-1, 4).Draw(t, "rf")),
@@ -151,11 +184,71 @@ func (n *testNet) randomCommand(t *rapid.T, id broker.NodeID, seen map[string]in
 		cmd = a
 	case 4:
 		cmd = ElectLeaders{Partitions: []PartitionID{{topic, 0}}, Unclean: rapid.Bool().Draw(t, "unclean")}
+	case 5:
+		cmd = Reassign{Topic: topic}
+		if p := st.Partition(topic, 0); p != nil && rapid.IntRange(0, 4).Draw(t, "cancel") > 0 {
+			for _, b := range st.Brokers() {
+				if rapid.Bool().Draw(t, "to") {
+					cmd = Reassign{Topic: topic, Replicas: append(cmd.(Reassign).Replicas, b.ID)}
+				}
+			}
+		}
+	case 6:
+		cmd = UnregisterBroker{ID: rapid.SampledFrom(n.ids).Draw(t, "broker")}
+	case 7:
+		m := rapid.SampledFrom(n.ids).Draw(t, "member")
+		dir := n.nodes[m].cfg.Directory
+		if cmd = (RemoveVoter{ID: m, Directory: dir}); rapid.Bool().Draw(t, "add") {
+			cmd = AddVoter{ID: m, Directory: dir}
+		}
 	default:
 		cmd = AllocateProducerID{}
 	}
 	d.c.Propose(n.time(), cmd)
 	n.take(id)
+}
+
+// changeMembers does as an operator does: with all nodes up it removes and adds
+// members by turns, and gives the place of a removed one to an empty node. What
+// comes of it is not awaited.
+func (n *testNet) changeMembers(t *rapid.T, seen map[string]int) {
+	n.recover()
+	n.run(3 * time.Second)
+	st := n.nodes[n.ids[slices.IndexFunc(n.ids, n.member)]].c.State()
+	if !n.agreed() || st.voting != nil {
+		return
+	}
+	id := rapid.SampledFrom(append(slices.Clone(n.ids), 7)).Draw(t, "place")
+	from := n.ids[slices.IndexFunc(n.ids, n.member)]
+	propose := func(cmd Command) {
+		n.nodes[from].c.Propose(n.time(), cmd)
+		n.take(from)
+	}
+	if st.Topic("t0") == nil {
+		propose(CreateTopic{Name: "t0", Partitions: 2, ReplicationFactor: 1})
+	} else {
+		seen["reassign"]++
+		c := Reassign{Topic: "t0"}
+		for _, b := range st.Brokers() {
+			if rapid.Bool().Draw(t, "to") {
+				c.Replicas = append(c.Replicas, b.ID)
+			}
+		}
+		propose(c)
+	}
+	switch d := n.nodes[id]; {
+	case d == nil || !n.member(id) && rapid.Bool().Draw(t, "empty"):
+		seen["fresh"]++
+		n.fresh(id, Directory(1000+seen["fresh"]))
+	case n.member(id):
+		if len(st.conf.GetVoters()) > 2 { // so that one that stays away does not take the quorum with it
+			seen["remove"]++
+			propose(RemoveVoter{ID: id, Directory: d.cfg.Directory})
+		}
+	default:
+		seen["add"]++
+		propose(AddVoter{ID: id, Directory: d.cfg.Directory})
+	}
 }
 
 // recover brings everything back.

@@ -78,9 +78,12 @@ func (l *recoveredLog) add(conf *pb.ConfState, data []byte) error {
 		if meta.GetIndex() < bootIndex || meta.GetTerm() < bootTerm {
 			return errors.New("the log does not start with a snapshot")
 		}
-		if cs := meta.GetConfState(); !sameMembers(cs, conf) {
+		// Later snapshots carry the members of their time.
+		if cs := meta.GetConfState(); meta.GetIndex() == bootIndex && !sameMembers(cs, conf) {
 			return fmt.Errorf("it was written with voters %v and learners %v, the configuration names %v and %v: restore that configuration",
 				cs.GetVoters(), cs.GetLearners(), conf.GetVoters(), conf.GetLearners())
+		} else if !plainMembers(cs) {
+			return fmt.Errorf("members %v are none of a quorum that changes one at a time", cs)
 		}
 		l.snap = snap
 		l.hard = &pb.HardState{}
@@ -99,8 +102,8 @@ func (l *recoveredLog) add(conf *pb.ConfState, data []byte) error {
 		return fmt.Errorf("term %d goes back", hard.GetTerm())
 	case hard.GetCommit() < max(l.hard.GetCommit(), l.snap.GetMetadata().GetIndex()) || hard.GetCommit() > last:
 		return fmt.Errorf("commit index %d is not between what was committed and the last entry %d", hard.GetCommit(), last)
-	case hard.GetVote() != raft.None && !slices.Contains(conf.GetVoters(), hard.GetVote()):
-		return fmt.Errorf("vote for %d, which is no voter", hard.GetVote())
+	case hard.GetVote() != raft.None && nodeOf(hard.GetVote()) < 1:
+		return fmt.Errorf("vote for %d, which is no node", hard.GetVote())
 	}
 	l.hard = hard
 	return nil
@@ -115,7 +118,7 @@ func (l *recoveredLog) addEntry(e *pb.Entry) error {
 	if e.GetIndex() <= l.hard.GetCommit() {
 		return fmt.Errorf("entry %d replaces a committed one", e.GetIndex())
 	}
-	if e.GetType() != pb.EntryNormal {
+	if e.GetType() != pb.EntryNormal && e.GetType() != pb.EntryConfChange {
 		return fmt.Errorf("entry %d is of type %v", e.GetIndex(), e.GetType())
 	}
 	l.entries = l.entries[:e.GetIndex()-first]
@@ -135,7 +138,7 @@ func (l *recoveredLog) last() (index, term uint64) {
 	return meta.GetIndex(), meta.GetTerm()
 }
 
-// confState is the static membership: sorted, so that it is the same on every node.
+// confState is the membership that the log begins with: sorted, so that it is the same on every node.
 func confState(cfg *Config) *pb.ConfState {
 	ids := func(members []broker.Member) []uint64 {
 		var ids []uint64
@@ -149,6 +152,11 @@ func confState(cfg *Config) *pb.ConfState {
 }
 
 func sameMembers(a, b *pb.ConfState) bool {
-	return slices.Equal(a.GetVoters(), b.GetVoters()) && slices.Equal(a.GetLearners(), b.GetLearners()) &&
-		len(a.GetVotersOutgoing()) == 0 && len(a.GetLearnersNext()) == 0 && !a.GetAutoLeave()
+	return slices.Equal(a.GetVoters(), b.GetVoters()) && slices.Equal(a.GetLearners(), b.GetLearners())
+}
+
+// plainMembers says whether a membership is one outside of joint consensus: members
+// change one at a time here.
+func plainMembers(cs *pb.ConfState) bool {
+	return len(cs.GetVoters()) > 0 && len(cs.GetVotersOutgoing()) == 0 && len(cs.GetLearnersNext()) == 0 && !cs.GetAutoLeave()
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
+	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/faultline-mq/faultline/broker"
 )
@@ -21,6 +23,9 @@ import (
 //	create NAME partitions=N rf=N assign=(1,2|2,3) config=(k:v) validate
 //	delete NAME       elect NAME-INDEX… [unclean]       producer-id
 //	alter NAME-INDEX isr=(1,2) [leader=N epoch=N partepoch=N brokerepoch=(2:9) wrong-id]
+//	reassign NAME-INDEX to=(1,2,4) [fixed] | reassign NAME-INDEX cancel
+//	unregister ID     voters 1 2 3 (at first)     add-voter ID dir=N     remove-voter ID dir=N
+//	step learner|voter|remove ID dir=N                  a step of a change of voters
 //	entry node=N inc=X ticket=N oldest=N [bound=TERM]   a raw AllocateProducerID
 //	show
 func TestRules(t *testing.T) {
@@ -103,6 +108,31 @@ func (r *rules) run(t *testing.T, d *datadriven.TestData) string {
 			c.Partitions = append(c.Partitions, PartitionID{topic, index})
 		}
 		return r.any(c)
+	case "reassign":
+		topic, index := partition(t, d.CmdArgs[0].Key)
+		c := Reassign{Topic: topic, Index: index, FixedFactor: d.HasArg("fixed")}
+		if arg, ok := d.Arg("to"); ok {
+			c.Replicas = append([]broker.NodeID{}, nodeIDs(t, strings.Join(arg.Vals, ","))...)
+		}
+		return r.any(c)
+	case "unregister":
+		return r.any(UnregisterBroker{ID: ids(t, d.CmdArgs)[0]})
+	case "voters":
+		r.st.conf = &pb.ConfState{}
+		for _, id := range ids(t, d.CmdArgs) {
+			r.st.conf.Voters = append(r.st.conf.Voters, raftID(id, 0))
+		}
+		return "ok\n"
+	case "add-voter", "remove-voter", "step":
+		var dir uint64
+		d.MaybeScanArgs(t, "dir", &dir)
+		switch d.Cmd {
+		case "add-voter":
+			return r.any(AddVoter{ID: ids(t, d.CmdArgs)[0], Directory: Directory(dir)})
+		case "remove-voter":
+			return r.any(RemoveVoter{ID: ids(t, d.CmdArgs)[0], Directory: Directory(dir)})
+		}
+		return r.step(d.CmdArgs[0].Key, ids(t, d.CmdArgs[1:])[0], Directory(dir))
 	case "producer-id":
 		return r.any(AllocateProducerID{})
 	case "alter":
@@ -120,6 +150,25 @@ func (r *rules) run(t *testing.T, d *datadriven.TestData) string {
 	}
 	d.Fatalf(t, "unknown command %s", d.Cmd)
 	return ""
+}
+
+// step does what raft does with an accepted step, without raft.
+func (r *rules) step(what string, id broker.NodeID, dir Directory) string {
+	types := map[string]pb.ConfChangeType{"learner": pb.ConfChangeAddLearnerNode, "voter": pb.ConfChangeAddNode, "remove": pb.ConfChangeRemoveNode}
+	out := r.any(changeMember{Type: int32(types[what]), ID: id, Directory: dir})
+	if strings.HasPrefix(out, "ok") {
+		conf, member := r.st.conf, raftID(id, dir)
+		other := func(m uint64) bool { return m == member }
+		next := &pb.ConfState{Voters: slices.DeleteFunc(slices.Clone(conf.GetVoters()), other), Learners: slices.DeleteFunc(slices.Clone(conf.GetLearners()), other)}
+		switch what {
+		case "learner":
+			next.Learners = append(next.Learners, member)
+		case "voter":
+			next.Voters = append(next.Voters, member)
+		}
+		r.st.conf = next
+	}
+	return out
 }
 
 func (r *rules) alter(t *testing.T, d *datadriven.TestData) AlterPartition {
@@ -250,6 +299,9 @@ func partition(t *testing.T, name string) (string, int32) {
 //	nodes voters=3 learners=0 [snapshot=N] [rebalance=DUR]
 //	run 2s         kill ID… | start ID… | isolate ID… | heal | leave ID…
 //	create NAME partitions=N rf=N     fill COUNT (topics)
+//	fresh ID dir=N                    an empty node that is no member takes the place of ID
+//	add-voter ID dir=N | remove-voter ID dir=N | unregister ID | reassign NAME-INDEX to=(1,2)
+//	members ID                        of the quorum, as a node sees them
 //	join NAME-INDEX                   the leader puts every live replica into the in-sync set
 //	show ID        roles              events ID
 func TestScenes(t *testing.T) {
@@ -321,6 +373,8 @@ func (s *scene) run(t *testing.T, d *datadriven.TestData) string {
 			require.Zero(t, n.propose(s.alive(), AllocateProducerID{}).Code)
 		}
 		return "ok\n"
+	case "fresh", "add-voter", "remove-voter", "unregister", "reassign", "members":
+		return s.membership(t, d)
 	case "join":
 		topic, index := partition(t, d.CmdArgs[0].Key)
 		st := n.nodes[s.alive()].c.State()
@@ -350,6 +404,47 @@ func (s *scene) run(t *testing.T, d *datadriven.TestData) string {
 	}
 	d.Fatalf(t, "unknown command %s", d.Cmd)
 	return ""
+}
+
+func (s *scene) membership(t *testing.T, d *datadriven.TestData) string {
+	n := s.n
+	var id broker.NodeID
+	if d.Cmd != "reassign" {
+		id = ids(t, d.CmdArgs)[0]
+	}
+	var dir uint64
+	d.MaybeScanArgs(t, "dir", &dir)
+	var cmd Command
+	switch d.Cmd {
+	case "fresh":
+		n.fresh(id, Directory(dir))
+		return "ok\n"
+	case "members":
+		var b strings.Builder
+		for _, m := range n.nodes[id].c.Quorum().Members {
+			kind := "voter"
+			if m.Learner {
+				kind = "learner"
+			}
+			fmt.Fprintf(&b, "%s %d directory %d\n", kind, m.ID, m.Directory)
+		}
+		return b.String()
+	case "add-voter":
+		cmd = AddVoter{ID: id, Directory: Directory(dir)}
+	case "remove-voter":
+		cmd = RemoveVoter{ID: id, Directory: Directory(dir)}
+	case "unregister":
+		cmd = UnregisterBroker{ID: id}
+	case "reassign":
+		topic, index := partition(t, d.CmdArgs[0].Key)
+		arg, _ := d.Arg("to")
+		cmd = Reassign{Topic: topic, Index: index, Replicas: nodeIDs(t, strings.Join(arg.Vals, ","))}
+	}
+	r := n.propose(s.alive(), cmd)
+	if r.Code != 0 {
+		return fmt.Sprintf("%v: %s\n", kerr.TypedErrorForCode(r.Code).Message, r.Text)
+	}
+	return "ok\n"
 }
 
 // alive is the first node that is up.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	pb "go.etcd.io/raft/v3/raftpb"
+
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/mutant"
 )
@@ -24,6 +26,8 @@ type State struct {
 	brokers      []*Broker
 	topics       []*Topic
 	proposers    []*proposer
+	conf         *pb.ConfState // members of the quorum
+	voting       *voterChange  // the change of them that is under way
 	mutants      mutant.Set
 }
 
@@ -136,10 +140,11 @@ type image struct {
 	Brokers      []*Broker
 	Topics       []*Topic
 	Proposers    []*proposer
+	Voting       *voterChange
 }
 
 func (s *State) marshal() ([]byte, error) {
-	return encoding.Marshal(image{s.nextProducer, s.placed, s.brokers, s.topics, s.proposers})
+	return encoding.Marshal(image{s.nextProducer, s.placed, s.brokers, s.topics, s.proposers, s.voting})
 }
 
 // restore replaces the replicated part with a snapshot's. On an error the state is unchanged.
@@ -152,7 +157,7 @@ func (s *State) restore(index uint64, data []byte) error {
 		return fmt.Errorf("the snapshot is not one of ours: %w", err)
 	}
 	s.applied = index
-	s.nextProducer, s.placed, s.brokers, s.topics, s.proposers = m.NextProducer, m.Placed, m.Brokers, m.Topics, m.Proposers
+	s.nextProducer, s.placed, s.brokers, s.topics, s.proposers, s.voting = m.NextProducer, m.Placed, m.Brokers, m.Topics, m.Proposers, m.Voting
 	return nil
 }
 
@@ -179,6 +184,8 @@ func (m *image) check() error {
 				return fmt.Errorf("partition %s-%d is missing", t.Name, i)
 			case p.Topic != t.Name || p.Index != int32(i):
 				return fmt.Errorf("partition %s-%d stands at %s-%d", p.Topic, p.Index, t.Name, i)
+			case len(p.Removing) >= len(p.Replicas) && len(p.Replicas) > 0 || !slices.Equal(p.Replicas[len(p.Replicas)-len(p.Removing):], p.Removing):
+				return fmt.Errorf("partition %s-%d: replicas %v do not end with the leaving %v", t.Name, i, p.Replicas, p.Removing)
 			case len(p.Replicas) == 0 || len(p.ISR) == 0:
 				return fmt.Errorf("partition %s-%d has no replica or no in-sync replica", t.Name, i)
 			}
@@ -265,7 +272,11 @@ func (s *State) change(changes *[]Change, p *Partition, leader broker.NodeID, is
 	if leader == p.Leader && slices.Equal(isr, p.ISR) {
 		return
 	}
-	next := *p
+	s.replace(changes, p, *p, leader, isr, unclean)
+}
+
+// replace does the same to a partition whose replicas change as well, as next has them.
+func (s *State) replace(changes *[]Change, p *Partition, next Partition, leader broker.NodeID, isr []broker.NodeID, unclean bool) {
 	next.ISR = slices.Clone(isr)
 	next.PartEpoch++
 	if leader != p.Leader {

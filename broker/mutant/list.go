@@ -110,4 +110,12 @@ var registry = [names]Info{
 		ID: "O17", Name: "follower-confirms-before-fsync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc: "A follower confirms records that are not durable yet.",
 	},
+	ReassignInSync: {
+		ID: "O18", Name: "reassign-in-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
+	},
+	TwoVoterChanges: {
+		ID: "O19", Name: "two-voter-changes", Scheme: "isr", Clauses: []string{"acknowledged-survive", "one-leader-per-epoch"},
+		Doc: "A change of the metadata quorum's members begins before the former one is complete.",
+	},
 }

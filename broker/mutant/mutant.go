@@ -38,6 +38,8 @@ const (
 	ForgetInSync
 	FetchAnyEpoch
 	FollowerAckBeforeSync
+	ReassignInSync
+	TwoVoterChanges
 	names // how many there are
 )
 
