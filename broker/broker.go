@@ -157,7 +157,8 @@ type Reply struct {
 }
 
 // Append writes raw batches at the end of a lane's log. Seq numbers the lane's
-// writes (appends and truncations), from 1, without gaps.
+// writes (appends and truncations) of this incarnation, from 1, without gaps; a
+// lane that was removed and opened again goes on where it was.
 type Append struct {
 	Lane    Lane
 	Seq     uint64

@@ -39,7 +39,7 @@ type Partition struct {
 	Removing   []broker.NodeID // replicas that leave when it is complete
 	ISR        []broker.NodeID
 	Leader     broker.NodeID // None: offline
-	Epoch      int32         // leader epoch: raised by one with every change of leader, to None too
+	Epoch      int32         // leader epoch: raised by one with every change of leader, to None too, and when replicas leave
 	PartEpoch  int32         // raised with every change of the partition
 	LastLeader broker.NodeID // the newest broker that led it, None if none did
 }

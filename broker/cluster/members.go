@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/faultline-mq/faultline/broker"
@@ -209,7 +210,8 @@ func (c *Cluster) voterTick() {
 	default:
 		caughtUp := false
 		c.rn.WithProgress(func(other uint64, _ raft.ProgressType, pr progress) {
-			caughtUp = caughtUp || other == id && pr.RecentActive && pr.Match+promotionLag >= c.st.applied
+			// A new member counts as active before it has said a word.
+			caughtUp = caughtUp || other == id && pr.State == tracker.StateReplicate && pr.RecentActive && pr.Match+promotionLag >= c.st.applied
 		})
 		if !caughtUp {
 			return

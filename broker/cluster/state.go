@@ -266,8 +266,9 @@ func (s *State) admit(e *envelope) bool {
 
 // change replaces a partition with one of this leader and in-sync set, if they
 // differ, and adds that to changes. The leader epoch goes up with every change of
-// leader, also to and from None, and with nothing else (Kafka since KAFKA-15021:
-// no longer when the in-sync set shrinks).
+// leader, also to and from None, and when replicas leave, so that a fetch which one
+// of them sent before does not count once it is back; with nothing else (Kafka
+// since KAFKA-15021: no longer when the in-sync set shrinks).
 func (s *State) change(changes *[]Change, p *Partition, leader broker.NodeID, isr []broker.NodeID, unclean bool) {
 	if leader == p.Leader && slices.Equal(isr, p.ISR) {
 		return
@@ -279,11 +280,11 @@ func (s *State) change(changes *[]Change, p *Partition, leader broker.NodeID, is
 func (s *State) replace(changes *[]Change, p *Partition, next Partition, leader broker.NodeID, isr []broker.NodeID, unclean bool) {
 	next.ISR = slices.Clone(isr)
 	next.PartEpoch++
+	if (leader != p.Leader || len(minus(p.Replicas, next.Replicas)) > 0) && !s.mutants.On(mutant.EpochNotBumped) {
+		next.Epoch++
+	}
 	if leader != p.Leader {
 		next.Leader = leader
-		if !s.mutants.On(mutant.EpochNotBumped) {
-			next.Epoch++
-		}
 		if leader != broker.None {
 			next.LastLeader = leader
 		}

@@ -71,6 +71,7 @@ func (p *part) Close() {}
 
 func (h *host) Now() broker.Time                         { return broker.Time{Mono: h.now} }
 func (h *host) State() *cluster.State                    { return h.c.State() }
+func (h *host) Quorum() cluster.Quorum                   { return h.c.Quorum() }
 func (h *host) Propose(c cluster.Command) cluster.Ticket { return h.c.Propose(h.Now(), c) }
 func (h *host) BrokerConfigs() map[string]string         { return map[string]string{"fsync": "always"} }
 
@@ -96,7 +97,7 @@ func newHost(t *testing.T) *host {
 	var err error
 	h.c, err = cluster.New(c, nil, broker.Time{})
 	require.NoError(t, err)
-	h.s = kafka.New(h, kafka.Config{Self: 1, ClusterID: "test", AutoCreate: true, Scheme: "isr", Schemes: map[string]int{"isr": 0, "single": 1}})
+	h.s = kafka.New(h, kafka.Config{Self: 1, ClusterID: "test", AutoCreate: true, Scheme: "isr", Schemes: map[string]int{"isr": 0, "single": 1}, Nodes: []broker.NodeID{1, 2, 3}})
 	h.settle()
 	h.create("t", 2)
 	h.create("u", 1)
@@ -215,7 +216,7 @@ func (p *part) rise(high int64) {
 // version that is advertised, and kmsg knows the version.
 func TestEveryVersion(t *testing.T) {
 	versions := kafka.Versions(3)
-	require.Len(t, versions.ApiKeys, 11)
+	require.Len(t, versions.ApiKeys, 18)
 	for _, k := range versions.ApiKeys {
 		for v := k.MinVersion; v <= k.MaxVersion; v++ {
 			t.Run(fmt.Sprintf("%s/%d", kmsg.NameForKey(k.ApiKey), v), func(t *testing.T) {

@@ -26,6 +26,7 @@ type Backend interface {
 	Now() broker.Time
 	State() *cluster.State
 	Propose(cluster.Command) cluster.Ticket
+	Quorum() cluster.Quorum
 	// Partition returns a partition hosted by this node, nil where it is not.
 	Partition(topic string, index int32) Partition
 	Reply(broker.Reply)
@@ -51,6 +52,8 @@ type Config struct {
 	// replication factor of each, 0 for any. Nil: not checked.
 	Schemes map[string]int
 	Scheme  string // of topics that name none
+	// Nodes are those that may be added to the quorum. Nil: not checked.
+	Nodes []broker.NodeID
 }
 
 // Server holds the requests in progress.
@@ -62,6 +65,7 @@ type Server struct {
 	tokens   map[uint64]token
 	token    uint64
 	fetches  []*fetch // parked, in order of arrival
+	waits    []*wait
 	dirty    []Partition
 	admin    map[cluster.Ticket]func(cluster.Result)
 }
@@ -95,7 +99,14 @@ func init() {
 		{kmsg.InitProducerID, 0, 4, (*Server).initProducerID},
 		{kmsg.OffsetForLeaderEpoch, 2, 4, (*Server).offsetForLeaderEpoch},
 		{kmsg.DescribeConfigs, 1, 4, (*Server).describeConfigs},
+		{kmsg.ElectLeaders, 0, 2, (*Server).electLeaders},
+		{kmsg.AlterPartitionAssignments, 0, 1, (*Server).alterPartitionReassignments},
+		{kmsg.ListPartitionReassignments, 0, 0, (*Server).listPartitionReassignments},
+		{kmsg.DescribeQuorum, 0, 2, (*Server).describeQuorum},
 		{kmsg.DescribeCluster, 0, 1, (*Server).describeCluster},
+		{kmsg.UnregisterBroker, 0, 0, (*Server).unregisterBroker},
+		{kmsg.AddRaftVoter, 0, 1, (*Server).addRaftVoter},
+		{kmsg.RemoveRaftVoter, 0, 0, (*Server).removeRaftVoter},
 	}
 }
 
@@ -135,8 +146,10 @@ func (s *Server) Advanced(p Partition) {
 // Deleted ends the reads that wait for a partition.
 func (s *Server) Deleted(p Partition) { s.Advanced(p) }
 
-// Run looks again at the parked reads of partitions that advanced.
+// Run looks again at the parked reads of partitions that advanced, and at what
+// waits for the metadata.
 func (s *Server) Run() {
+	s.lookAgain()
 	if len(s.dirty) == 0 {
 		return
 	}
@@ -149,6 +162,7 @@ func (s *Server) Run() {
 
 // Wake answers the parked reads whose time is over.
 func (s *Server) Wake() {
+	s.lookAgain()
 	now := s.b.Now().Mono
 	s.fetches = slices.DeleteFunc(s.fetches, func(f *fetch) bool { return f.until <= now && s.tryFetch(f) })
 }
@@ -156,6 +170,9 @@ func (s *Server) Wake() {
 // NextWake is the earliest end of a parked read's wait.
 func (s *Server) NextWake() time.Duration {
 	next := scheme.Never
+	for _, w := range s.waits {
+		next = min(next, w.until)
+	}
 	for _, f := range s.fetches {
 		next = min(next, f.until)
 	}

@@ -26,7 +26,8 @@ type Config struct {
 	ID          broker.NodeID
 	Name        string
 	Incarnation string          // differs between incarnations of one node
-	Members     []broker.Member // the whole cluster; every node is broker and controller
+	Members     []broker.Member // every node that there may be, each at its place
+	Voters      []broker.NodeID // those that the cluster begins with, brokers and controllers; nil: all of Members
 	Host        string          // advertised to clients
 	Port        int32
 	Rack        string
@@ -47,6 +48,11 @@ func (c Config) Validate() error {
 	}
 	if !slices.ContainsFunc(c.Members, func(m broker.Member) bool { return m.ID == c.ID && m.Name == c.Name }) {
 		return fmt.Errorf("node %d (%s) is not a member of the cluster %v", c.ID, c.Name, c.Members)
+	}
+	for _, id := range c.Voters {
+		if !slices.ContainsFunc(c.Members, func(m broker.Member) bool { return m.ID == id }) {
+			return fmt.Errorf("node %d of the first voters is not a member of the cluster %v", id, c.Members)
+		}
 	}
 	return nil
 }
@@ -69,6 +75,9 @@ type LaneState struct {
 type Recovered struct {
 	Lanes []LaneState
 	Meta  [][]byte
+	// Directory is what the metadata volume was formatted with, 0 for a node that
+	// the cluster begins with. Any other waits until it is added.
+	Directory cluster.Directory
 }
 
 // Node is one broker. It is not safe for concurrent use.
@@ -86,7 +95,8 @@ type Node struct {
 	byLane  map[broker.Lane]*partition
 	isr     map[cluster.Ticket]*partition
 	names   map[broker.NodeID]string
-	epoch   int64 // own broker epoch, -1 before registration
+	written map[broker.Lane]uint64 // lanes of replicas that left: number of their last write
+	epoch   int64                  // own broker epoch, -1 before registration
 	syncAt  time.Duration
 	highAt  time.Duration
 	leaving bool
@@ -122,7 +132,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	o := cfg.Options
 	n := &Node{
 		cfg: cfg, now: now, found: map[broker.Lane]LaneState{}, byID: map[partID]*partition{}, byLane: map[broker.Lane]*partition{},
-		isr: map[cluster.Ticket]*partition{}, names: map[broker.NodeID]string{}, epoch: -1, syncAt: scheme.Never, highAt: now.Mono + highInterval, stopAt: scheme.Never,
+		isr: map[cluster.Ticket]*partition{}, names: map[broker.NodeID]string{}, written: map[broker.Lane]uint64{}, epoch: -1, syncAt: scheme.Never, highAt: now.Mono + highInterval, stopAt: scheme.Never,
 	}
 	n.opts = scheme.DefaultOptions()
 	n.opts.Mutants = cfg.Mutants
@@ -135,16 +145,19 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	for _, l := range rec.Lanes {
 		n.found[l.Lane] = l
 	}
+	var ids []broker.NodeID
 	for _, m := range cfg.Members {
 		n.names[m.ID] = m.Name
+		ids = append(ids, m.ID)
 	}
+	voters := slices.DeleteFunc(slices.Clone(cfg.Members), func(m broker.Member) bool { return cfg.Voters != nil && !slices.Contains(cfg.Voters, m.ID) })
 	tick := o.Duration("quorum.tick.ms")
 	c, err := cluster.New(cluster.Config{
-		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Voters: cfg.Members, Names: n.names,
+		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Directory: rec.Directory, Voters: voters, Names: n.names,
 		TickInterval: tick, ElectionTicks: 10, HeartbeatTicks: 2,
 		BrokerHeartbeat: o.Duration("broker.heartbeat.interval.ms"), SessionTimeout: o.Duration("broker.session.timeout.ms"),
 		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
-		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(cfg.Members))), DefaultScheme: cfg.Scheme,
+		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
 		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
 		Mutants: cfg.Mutants,
 	}, rec.Meta, now)
@@ -152,7 +165,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
 	}
 	n.c = c
-	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: map[string]int{"isr": 0, "single": 1}})
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: map[string]int{"isr": 0, "single": 1}, Nodes: ids})
 	records := int64(0)
 	for _, l := range rec.Lanes {
 		if k := len(l.Batches); k > 0 {
@@ -370,11 +383,14 @@ func (n *Node) changed(ch cluster.Change) {
 // assign tells a partition's machine what was decided, and makes the machine if
 // this node is a new replica.
 func (n *Node) assign(t *cluster.Topic, cp *cluster.Partition, unclean bool) {
-	if !slices.Contains(cp.Replicas, n.cfg.ID) {
-		return
-	}
 	id := partID{t.ID, cp.Index}
 	p := n.byID[id]
+	if !slices.Contains(cp.Replicas, n.cfg.ID) {
+		if p != nil && cp.PartEpoch > p.partEpoch {
+			n.remove(p) // reassigned: others have it all
+		}
+		return
+	}
 	if p == nil {
 		p = n.host(t, cp)
 		n.parts = append(n.parts, p)
@@ -412,7 +428,7 @@ func LaneKey(l broker.Lane) string {
 func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	p := &partition{
 		n: n, id: partID{t.ID, cp.Index}, topic: t.Name, key: fmt.Sprintf("%s-%d", t.Name, cp.Index),
-		lane: Lane(t.Name, cp.Index, t.Created), index: logindex.New(0, nil), partEpoch: -1,
+		lane: Lane(t.Name, cp.Index, t.Created), index: logindex.New(0, nil), partEpoch: -1, seq: n.written[Lane(t.Name, cp.Index, t.Created)],
 	}
 	high := int64(0)
 	if l, ok := n.found[p.lane]; ok {
@@ -425,6 +441,7 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 		if l.Torn > 0 {
 			n.Emit(broker.Event{Kind: "torn", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: fmt.Sprintf("cut %d bytes of a torn tail", l.Torn)})
 		}
+		delete(n.found, p.lane)
 	} else {
 		n.do(broker.OpenLane{Lane: p.lane})
 	}
@@ -444,6 +461,8 @@ func (n *Node) remove(p *partition) {
 	n.parts = slices.DeleteFunc(n.parts, func(q *partition) bool { return q == p })
 	delete(n.byID, p.id)
 	delete(n.byLane, p.lane)
+	// Should the replica come back, reports of these writes are none of its own.
+	n.written[p.lane] = p.seq
 	n.do(broker.RemoveLane{Lane: p.lane})
 }
 

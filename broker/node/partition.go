@@ -157,6 +157,8 @@ func (b backend) Now() broker.Time                         { return b.n.now }
 func (b backend) State() *cluster.State                    { return b.n.c.State() }
 func (b backend) Propose(c cluster.Command) cluster.Ticket { return b.n.c.Propose(b.n.now, c) }
 
+func (b backend) Quorum() cluster.Quorum { return b.n.c.Quorum() }
+
 func (b backend) Reply(r broker.Reply) { b.n.do(r) }
 
 func (b backend) Configs(t *cluster.Topic) map[string]string {

@@ -11,10 +11,13 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/node"
 	"github.com/faultline-mq/faultline/broker/seglog"
 	"github.com/faultline-mq/faultline/broker/vfs"
@@ -26,6 +29,12 @@ const (
 	LogsDir = "logs"
 	MetaDir = "meta"
 	highExt = "high-watermark"
+
+	// removedExt marks a lane's directory that is being deleted: a log that lost only
+	// its first segments must never be taken for a lane again.
+	removedExt = ".removed"
+	// directoryFile holds what the metadata volume was formatted with.
+	directoryFile = "directory"
 )
 
 // Store is a node's open storage.
@@ -52,6 +61,12 @@ func Open(logs, meta vfs.FS, segmentBytes int64) (*Store, node.Recovered, error)
 		return nil, rec, fmt.Errorf("data directory: %w", err)
 	}
 	for _, name := range names {
+		if strings.HasSuffix(name, removedExt) {
+			if err := logs.RemoveAll(path.Join(LogsDir, name)); err != nil {
+				return nil, rec, errors.Join(fmt.Errorf("data directory: %w", err), s.Abandon())
+			}
+			continue
+		}
 		lane := broker.Lane(name)
 		state, err := s.open(lane)
 		if err != nil {
@@ -59,10 +74,63 @@ func Open(logs, meta vfs.FS, segmentBytes int64) (*Store, node.Recovered, error)
 		}
 		rec.Lanes = append(rec.Lanes, state)
 	}
+	if rec.Directory, err = directory(meta); err != nil {
+		return nil, rec, errors.Join(fmt.Errorf("metadata log: %w", err), s.Abandon())
+	}
 	if s.meta, rec.Meta, err = seglog.OpenRecords(meta, MetaDir); err != nil {
 		return nil, rec, errors.Join(fmt.Errorf("metadata log: %w; give the node an empty data directory to bring it back as a new one", err), s.Abandon())
 	}
 	return s, rec, nil
+}
+
+// Format makes an empty metadata volume that of a new node, which waits until it
+// is added to a running cluster under this directory id. A volume that holds a
+// metadata log or was formatted with another id is refused.
+func Format(meta vfs.FS, id cluster.Directory) error {
+	names, err := meta.List(".")
+	if err != nil {
+		return fmt.Errorf("formatting the metadata volume: %w", err)
+	}
+	was, err := directory(meta)
+	switch {
+	case err != nil:
+		return fmt.Errorf("formatting the metadata volume: %w", err)
+	case was == id:
+		return nil
+	case was != 0 || slices.Contains(names, MetaDir):
+		return fmt.Errorf("the metadata volume is that of directory %d and cannot become that of %d: give the new node an empty one", was, id)
+	}
+	f, err := meta.OpenFile(directoryFile, true)
+	if err != nil {
+		return fmt.Errorf("formatting the metadata volume: %w", err)
+	}
+	_, err = f.WriteAt([]byte(strconv.FormatUint(uint64(id), 10)), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = meta.SyncDir(".")
+	}
+	if err != nil {
+		return fmt.Errorf("formatting the metadata volume: %w", err)
+	}
+	return nil
+}
+
+// directory returns what the metadata volume was formatted with, 0 for nothing.
+func directory(meta vfs.FS) (cluster.Directory, error) {
+	b, err := vfs.ReadFile(meta, directoryFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	id, err := strconv.ParseUint(string(b), 10, 64)
+	if err != nil || id == 0 {
+		return 0, fmt.Errorf("file %s holds %q, which is no directory id; give the node an empty volume and add it again", directoryFile, b)
+	}
+	return cluster.Directory(id), nil
 }
 
 func (s *Store) dir(lane broker.Lane) string { return path.Join(LogsDir, string(lane)) }
@@ -114,13 +182,23 @@ func (s *Store) RemoveLane(lane broker.Lane) error {
 	s.mu.Lock()
 	delete(s.lanes, lane)
 	s.mu.Unlock()
-	if err := l.RemoveAll(); err != nil {
+	if err := l.Abandon(); err != nil {
 		return err
 	}
-	if err := s.logs.RemoveAll(s.dir(lane)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	gone := s.dir(lane) + removedExt
+	if err := s.logs.RemoveAll(gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil
+	if err := s.logs.Rename(s.dir(lane), gone); err != nil {
+		return err
+	}
+	if err := s.logs.SyncDir(LogsDir); err != nil {
+		return err
+	}
+	if err := s.logs.RemoveAll(gone); err != nil {
+		return err
+	}
+	return s.logs.SyncDir(LogsDir)
 }
 
 // Append writes batches at the end of a lane.

@@ -113,9 +113,16 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 	m.a = a
 	switch {
 	case a.Leader == m.h.Self() && !m.h.Refused():
-		if m.role == leader && a.Epoch == old.Epoch {
+		switch {
+		case m.role == leader && a.Epoch == old.Epoch:
 			m.committed(old)
 			return
+		case m.role == leader && a.Epoch == old.Epoch+1:
+			// Replicas left, which takes a new epoch. Nobody else led in between, so what
+			// waits for an acknowledgement goes on waiting.
+			m.dismiss()
+		default:
+			m.stepDown()
 		}
 		m.lead()
 	case a.Leader != broker.None && a.Leader != m.h.Self():
@@ -134,18 +141,12 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 
 // lead begins a leader epoch here.
 func (m *Machine) lead() {
-	m.stepDown()
 	m.pull.stop()
 	m.role = leader
 	now := m.h.Now().Mono
 	m.h.Index().StartEpoch(m.a.Epoch)
 	m.epochStart = m.h.Index().End()
-	m.remotes = nil
-	for _, id := range m.a.Replicas {
-		if id != m.h.Self() {
-			m.remotes = append(m.remotes, &remote{id: id, end: -1, stable: -1, brokerEpoch: -1, caughtUp: now, fetchedAt: now})
-		}
-	}
+	m.know()
 	if m.o.Mutants.On(mutant.LeadCommitsAll) {
 		m.high = m.epochStart
 	}
@@ -169,18 +170,59 @@ func (m *Machine) stepDown() {
 	m.role = idle
 	m.all.Abandon(m.h)
 	m.one.Abandon(m.h)
-	for _, r := range m.remotes {
-		m.answer(r, FetchAnswer{Code: kerr.NotLeaderForPartition.Code, Epoch: m.a.Epoch, High: -1}, 0, 0)
-	}
-	m.remotes = nil
+	m.dismiss()
 	m.checkAt = scheme.Never
 }
 
-// committed takes over a new in-sync set in the same epoch. A raised partition
-// epoch voids every proposal that was based on the former one.
+// dismiss forgets the followers of an epoch that is over.
+func (m *Machine) dismiss() {
+	for _, r := range m.remotes {
+		m.turnAway(r)
+	}
+	m.remotes = nil
+}
+
+// turnAway ends a follower's wait without records.
+func (m *Machine) turnAway(r *remote) {
+	m.answer(r, FetchAnswer{Code: kerr.NotLeaderForPartition.Code, Epoch: m.a.Epoch, High: -1}, 0, 0)
+}
+
+// know makes remotes of what replicas there are: one that came has shown nothing
+// yet, and one that left is answered no more.
+func (m *Machine) know() {
+	now := m.h.Now().Mono
+	var remotes []*remote
+	for _, id := range m.a.Replicas {
+		if id == m.h.Self() {
+			continue
+		}
+		r := &remote{id: id, end: -1, stable: -1, brokerEpoch: -1, caughtUp: now, fetchedAt: now}
+		if i := slices.IndexFunc(m.remotes, func(r *remote) bool { return r.id == id }); i >= 0 {
+			r = m.remotes[i]
+		}
+		remotes = append(remotes, r)
+	}
+	for _, r := range m.remotes {
+		if !slices.Contains(remotes, r) {
+			m.turnAway(r)
+		}
+	}
+	m.remotes = remotes
+}
+
+// committed takes over a new in-sync set, or other replicas, in the same epoch. A
+// raised partition epoch voids every proposal that was based on the former one.
 func (m *Machine) committed(old scheme.Assignment) {
+	m.know()
 	m.maximal = slices.Clone(m.a.ISR)
 	m.pending = false
+	for _, r := range m.remotes {
+		if m.a.PartEpoch > old.PartEpoch+1 && !slices.Contains(m.a.ISR, r.id) {
+			// Changes were skipped (a snapshot of the metadata): it may have left and come
+			// back, empty.
+			r.end, r.stable = -1, -1
+		}
+	}
 	if !slices.Equal(old.ISR, m.a.ISR) {
 		m.h.Emit(broker.Event{Kind: "isr", Epoch: m.a.Epoch, Leader: m.h.Name(m.h.Self()), ISR: m.names(m.a.ISR), Offset: m.high})
 	}

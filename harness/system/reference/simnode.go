@@ -159,6 +159,7 @@ func (s *simNode) carryOut(e broker.Effect) {
 	case broker.Sync:
 		s.sync(e.Lane)
 	case broker.OpenLane:
+		s.lane(e.Lane).removed = false
 		s.submit(e.Lane, func() error { return s.store.OpenLane(e.Lane) })
 	case broker.RemoveLane:
 		s.lane(e.Lane).removed = true
