@@ -151,7 +151,7 @@ func describe(o Outcome, command, plan string) report.Run {
 	}
 	return report.Run{
 		Command: command, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Environment: p.Environment, Seed: p.Seed, Options: p.Options,
-		Faults: p.FaultList(), Nodes: p.NodeNames(), Started: ex.Started, Duration: ex.Duration, Versions: versions, PlanYAML: plan,
+		Faults: p.FaultList(), Nodes: p.places(), Started: ex.Started, Duration: ex.Duration, Versions: versions, PlanYAML: plan,
 		Commit: Revision(), Expect: p.Expect, Dir: o.Dir,
 	}
 }

@@ -98,8 +98,23 @@ func (p Plan) NodeNames() []string {
 	return names
 }
 
+// spares returns the names of further nodes, which are no members at first: one,
+// where a step of membership:add needs its place.
+func (p Plan) spares() []string {
+	needs := func(fault string) bool {
+		return fault == "membership" || fault == "membership:"+string(nemesis.AddNode)
+	}
+	if slices.ContainsFunc(p.Faults, needs) || slices.ContainsFunc(p.Steps, func(s nemesis.Step) bool { return needs(s.Name()) }) {
+		return []string{fmt.Sprintf("n%d", p.Nodes+1)}
+	}
+	return nil
+}
+
+// places returns the names of all nodes, members or not.
+func (p Plan) places() []string { return slices.Concat(p.NodeNames(), p.spares()) }
+
 func (p Plan) spec(runID string) system.Spec {
-	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
 }
 
 // Resolve checks a plan and fills in what it leaves open: phases, options and
@@ -185,7 +200,7 @@ func lacking(env string, s nemesis.Step) error {
 }
 
 // dockerHas is what environment docker can do.
-var dockerHas = []nemesis.Capability{nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles}
+var dockerHas = []nemesis.Capability{nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin}
 
 // DockerLacks returns the first capability that a fault needs and environment
 // docker does not have yet.

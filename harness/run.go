@@ -91,7 +91,7 @@ func Header(p Plan, runID string, started time.Time) (history.Header, error) {
 		return history.Header{}, err
 	}
 	h := history.Header{
-		RunID: runID, Seed: p.Seed, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Keys: sys.Keys(p.spec(runID)), Nodes: p.NodeNames(),
+		RunID: runID, Seed: p.Seed, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Keys: sys.Keys(p.spec(runID)), Nodes: p.places(),
 		Started: started.UTC().Format(time.RFC3339Nano), Contract: sys.Contract(p.spec(runID)),
 	}
 	for _, s := range specs {
@@ -284,6 +284,7 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 func (r *run) target() nemesis.Target {
 	return nemesis.Target{
 		Nodes: r.spec.Nodes, Clock: r.rt, Network: r.env.Network(), Processes: r.env.Processes(), Disks: r.env.Disks(), Roles: r.cluster,
+		Admin: r.cluster.Admin(), Spares: r.spec.Spares,
 		Machines: r.env.Machines(),
 	}
 }

@@ -148,7 +148,11 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 		if v, err := strconv.Atoi(p.Options["replication.factor"]); err == nil {
 			rf = min(v, p.Nodes)
 		}
-		set("min.insync.replicas", strconv.Itoa(pick(rng, 2, 2, 2, max(2, min(3, rf)))))
+		least := pick(rng, 2, 2, 2, max(2, min(3, rf)))
+		if slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "membership") }) && rf == p.Nodes {
+			least = 2 // a node that leaves takes a replica with it
+		}
+		set("min.insync.replicas", strconv.Itoa(least))
 	}
 }
 
@@ -241,7 +245,11 @@ func meet(rng *rand.Rand, prev, s *nemesis.Step, nodes []string) bool {
 	named := func(step *nemesis.Step) bool {
 		return step.Targets == nemesis.TargetOne || slices.Contains(nodes, step.Targets)
 	}
+	// An operator changes members and leaders while the cluster is whole.
+	admin := func(step *nemesis.Step) bool { return step.Fault == "membership" || step.Fault == "leadership" }
 	switch {
+	case admin(prev) || admin(s):
+		return false
 	case cut && cuts:
 		// Two cuts together may leave no majority, so that no leader could be named.
 		return s.Shape != nemesis.IsolateLeader && s.Shape != nemesis.Primaries && named(s)

@@ -24,13 +24,15 @@ const (
 	NeedsClocks     Capability = "set clocks"
 	NeedsShaping    Capability = "delay and lose packets"
 	NeedsResets     Capability = "reset connections"
+	NeedsAdmin      Capability = "administer the system's members and leaders"
+	NeedsNewNodes   Capability = "put new nodes in place"
 )
 
 // Capabilities lists all of them, in the order in which errors name them.
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets,
+		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes,
 	}
 }
 
@@ -276,6 +278,35 @@ func kinds() []kind {
 			make: func() Fault { return &reset{} },
 			bind: bindTargets,
 		},
+		{
+			Info: Info{
+				Name:        "membership",
+				Description: "adds, removes or replaces a node by the system's own administration; an added one leaves and a removed one comes back, empty, when healed",
+				Proof:       "the system's own list of members: the node, which identity it has, whether it votes and lives, and its replicas",
+				Shapes:      changesOfMembers(),
+				Targets:     []string{TargetOne, TargetLeader, TargetFollower, TargetController, "NAME"},
+				Options:     append([]Option{{"shape", "", "drawn", "what changes; add brings a node of its own"}}, span...),
+				Needs:       []Capability{NeedsProcesses, NeedsWiping, NeedsRoles, NeedsAdmin, NeedsNewNodes},
+			},
+			draw:    []string{TargetOne, TargetLeader, TargetFollower, TargetController},
+			settled: true,
+			make:    func() Fault { return &membership{} },
+			bind:    bindMember,
+		},
+		{
+			Info: Info{
+				Name:        "leadership",
+				Description: "moves the leadership of a partition to other in-sync replicas by the system's own administration, and gives the former preference back when healed",
+				Proof:       "the leader and its epoch, as the system itself says, before, after each move and before healing",
+				Shapes:      movesOfLeaders(),
+				Targets:     []string{TargetLeader},
+				Options:     append([]Option{{"shape", "", "drawn", "once, or many times"}}, span...),
+				Needs:       []Capability{NeedsRoles, NeedsAdmin},
+			},
+			draw: []string{TargetLeader},
+			make: func() Fault { return &leadership{} },
+			bind: bindTargets,
+		},
 	}
 }
 
@@ -308,6 +339,18 @@ func (k kind) shape(s Shape) (ShapeInfo, error) {
 		return ShapeInfo{}, unknownShape(k.Name, k.Shapes, s)
 	}
 	return k.Shapes[i], nil
+}
+
+// ownTargets returns what alone a shape of k takes as its targets, "" where it may
+// be chosen.
+func (k kind) ownTargets(s Shape) string {
+	switch {
+	case k.Name == "leadership":
+		return TargetLeader
+	case k.Name == "membership" && s == AddNode:
+		return TargetOne // the node that comes is drawn from nothing
+	}
+	return ""
 }
 
 func unknownShape(fault string, shapes []ShapeInfo, s Shape) error {

@@ -11,25 +11,30 @@ import (
 
 // The shapes of clock.
 const (
-	ClockJump  Shape = "jump"
-	ClockDrift Shape = "drift"
+	ClockJump   Shape = "jump"
+	ClockDrift  Shape = "drift"
+	ClockStrobe Shape = "strobe"
 )
 
 func clockShapes() []ShapeInfo {
 	return []ShapeInfo{
 		{Name: ClockJump, Description: "sets wall clocks by one second to one day, forward or back", MinNodes: 1},
 		{Name: ClockDrift, Description: "lets wall clocks run at half to twice the speed", MinNodes: 1},
+		{Name: ClockStrobe, Description: "sets wall clocks wrong and right again by turns, several times a second", MinNodes: 1},
 	}
 }
 
 var (
 	clockJumps = []time.Duration{time.Second, 10 * time.Second, time.Minute, time.Hour, 24 * time.Hour}
 	clockRates = []float64{0.5, 0.9, 1.1, 2}
+	// Periods of a strobe, in which a clock is wrong and then right as long.
+	clockPeriods = []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond}
 )
 
 const (
 	clockTolerance = 50 * time.Millisecond // of a reading
 	driftWatch     = 2 * time.Second       // how long a drift is watched for a proof
+	strobeWatch    = 6                     // periods that a strobe is watched for
 )
 
 // clock sets nodes' wall clocks. Monotonic time goes on.
@@ -38,6 +43,7 @@ type clock struct {
 	hit     []string
 	by      time.Duration
 	rate    float64
+	period  time.Duration
 	first   map[string]reading // before a jump, right after the begin of a drift
 }
 
@@ -73,6 +79,7 @@ func (c *clock) Inject(ctx context.Context, s *Scene) error {
 		c.by = -c.by
 	}
 	c.rate = clockRates[s.rng.IntN(len(clockRates))]
+	c.period = clockPeriods[s.rng.IntN(len(clockPeriods))]
 	c.first = map[string]reading{}
 	for _, n := range s.Targets {
 		r, err := c.read(ctx, s, n)
@@ -83,9 +90,12 @@ func (c *clock) Inject(ctx context.Context, s *Scene) error {
 			return unproven("was not injected: the clock of %s was wrong by %s before it", n, r.offset)
 		}
 		c.hit = append(c.hit, n)
-		if s.Step.Shape == ClockJump {
+		switch s.Step.Shape {
+		case ClockJump:
 			err = s.Clocks.Jump(ctx, n, c.by)
-		} else {
+		case ClockStrobe:
+			err = s.Clocks.Strobe(ctx, n, c.by, c.period)
+		default:
 			err = s.Clocks.Drift(ctx, n, c.rate)
 		}
 		if err != nil {
@@ -111,10 +121,57 @@ func (c *clock) Heal(ctx context.Context, s *Scene) error {
 	return errors.Join(errs...)
 }
 
+// proveStrobe reads each clock often enough to see it wrong and right by turns; after
+// healing it must be right each time.
+func (c *clock) proveStrobe(ctx context.Context, s *Scene, stage history.FaultStage) (Proof, error) {
+	figures := map[string]string{}
+	for _, n := range s.Targets {
+		wrong, right, turns, was := 0, 0, 0, false
+		for i := range 4 * strobeWatch {
+			r, err := c.read(ctx, s, n)
+			if err != nil {
+				return Proof{}, err
+			}
+			is := false
+			switch {
+			case r.offset.Abs() <= clockTolerance:
+				right++
+			case (r.offset - c.by).Abs() <= clockTolerance:
+				wrong++
+				is = true
+			default:
+				figures[n] = fmt.Sprintf("wrong by %s", r.offset)
+				return Proof{}, &UnprovenError{fmt.Sprintf("cannot be proven: the clock of %s is wrong by %s, and 0 or %s was expected", n, r.offset, c.by), figures}
+			}
+			if i > 0 && is != was {
+				turns++
+			}
+			was = is
+			if err := s.Clock.Sleep(ctx, c.period/4); err != nil {
+				return Proof{}, err
+			}
+		}
+		figures[n] = fmt.Sprintf("wrong by %s in %d of %d readings, %d turns", c.by, wrong, wrong+right, turns)
+		switch {
+		case stage == history.Healed && wrong > 0:
+			return Proof{}, &UnprovenError{fmt.Sprintf("was not healed: the clock of %s is wrong again and again", n), figures}
+		case stage != history.Healed && turns < strobeWatch/2:
+			return Proof{}, &UnprovenError{fmt.Sprintf("had no effect: the clock of %s changed %d times in %d periods", n, turns, strobeWatch), figures}
+		}
+	}
+	if stage == history.Healed {
+		return Proof{Detail: fmt.Sprintf("%d clocks are right", len(s.Targets)), Figures: figures}, nil
+	}
+	return Proof{Detail: fmt.Sprintf("%d clocks are wrong by %s and right again, every %s", len(s.Targets), c.by, c.period), Figures: figures}, nil
+}
+
 // Prove implements Fault. A jump must stand at its whole size; a drift must have
 // gone on since it began, so that an interruption shows in its sum; after
 // healing clocks are right, and stay so.
 func (c *clock) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (Proof, error) {
+	if s.Step.Shape == ClockStrobe {
+		return c.proveStrobe(ctx, s, stage)
+	}
 	if s.Step.Shape == ClockDrift && stage != history.StillProven {
 		if err := s.Clock.Sleep(ctx, driftWatch); err != nil {
 			return Proof{}, err

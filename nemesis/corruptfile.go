@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
 )
@@ -12,12 +13,15 @@ import (
 const (
 	BitFlip      Shape = "bit-flip" // one bit of one byte
 	TruncateFile Shape = "truncate" // the end of a file is gone
+	// StaleRestore puts the disk of partition logs back to an earlier copy.
+	StaleRestore Shape = "stale-restore"
 )
 
 func damages() []ShapeInfo {
 	return []ShapeInfo{
 		{Name: BitFlip, Description: "inverts one bit of a file that holds records", MinNodes: 1},
 		{Name: TruncateFile, Description: "cuts off the end of a file that holds records", MinNodes: 1},
+		{Name: StaleRestore, Description: "puts the disk of partition logs back to an earlier copy, while the process is dead", MinNodes: 1},
 	}
 }
 
@@ -51,6 +55,9 @@ func (c *corruptFile) Inject(ctx context.Context, s *Scene) error {
 	}
 	c.down = s.rng.IntN(2) == 0
 	c.files = map[string]*damagedFile{}
+	if s.Step.Shape == StaleRestore {
+		return c.putBack(ctx, s)
+	}
 	for _, n := range s.Targets {
 		c.hit = append(c.hit, n)
 		if c.down {
@@ -82,8 +89,8 @@ func (c *corruptFile) damage(ctx context.Context, s *Scene, n string) error {
 		return unproven("was not injected: %s has stored no records that it could damage", n)
 	}
 	f := &damagedFile{StoredFile: full[s.rng.IntN(len(full))]}
-	if f.before, err = s.Files.Digest(ctx, n, f.Name, f.Size); err != nil {
-		return fmt.Errorf("digest of %s on %s: %w", f.Name, n, err)
+	if f.before, err = c.digest(ctx, s, n, f); err != nil {
+		return err
 	}
 	at := s.rng.Int64N(f.Size)
 	if s.Step.Shape == BitFlip {
@@ -98,10 +105,62 @@ func (c *corruptFile) damage(ctx context.Context, s *Scene, n string) error {
 		return fmt.Errorf("damaging %s on %s: %w", f.Name, n, err)
 	}
 	c.files[n] = f
-	if f.after, err = s.Files.Digest(ctx, n, f.Name, f.Size); err != nil {
-		return fmt.Errorf("digest of %s on %s: %w", f.Name, n, err)
+	f.after, err = c.digest(ctx, s, n, f)
+	return err
+}
+
+// staleAfter is how long a node goes on after its disk was copied.
+const staleAfter = 3 * time.Second
+
+// putBack gives nodes an earlier copy of their disk: a restored backup, or a
+// virtual machine that was put back. What was written in between is gone, though
+// it was synced, and nothing on the disk tells of it.
+func (c *corruptFile) putBack(ctx context.Context, s *Scene) error {
+	c.down = true
+	for _, n := range s.Targets {
+		if err := s.Files.Copy(ctx, n); err != nil {
+			return fmt.Errorf("copying the disk of %s: %w", n, err)
+		}
+	}
+	if err := s.Clock.Sleep(ctx, staleAfter); err != nil {
+		return err
+	}
+	for _, n := range s.Targets {
+		c.hit = append(c.hit, n)
+		if err := s.Processes.Kill(ctx, n); err != nil {
+			return fmt.Errorf("killing %s: %w", n, err)
+		}
+	}
+	for _, n := range s.Targets {
+		f := &damagedFile{StoredFile: StoredFile{Name: allFiles}, what: fmt.Sprintf("put back to what it was %s before", staleAfter)}
+		var err error
+		if f.before, err = c.digest(ctx, s, n, f); err != nil {
+			return err
+		}
+		if err := s.Files.PutBack(ctx, n); err != nil {
+			return fmt.Errorf("putting the disk of %s back: %w", n, err)
+		}
+		c.files[n] = f
+		if f.after, err = c.digest(ctx, s, n, f); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// allFiles stands for the whole disk of partition logs.
+const allFiles = "its disk"
+
+func (c *corruptFile) digest(ctx context.Context, s *Scene, n string, f *damagedFile) (digest string, err error) {
+	if f.Name == allFiles {
+		digest, err = s.Files.DataDigest(ctx, n)
+	} else {
+		digest, err = s.Files.Digest(ctx, n, f.Name, f.Size)
+	}
+	if err != nil {
+		return "", fmt.Errorf("digest of %s on %s: %w", f.Name, n, err)
+	}
+	return digest, nil
 }
 
 // Heal implements Fault: it restarts what runs, and starts what is dead. The
@@ -142,9 +201,9 @@ func (c *corruptFile) Prove(ctx context.Context, s *Scene, stage history.FaultSt
 	figures := map[string]string{}
 	for _, n := range s.Targets {
 		f := c.files[n]
-		now, err := s.Files.Digest(ctx, n, f.Name, f.Size)
+		now, err := c.digest(ctx, s, n, f)
 		if err != nil {
-			return Proof{}, fmt.Errorf("digest of %s on %s: %w", f.Name, n, err)
+			return Proof{}, err
 		}
 		st, err := s.Processes.State(ctx, n)
 		if err != nil {

@@ -60,6 +60,7 @@ type Limits struct {
 	Respond        time.Duration // for a node to answer again after healing; 30s
 	RespondTimeout time.Duration // of one application request; 1s
 	StopGrace      time.Duration // between SIGTERM and giving up; 20s
+	Admin          time.Duration // for a change of members or leaders to be complete; 60s
 	// Heal bounds the healing after the run's context ended, by the wall clock:
 	// it guards against an engine that hangs, and must never pass otherwise; 2m.
 	Heal time.Duration
@@ -74,6 +75,7 @@ func DefaultLimits() Limits {
 		Respond:        30 * time.Second,
 		RespondTimeout: time.Second,
 		StopGrace:      20 * time.Second,
+		Admin:          60 * time.Second,
 		Heal:           2 * time.Minute,
 	}
 }
@@ -87,6 +89,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.Respond, &d.Respond},
 		{&l.RespondTimeout, &d.RespondTimeout},
 		{&l.StopGrace, &d.StopGrace},
+		{&l.Admin, &d.Admin},
 		{&l.Heal, &d.Heal},
 	} {
 		if *f.have <= 0 {

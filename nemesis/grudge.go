@@ -58,7 +58,7 @@ func shapeInfo(s Shape) (ShapeInfo, bool) {
 }
 
 // fits returns an error that names the needed count where n nodes are too few.
-func (i ShapeInfo) fits(n int) error {
+func (i ShapeInfo) fits(fault string, n int) error {
 	if n >= i.MinNodes {
 		return nil
 	}
@@ -66,8 +66,8 @@ func (i ShapeInfo) fits(n int) error {
 	if i.MinNodes == 5 && n == 3 {
 		hint = " (with three nodes it would be isolate-one or nothing)"
 	}
-	return fmt.Errorf("partition:%s needs at least %d nodes, and there are %d%s: use --nodes %d or another shape",
-		i.Name, i.MinNodes, n, hint, i.MinNodes)
+	return fmt.Errorf("%s:%s needs at least %d nodes, and there are %d%s: use --nodes %d or another shape",
+		fault, i.Name, i.MinNodes, n, hint, i.MinNodes)
 }
 
 // Grudge is the matrix of a partition: who no longer hears whom.
@@ -89,7 +89,7 @@ func NewGrudge(shape Shape, nodes, targets []string, port Port) (Grudge, error) 
 	if !ok {
 		return Grudge{}, unknownShape("partition", Shapes(), shape)
 	}
-	if err := info.fits(len(nodes)); err != nil {
+	if err := info.fits("partition", len(nodes)); err != nil {
 		return Grudge{}, err
 	}
 	for _, t := range targets {

@@ -16,6 +16,15 @@ type Machines struct {
 	Clocks    Clocks
 	Shaper    Shaper
 	Resetter  Resetter
+	NewNodes  NodeReplacer
+}
+
+// NodeReplacer puts new nodes in the places of others.
+type NodeReplacer interface {
+	// Replace gives a place whose process is dead to a new node: all disks are
+	// exchanged for empty ones, formatted for a node of this identity (a decimal
+	// number from 1 to below 2^48) that is going to be admitted to the cluster.
+	Replace(ctx context.Context, node, identity string) error
 }
 
 // DiskProbe is how a node's data disk serves at one moment.
@@ -91,6 +100,14 @@ type FileDamager interface {
 	// Digest is a digest of the file's first upTo bytes, or of as many as there
 	// are; "" where there is no such file.
 	Digest(ctx context.Context, node, file string, upTo int64) (string, error)
+	// Copy keeps a copy of the disk of partition logs as it is now, running or not,
+	// in the place of an earlier one.
+	Copy(ctx context.Context, node string) error
+	// PutBack gives a node whose process is dead the copy back: all that was written
+	// since is gone. The metadata quorum's log is on another volume and stays.
+	PutBack(ctx context.Context, node string) error
+	// DataDigest is a digest of all files of partition logs.
+	DataDigest(ctx context.Context, node string) (string, error)
 }
 
 // Clocks sets nodes' wall clocks.
@@ -101,6 +118,9 @@ type Clocks interface {
 	Jump(ctx context.Context, node string, by time.Duration) error
 	// Drift lets the node's wall clock run at rate seconds per second from now on.
 	Drift(ctx context.Context, node string, rate float64) error
+	// Strobe lets the node's wall clock be wrong by by, right again, and so on, each
+	// for period.
+	Strobe(ctx context.Context, node string, by, period time.Duration) error
 	// Restore sets it to the true time, at the true rate.
 	Restore(ctx context.Context, node string) error
 }

@@ -18,8 +18,9 @@ import (
 // an injection does not reach.
 type hardware struct {
 	logs    map[string][]byte // a node's one file
-	founds  map[string]int64  // what it reported at its start
-	mute    map[string]bool   // nodes that report nothing
+	copies  map[string][]byte
+	founds  map[string]int64 // what it reported at its start
+	mute    map[string]bool  // nodes that report nothing
 	disks   map[string]error
 	slow    map[string]float64
 	clocks  map[string]wClock
@@ -42,18 +43,19 @@ type wClock struct {
 	since  time.Duration
 	offset time.Duration
 	rate   float64
+	period time.Duration // of a strobe
 }
 
 func newHardware() hardware {
 	return hardware{
-		logs: map[string][]byte{}, founds: map[string]int64{}, mute: map[string]bool{}, disks: map[string]error{}, slow: map[string]float64{},
+		logs: map[string][]byte{}, copies: map[string][]byte{}, founds: map[string]int64{}, mute: map[string]bool{}, disks: map[string]error{}, slow: map[string]float64{},
 		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, stubs: map[string]bool{},
 	}
 }
 
 func (w *world) machines() Machines {
 	d := wMachines{w}
-	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d}
+	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d}
 }
 
 type wMachines struct{ *world }
@@ -148,9 +150,32 @@ func (w wMachines) Digest(_ context.Context, n, _ string, upTo int64) (string, e
 	return fmt.Sprintf("digest %x", w.logs[n][:min(upTo, int64(len(w.logs[n])))]), nil
 }
 
+func (w wMachines) Copy(_ context.Context, n string) error {
+	w.copies[n] = w.logs[n]
+	w.logs[n] = append(slices.Clone(w.logs[n]), "new"...) // it goes on
+	return nil
+}
+
+func (w wMachines) PutBack(_ context.Context, n string) error {
+	if w.procs[n].Running {
+		return fmt.Errorf("%s runs", n)
+	}
+	if !w.stubs[n] {
+		w.logs[n] = w.copies[n]
+	}
+	return w.fail["spoil "+n]
+}
+
+func (w wMachines) DataDigest(_ context.Context, n string) (string, error) {
+	return fmt.Sprintf("digest %x", w.logs[n]), nil
+}
+
 func (w wMachines) Offset(_ context.Context, n string) (time.Duration, error) {
 	c, ok := w.clocks[n]
 	if !ok {
+		return 0, nil
+	}
+	if c.period > 0 && (w.now-c.since)/c.period%2 == 1 {
 		return 0, nil
 	}
 	return c.offset + time.Duration((c.rate-1)*float64(w.now-c.since)), nil
@@ -158,14 +183,21 @@ func (w wMachines) Offset(_ context.Context, n string) (time.Duration, error) {
 
 func (w wMachines) Jump(_ context.Context, n string, by time.Duration) error {
 	if !w.stubs[n] {
-		w.clocks[n] = wClock{w.now, by, 1}
+		w.clocks[n] = wClock{w.now, by, 1, 0}
 	}
 	return w.fail["spoil "+n]
 }
 
 func (w wMachines) Drift(_ context.Context, n string, rate float64) error {
 	if !w.stubs[n] {
-		w.clocks[n] = wClock{w.now, 0, rate}
+		w.clocks[n] = wClock{w.now, 0, rate, 0}
+	}
+	return w.fail["spoil "+n]
+}
+
+func (w wMachines) Strobe(_ context.Context, n string, by, period time.Duration) error {
+	if !w.stubs[n] {
+		w.clocks[n] = wClock{w.now, by, 1, period}
 	}
 	return w.fail["spoil "+n]
 }
@@ -261,7 +293,8 @@ func (w wMachines) Dial(_ context.Context, from, n string) (string, error) {
 func machineSteps(targets string) []Step {
 	var steps []Step
 	for _, name := range []string{
-		"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "clock:jump", "clock:drift", "delay", "loss", "reset",
+		"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore", "clock:jump", "clock:drift",
+		"clock:strobe", "delay", "loss", "reset",
 		"rolling-restart",
 	} {
 		k, shape, err := split(name)
@@ -362,15 +395,26 @@ func TestSabotagedMachineFaultsAreNotProven(t *testing.T) {
 		{"started by something", "corrupt-file:truncate", "n1", at(func(w *world) { w.procs["n1"] = w.incarnation() }), "n1 was started before it was healed"},
 		{"old incarnation", "corrupt-file:truncate", "n1", func(w *world) { w.startNoop = true }, "n1 was not restarted"},
 
+		{"no effect", "corrupt-file:stale-restore", "n1", stub("n1"), "corrupt-file:stale-restore had no effect: its disk on n1 is as it was"},
+		{"one of two", "corrupt-file:stale-restore", two, stub("n2"), "its disk on n2 is as it was"},
+		{"undone at half time", "corrupt-file:stale-restore", "n1", at(func(w *world) { w.logs["n1"] = []byte("0123456789new") }), "the damage to its disk on n1 is gone"},
+		{"started by something", "corrupt-file:stale-restore", "n1", at(func(w *world) { w.procs["n1"] = w.incarnation() }), "n1 was started before it was healed"},
+
+		{"no effect", "clock:strobe", "n1", stub("n1"), "clock:strobe had no effect: the clock of n1 changed 0 times"},
+		{"one of two", "clock:strobe", two, stub("n2"), "the clock of n2 changed 0 times"},
+		{"a jump instead", "clock:strobe", "n1", at(func(w *world) { c := w.clocks["n1"]; c.period = 0; w.clocks["n1"] = c }), "the clock of n1 changed 0 times"},
+		{"another time", "clock:strobe", "n1", at(func(w *world) { c := w.clocks["n1"]; c.offset += 10 * time.Minute; w.clocks["n1"] = c }), "cannot be proven: the clock of n1 is wrong by"},
+		{"never healed", "clock:strobe", "n1", stuck, "was not healed: the clock of n1 is wrong again and again"},
+
 		{"no effect", "clock:jump", "n1", stub("n1"), "clock:jump had no effect: the clock of n1 is wrong by 0s"},
 		{"one of two", "clock:jump", two, stub("n2"), "the clock of n2 is wrong by 0s"},
 		{"over at half time", "clock:jump", "n1", at(func(w *world) { delete(w.clocks, "n1") }), "the clock of n1 is wrong by 0s"},
-		{"wrong before", "clock:jump", "n1", func(w *world) { w.clocks["n1"] = wClock{0, time.Second, 1} }, "was wrong by 1s before it"},
+		{"wrong before", "clock:jump", "n1", func(w *world) { w.clocks["n1"] = wClock{0, time.Second, 1, 0} }, "was wrong by 1s before it"},
 		{"never healed", "clock:jump", "n1", stuck, "was not healed: the clock of n1"},
 		{"no effect", "clock:drift", "n1", stub("n1"), "clock:drift had no effect: the clock of n1 is wrong by 0s"},
 		{"over at half time", "clock:drift", "n1", at(func(w *world) {
 			c := w.clocks["n1"]
-			w.clocks["n1"] = wClock{w.now, time.Duration((c.rate - 1) * float64(w.now-c.since)), 1}
+			w.clocks["n1"] = wClock{w.now, time.Duration((c.rate - 1) * float64(w.now-c.since)), 1, 0}
 		}), "clock:drift had no effect: the clock of n1"},
 		{"never healed", "clock:drift", "n1", stuck, "was not healed: the clock of n1"},
 
@@ -546,7 +590,7 @@ func TestPowerAfterWipe(t *testing.T) {
 func TestShapesOfMachineFaults(t *testing.T) {
 	nodes := []string{"n1", "n2", "n3"}
 	s := step("corrupt-file", "", "n1")
-	require.ErrorContains(t, s.Validate(nodes), "known are bit-flip, truncate")
+	require.ErrorContains(t, s.Validate(nodes), "known are bit-flip, truncate, stale-restore")
 	s.Shape = IsolateOne
 	require.ErrorContains(t, s.Validate(nodes), `unknown shape "isolate-one" of corrupt-file`)
 	s.Shape, s.Port = BitFlip, PeerPort
@@ -564,5 +608,5 @@ func TestShapesOfMachineFaults(t *testing.T) {
 			require.NotContains(t, []string{TargetMajority, TargetAll, TargetFollowers}, s.Targets, "on a minority unless told otherwise")
 		}
 	}
-	require.Len(t, seen, 4)
+	require.Len(t, seen, 6)
 }

@@ -126,6 +126,42 @@ type Roles interface {
 	Keys() []string
 }
 
+// Member is a node that belongs to the cluster, as the system itself lists it.
+type Member struct {
+	Node string
+	// Identity tells apart the nodes that were at this place one after another.
+	Identity string
+	Voter    bool // has a vote in the metadata quorum
+	Live     bool // is registered as a broker and not fenced
+	Replicas int  // how many of the workload's partitions it has a replica of
+}
+
+// Assignment is a partition's replicas, as the system itself says.
+type Assignment struct {
+	Replicas []string // in order of preference
+	InSync   []string
+	Moving   bool // replicas are being exchanged
+}
+
+// Admin is the system's own administration. Every method asks once; what it
+// begins may take its time, and asking again for what has begun or is done
+// already is no error. An error says why it was refused, or that nobody answered.
+type Admin interface {
+	// Members lists the nodes that belong to the metadata quorum.
+	Members(ctx context.Context) ([]Member, error)
+	// Admit begins to take the running node of this identity in.
+	Admit(ctx context.Context, node, identity string) error
+	// Expel begins to take the node of this identity out of the quorum.
+	Expel(ctx context.Context, node, identity string) error
+	// Forget ends the registration of a broker that is gone and has no replicas.
+	Forget(ctx context.Context, node string) error
+	Assignment(ctx context.Context, key string) (Assignment, error)
+	// Assign begins to give a partition these replicas, in order of preference.
+	Assign(ctx context.Context, key string, replicas []string) error
+	// Elect gives the leadership of a partition to its first replica.
+	Elect(ctx context.Context, key string) error
+}
+
 // Target is everything a fault acts on. A nil capability is missing in this
 // environment.
 type Target struct {
@@ -135,6 +171,9 @@ type Target struct {
 	Processes Processes
 	Disks     Disks
 	Roles     Roles
+	Admin     Admin
+	// Spares are further places, whose nodes are no members at first.
+	Spares []string
 	Machines
 }
 

@@ -51,9 +51,21 @@ func (s Step) Validate(nodes []string) error {
 				return wrap(err)
 			}
 		}
-		_, err := countTargets(s.Targets, nodes)
+		n, err := countTargets(s.Targets, nodes)
 		if err != nil {
 			return wrap(fmt.Errorf("%s: %w", s.Name(), err))
+		}
+		if own := k.ownTargets(s.Shape); own != "" && s.Targets != own {
+			return wrap(fmt.Errorf("%s takes targets %q alone, and %q were asked for", s.Name(), own, s.Targets))
+		}
+		if len(k.Shapes) > 0 {
+			info, _ := k.shape(s.Shape)
+			if err := info.fits(k.Name, len(nodes)); err != nil {
+				return wrap(err)
+			}
+			if info.OneTarget && n != 1 {
+				return wrap(fmt.Errorf("%s takes one target, and %q are %d", s.Name(), s.Targets, n))
+			}
 		}
 		return nil
 	}
@@ -61,7 +73,7 @@ func (s Step) Validate(nodes []string) error {
 	if err != nil {
 		return wrap(err)
 	}
-	if err := info.fits(len(nodes)); err != nil {
+	if err := info.fits(k.Name, len(nodes)); err != nil {
 		return wrap(err)
 	}
 	switch s.Port {
@@ -208,10 +220,18 @@ func Generate(c ScheduleConfig) ([]Step, error) {
 				if decks[forms] == nil {
 					decks[forms] = &deck{}
 					for _, i := range k.Shapes {
-						decks[forms].cards = append(decks[forms].cards, string(i.Name))
+						if i.fits(k.Name, len(c.Nodes)) == nil {
+							decks[forms].cards = append(decks[forms].cards, string(i.Name))
+						}
+					}
+					if len(decks[forms].cards) == 0 {
+						return nil, k.Shapes[0].fits(k.Name, len(c.Nodes))
 					}
 				}
 				s.Shape = Shape(decks[forms].next(rng))
+			}
+			if own := k.ownTargets(s.Shape); own != "" {
+				s.Targets = own // --targets cannot concern it
 			}
 		}
 		begin := time.Duration(i) * slot
@@ -242,14 +262,14 @@ func (c ScheduleConfig) drawShapes(rng *rand.Rand, names []string) ([]Shape, err
 		return nil, errors.New("partition always isolates a leader, and the workload has no partition that has one: name a shape")
 	}
 	info, _ := shapeInfo(IsolateLeader)
-	if err := info.fits(len(c.Nodes)); err != nil {
+	if err := info.fits("partition", len(c.Nodes)); err != nil {
 		return nil, err
 	}
 	var others []Shape
 	for _, i := range Shapes() {
 		// With fewer than five nodes majority and primaries are isolate-one again.
 		few := len(c.Nodes) < 5 && (i.Name == Majority || i.Name == Primaries)
-		if i.Name != IsolateLeader && !few && i.fits(len(c.Nodes)) == nil {
+		if i.Name != IsolateLeader && !few && i.fits("partition", len(c.Nodes)) == nil {
 			others = append(others, i.Name)
 		}
 	}

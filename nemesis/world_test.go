@@ -52,6 +52,8 @@ type world struct {
 	fail      map[string]error
 
 	hardware
+	office
+	noSpares bool
 
 	events []history.Fault
 }
@@ -90,6 +92,7 @@ func newWorld(n int) *world {
 	for i, k := range w.keys {
 		w.leader[k] = w.nodes[i%n]
 	}
+	w.office = newOffice(w)
 	ends := append([]string{Clients}, w.nodes...)
 	for _, a := range ends {
 		for _, b := range ends {
@@ -102,7 +105,11 @@ func newWorld(n int) *world {
 }
 
 func (w *world) target() Target {
-	return Target{Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}, Machines: w.machines()}
+	spares := []string{"spare"}
+	if w.noSpares {
+		spares = nil
+	}
+	return Target{Admin: wAdmin{w}, Spares: spares, Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}, Machines: w.machines()}
 }
 
 func (w *world) incarnation() ProcessState {
@@ -354,7 +361,7 @@ func (w wRoles) Leader(_ context.Context, key string) (string, int32, error) {
 	if w.leader[key] == "" {
 		return "", -1, errors.New("LEADER_NOT_AVAILABLE")
 	}
-	return w.leader[key], 4, nil
+	return w.leader[key], w.epochs[key], nil
 }
 
 func (w wRoles) Controller(context.Context) (string, error) {

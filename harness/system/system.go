@@ -19,6 +19,7 @@ type Spec struct {
 	Scheme  string
 	RunID   string
 	Nodes   []string
+	Spares  []string          // further nodes, which are no members at first
 	Faults  []string          // as planned; what is promised may depend on them
 	Steps   []nemesis.Step    // the schedule, once it is known; likewise
 	Set     map[string]string // options that were set; the others have their defaults
@@ -60,6 +61,8 @@ type Info struct {
 // Cluster is a running system as clients see it.
 type Cluster interface {
 	nemesis.Roles
+	// Admin is the system's own administration; nil: it has none.
+	Admin() nemesis.Admin
 	// Setup waits until the nodes answer and creates what the workload needs.
 	// It returns once every partition is ready, or an error that says what was missing.
 	Setup(ctx context.Context) error

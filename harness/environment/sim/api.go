@@ -215,6 +215,13 @@ type Volume interface {
 	// Flip inverts a bit, and Cut ends a file, without anybody's notice, durably.
 	Flip(file string, offset int64, bit uint) error
 	Cut(file string, size int64) error
+	// Copy keeps a copy of the data disk, and PutBack makes it what it was then.
+	Copy() error
+	PutBack() error
+	// DataDigest is a digest of all files on the data disk.
+	DataDigest() string
+	// Replace makes both disks empty and formats them for a new node of this identity.
+	Replace(identity string) error
 	// Digest is a digest of all files' names and contents.
 	Digest() string
 	// WriteCanary writes a small file, synced or not (the file and its name).

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
@@ -55,7 +56,7 @@ func (w *World) Versions() map[string]string {
 	return map[string]string{"environment": "sim", "go": runtime.Version()}
 }
 
-// Up starts all nodes and returns once their processes have begun. It can be
+// Up starts all nodes but the spares and returns once their processes have begun. It can be
 // called once.
 func (w *World) Up(ctx context.Context) error {
 	if w.phase != envNew {
@@ -66,7 +67,9 @@ func (w *World) Up(ctx context.Context) error {
 	}
 	w.phase = envUp
 	for _, n := range w.nodes {
-		n.start()
+		if !slices.Contains(w.opts.Spares, n.name) {
+			n.start()
+		}
 	}
 	for _, n := range w.nodes {
 		if err := w.awaitBoot(ctx, n); err != nil {

@@ -195,7 +195,7 @@ func (w *World) Wipe(ctx context.Context, name string) error {
 }
 
 // SetClock lets a node's wall clock jump by that much and from then on run at
-// rate wall seconds per second (1: true; 0.99: slow).
+// rate wall seconds per second (1: true; 0.99: slow). A strobe ends.
 func (w *World) SetClock(ctx context.Context, name string, jump time.Duration, rate float64) error {
 	n, err := w.node(ctx, "set the clock of", name)
 	if err != nil {
@@ -204,7 +204,7 @@ func (w *World) SetClock(ctx context.Context, name string, jump time.Duration, r
 	if !(rate >= 0 && rate <= 1000) {
 		return fmt.Errorf("set the clock of %s: rate %v is not within [0,1000]", name, rate)
 	}
-	n.clockBase, n.clockMono, n.clockRate = n.wall().Add(jump), w.now, rate
+	n.clockBase, n.clockMono, n.clockRate, n.strobe = n.wall().Add(jump), w.now, rate, strobe{}
 	return nil
 }
 

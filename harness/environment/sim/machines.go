@@ -17,6 +17,7 @@ func (w *World) Machines() nemesis.Machines {
 	d := diskFaults{w}
 	return nemesis.Machines{
 		FullDisks: d, BadDisks: d, SlowDisks: d, LostDisks: d, Files: fileDamager{w}, Clocks: clocks{w}, Shaper: shaper{w}, Resetter: resetter{w},
+		NewNodes: newNodes{w},
 	}
 }
 
@@ -155,6 +156,51 @@ func (f fileDamager) Digest(ctx context.Context, name, file string, upTo int64) 
 	return n.volume.FileDigest(file, upTo)
 }
 
+func (f fileDamager) Copy(ctx context.Context, name string) error {
+	n, err := f.w.node(ctx, "copy the disk of", name)
+	if err != nil {
+		return err
+	}
+	return n.volume.Copy()
+}
+
+func (f fileDamager) PutBack(ctx context.Context, name string) error {
+	n, err := f.w.node(ctx, "put back the disk of", name)
+	if err != nil {
+		return err
+	}
+	if n.state != down {
+		return fmt.Errorf("put back the disk of %s: its process runs: kill it first", name)
+	}
+	n.dropLanding()
+	return n.volume.PutBack()
+}
+
+func (f fileDamager) DataDigest(ctx context.Context, name string) (string, error) {
+	n, err := f.w.node(ctx, "digest the disk of", name)
+	if err != nil {
+		return "", err
+	}
+	return n.volume.DataDigest(), nil
+}
+
+// newNodes implements nemesis.NodeReplacer.
+type newNodes struct{ w *World }
+
+var _ nemesis.NodeReplacer = newNodes{}
+
+func (r newNodes) Replace(ctx context.Context, name, identity string) error {
+	n, err := r.w.node(ctx, "put a new node in the place of", name)
+	if err != nil {
+		return err
+	}
+	if n.state != down {
+		return fmt.Errorf("put a new node in the place of %s: its process runs: kill it first", name)
+	}
+	n.dropLanding()
+	return n.volume.Replace(identity)
+}
+
 // clocks implements nemesis.Clocks.
 type clocks struct{ w *World }
 
@@ -178,6 +224,18 @@ func (c clocks) Jump(ctx context.Context, name string, by time.Duration) error {
 
 func (c clocks) Drift(ctx context.Context, name string, rate float64) error {
 	return c.w.SetClock(ctx, name, 0, rate)
+}
+
+func (c clocks) Strobe(ctx context.Context, name string, by, period time.Duration) error {
+	n, err := c.w.node(ctx, "set the clock of", name)
+	if err != nil {
+		return err
+	}
+	if period <= 0 {
+		return fmt.Errorf("set the clock of %s: a period of %v must be above zero", name, period)
+	}
+	n.strobe = strobe{by: by, period: period, since: c.w.now}
+	return nil
 }
 
 func (c clocks) Restore(ctx context.Context, name string) error {

@@ -128,6 +128,64 @@ func TestClocks(t *testing.T) {
 	})
 }
 
+// A strobe is wrong and right by turns, until the clock is set.
+func TestStrobe(t *testing.T) {
+	r := newRig(t, 1, nil, nil)
+	r.run(func() {
+		c := r.Machines().Clocks
+		read := func() string {
+			got := ""
+			for range 6 {
+				d, err := c.Offset(ctx, "n1")
+				require.NoError(t, err)
+				got += d.String() + " "
+				r.sleep(50 * ms)
+			}
+			return got
+		}
+		require.ErrorContains(t, c.Strobe(ctx, "n1", time.Hour, 0), "above zero")
+		require.NoError(t, c.Strobe(ctx, "n1", time.Hour, 100*ms))
+		require.Equal(t, "1h0m0s 1h0m0s 0s 0s 1h0m0s 1h0m0s ", read())
+		require.Equal(t, "0s 0s 1h0m0s 1h0m0s 0s 0s ", read())
+		require.NoError(t, c.Restore(ctx, "n1"))
+		require.Equal(t, "0s 0s 0s 0s 0s 0s ", read())
+	})
+}
+
+// A spare is not started with the others, and a place that is given to a new node
+// or put back to an earlier copy has to be dead.
+func TestPlaces(t *testing.T) {
+	r := newRig(t, 3, nil, func(o *Options) { o.Spares = []string{"n3"} })
+	r.run(func() {
+		m, p := r.Machines(), r.Processes()
+		st, err := p.State(ctx, "n3")
+		require.NoError(t, err)
+		require.False(t, st.Running, "a spare waits")
+		require.ErrorContains(t, m.NewNodes.Replace(ctx, "n1", "7"), "its process runs")
+		require.NoError(t, m.NewNodes.Replace(ctx, "n3", "7"))
+		require.Equal(t, "7", r.nodes[2].volume.(*memDisk).identity)
+		require.NoError(t, p.Start(ctx, "n3"))
+
+		r.nodes[0].volume.(*memDisk).file = []byte("abc")
+		require.NoError(t, m.Files.Copy(ctx, "n1"), "a copy is taken while the process runs")
+		before, err := m.Files.DataDigest(ctx, "n1")
+		require.NoError(t, err)
+		require.NoError(t, m.Files.Cut(ctx, "n1", "f", 1))
+		after, err := m.Files.DataDigest(ctx, "n1")
+		require.NoError(t, err)
+		require.NotEqual(t, before, after)
+		require.ErrorContains(t, m.Files.PutBack(ctx, "n1"), "its process runs")
+		require.NoError(t, p.Kill(ctx, "n1"))
+		require.NoError(t, m.Files.PutBack(ctx, "n1"))
+		again, err := m.Files.DataDigest(ctx, "n1")
+		require.NoError(t, err)
+		require.Equal(t, before, again)
+	})
+	opts := DefaultOptions([]string{"n1"}, 1)
+	opts.Spares = []string{"n2"}
+	require.ErrorContains(t, opts.Validate(), `the spare "n2" is none of the nodes`)
+}
+
 // Streams show a bad network as delay, in order, and in the worst case as a reset.
 func TestShaping(t *testing.T) {
 	for _, c := range []struct {

@@ -68,6 +68,7 @@ type node struct {
 	clockBase time.Time     // wall clock at clockMono
 	clockMono time.Duration // when it was last set
 	clockRate float64       // wall seconds per second
+	strobe    strobe
 
 	log    logBuffer
 	events []history.NodeEvent
@@ -91,8 +92,14 @@ func (n *node) wall() time.Time {
 	if n.clockRate != 1 {
 		d = time.Duration(float64(d) * n.clockRate)
 	}
+	if s := n.strobe; s.period > 0 && (n.w.now-s.since)/s.period%2 == 0 {
+		d += s.by
+	}
 	return n.clockBase.Add(d)
 }
+
+// strobe makes a clock wrong by by in every other period.
+type strobe struct{ by, period, since time.Duration }
 
 // start schedules a boot after everything that a former incarnation issued has landed.
 func (n *node) start() {

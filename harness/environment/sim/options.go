@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/nemesis"
@@ -12,6 +13,7 @@ import (
 // Options describe a World. DefaultOptions fills all but Nodes, Factory and Volume.
 type Options struct {
 	Nodes   []string
+	Spares  []string // those of Nodes that Up does not start
 	Seed    uint64
 	Factory Factory
 	// Volume makes the disk of a node; it is called once per node, in order.
@@ -133,6 +135,11 @@ func (o *Options) Validate() error {
 			return fmt.Errorf("sim: node name %q is empty, reserved or given twice: choose another", n)
 		}
 		seen[n] = true
+	}
+	for _, n := range o.Spares {
+		if !slices.Contains(o.Nodes, n) {
+			return fmt.Errorf("sim: the spare %q is none of the nodes %v", n, o.Nodes)
+		}
 	}
 	if o.Factory == nil || o.Volume == nil {
 		return errors.New("sim: Factory and Volume must both be set")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +23,8 @@ type memDisk struct {
 	canaries map[string]bool // synced?
 	wiped    int
 	file     []byte
+	copied   []byte
+	identity string
 	err      error
 }
 
@@ -73,6 +76,24 @@ func (d *memDisk) FileDigest(_ string, upTo int64) (string, error) {
 
 func (d *memDisk) Flip(_ string, offset int64, bit uint) error {
 	d.file[offset] ^= 1 << bit
+	return nil
+}
+
+func (d *memDisk) Copy() error {
+	d.copied = slices.Clone(d.file)
+	return nil
+}
+
+func (d *memDisk) PutBack() error {
+	d.file = slices.Clone(d.copied)
+	return nil
+}
+
+func (d *memDisk) DataDigest() string { return fmt.Sprintf("%x", d.file) }
+
+func (d *memDisk) Replace(identity string) error {
+	d.Wipe()
+	d.identity = identity
 	return nil
 }
 

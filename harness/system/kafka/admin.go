@@ -31,7 +31,7 @@ func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int3
 			t.Configs = append(t.Configs, cfg)
 		}
 		req.Topics = append(req.Topics, t)
-		resp, err := c.Transport.RoundTrip(ctx, admin, c.Nodes[i%len(c.Nodes)], req, 2*AskTimeout)
+		resp, err := c.Transport.RoundTrip(ctx, admin, c.Nodes[i%c.First], req, 2*AskTimeout)
 		if r, ok := resp.(*kmsg.CreateTopicsResponse); err == nil && ok && len(r.Topics) == 1 {
 			code := r.Topics[0].ErrorCode
 			if code == 0 || code == kerr.TopicAlreadyExists.Code {
@@ -58,7 +58,7 @@ func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int3
 // Ready reports whether every node answers and every key has a leader and all
 // its replicas in sync, in the view of every node. detail says what is missing.
 func (c *Cluster) Ready(ctx context.Context, replication int) (ok bool, detail string) {
-	for _, node := range c.Nodes {
+	for _, node := range c.Nodes[:c.First] {
 		md, err := c.Metadata(ctx, admin, node, AskTimeout)
 		if err != nil {
 			return false, err.Error()
@@ -80,15 +80,15 @@ func (c *Cluster) Ready(ctx context.Context, replication int) (ok bool, detail s
 
 // Answers reports whether every node answers and knows a controller.
 func (c *Cluster) Answers(ctx context.Context) (ok bool, detail string) {
-	for _, node := range c.Nodes {
+	for _, node := range c.Nodes[:c.First] {
 		_, md, err := c.metadata(ctx, admin, node, AskTimeout)
 		switch {
 		case err != nil:
 			return false, err.Error()
 		case c.NodeOf(md.ControllerID) == "":
 			return false, node + " knows no controller"
-		case len(md.Brokers) < len(c.Nodes):
-			return false, fmt.Sprintf("%s sees %d of %d brokers", node, len(md.Brokers), len(c.Nodes))
+		case len(md.Brokers) < c.First:
+			return false, fmt.Sprintf("%s sees %d of %d brokers", node, len(md.Brokers), c.First)
 		}
 	}
 	return true, ""

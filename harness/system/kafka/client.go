@@ -28,6 +28,7 @@ func (p Partition) String() string { return fmt.Sprintf("%s-%d", p.Topic, p.Inde
 type Cluster struct {
 	RunID     string
 	Nodes     []string // broker id i+1 is Nodes[i]
+	First     int      // so many of Nodes belong to the cluster from its begin
 	Keys      []Partition
 	Transport Transport
 	Clock     Clock
@@ -106,7 +107,7 @@ func (cl *Client) refresh(ctx context.Context) {
 	i := cl.pinned
 	if i < 0 {
 		i = cl.next
-		cl.next = (cl.next + 1) % len(cl.c.Nodes)
+		cl.next = (cl.next + 1) % cl.c.First
 	}
 	md, err := cl.c.Metadata(ctx, cl.name, cl.c.Nodes[i], cl.c.Timeout/2)
 	if err != nil {

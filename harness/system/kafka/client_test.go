@@ -46,7 +46,7 @@ const run = "test-run"
 
 func newCluster(f *fake) *Cluster {
 	return &Cluster{
-		RunID: run, Nodes: []string{"n1", "n2", "n3"}, Keys: []Partition{{"t", 0}}, Transport: f, Clock: &stepClock{}, Acks: -1, Timeout: time.Second,
+		RunID: run, Nodes: []string{"n1", "n2", "n3"}, First: 3, Keys: []Partition{{"t", 0}}, Transport: f, Clock: &stepClock{}, Acks: -1, Timeout: time.Second,
 	}
 }
 
@@ -361,7 +361,7 @@ func TestDrain(t *testing.T) {
 			r := healthy()
 			tc.change(r)
 			c := newCluster(&fake{answer: r.answer})
-			got := c.Drain(t.Context(), 3, 5*time.Second)
+			got := c.Drain(t.Context(), 5*time.Second)
 			require.Len(t, got, 1)
 			d := got[0].Drain
 			require.Equal(t, tc.complete, d.Complete, "%+v", d)
@@ -386,7 +386,7 @@ func TestDrain(t *testing.T) {
 func TestDrainShowsDivergence(t *testing.T) {
 	r := healthy()
 	r.logs["n2"] = append(stored(0, 4, history.MakeValue(1, 1)), stored(1, 5, history.MakeValue(7, 7))...)
-	got := newCluster(&fake{answer: r.answer}).Drain(t.Context(), 3, 5*time.Second)
+	got := newCluster(&fake{answer: r.answer}).Drain(t.Context(), 5*time.Second)
 	reps := got[0].Replicas
 	require.Equal(t, reps[0].Digest, reps[2].Digest)
 	require.NotEqual(t, reps[0].Digest, reps[1].Digest)

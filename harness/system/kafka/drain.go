@@ -21,24 +21,24 @@ type DrainResult struct {
 	Replicas []history.Replica
 }
 
-// Drain reads every replica's own log of every key. It waits until all replicas
-// are in sync, sends one acknowledged sentinel per key, and reads each replica up
+// Drain reads every replica's own log of every key: of those that are replicas
+// now, whoever was one before. It waits until all of them are in sync, sends one acknowledged sentinel per key, and reads each replica up
 // to the sentinel. What is not proven is said so: a replica that did not catch up
 // within the limit is not complete, and neither is its key. Workload connections
 // must be closed before.
-func (c *Cluster) Drain(ctx context.Context, replication int, limit time.Duration) []DrainResult {
+func (c *Cluster) Drain(ctx context.Context, limit time.Duration) []DrainResult {
 	deadline := c.Clock.Now() + limit
 	results := make([]DrainResult, 0, len(c.Keys))
 	for i, key := range c.Keys {
-		results = append(results, c.drainKey(ctx, int32(i), key, replication, deadline))
+		results = append(results, c.drainKey(ctx, int32(i), key, deadline))
 	}
 	return results
 }
 
-func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, replication int, deadline time.Duration) DrainResult {
+func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, deadline time.Duration) DrainResult {
 	r := DrainResult{Drain: history.Drain{Key: key.String(), Quiet: true, Epoch: -1}}
 	d := &r.Drain
-	state, why := c.inSync(ctx, key, replication, deadline)
+	state, why := c.inSync(ctx, key, true, deadline)
 	d.InSync, d.Reason = why == "", why
 	if state.Leader == "" {
 		d.Missing = why == missing
@@ -51,7 +51,7 @@ func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, repl
 	}
 	// The epoch in which the sentinel was acknowledged is the drain's: replicas are
 	// compared in it.
-	after, _ := c.inSync(ctx, key, 1, deadline)
+	after, _ := c.inSync(ctx, key, false, deadline)
 	d.Epoch = after.Epoch
 	d.Complete = d.InSync && sentinel >= 0
 	for _, node := range state.Replicas {
@@ -65,7 +65,7 @@ func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, repl
 		rep.Epoch = after.Epoch
 		r.Replicas = append(r.Replicas, rep)
 	}
-	if final, _ := c.inSync(ctx, key, 1, deadline); final.Epoch != after.Epoch {
+	if final, _ := c.inSync(ctx, key, false, deadline); final.Epoch != after.Epoch {
 		d.Complete = false
 		d.Reason = fmt.Sprintf("the leader epoch of %s moved from %d to %d during the drain", key, after.Epoch, final.Epoch)
 	}
@@ -75,9 +75,9 @@ func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, repl
 
 const missing = "the topic is gone"
 
-// inSync waits until a key has a leader and at least n replicas in sync, in the
-// view of its leader, and returns the newest state known and what is missing.
-func (c *Cluster) inSync(ctx context.Context, key Partition, n int, deadline time.Duration) (PartitionState, string) {
+// inSync waits until a key has a leader and, where all is set, all its replicas in
+// sync, in the view of its leader, and returns the newest state known and what is missing.
+func (c *Cluster) inSync(ctx context.Context, key Partition, all bool, deadline time.Duration) (PartitionState, string) {
 	var best PartitionState
 	for {
 		best = PartitionState{Epoch: -1}
@@ -97,12 +97,12 @@ func (c *Cluster) inSync(ctx context.Context, key Partition, n int, deadline tim
 		}
 		why := ""
 		switch {
-		case answers == len(c.Nodes) && known == 0:
+		case answers >= c.First && known == 0:
 			why = missing
 		case best.Leader == "":
 			why = fmt.Sprintf("%s has no leader", key)
-		case len(best.ISR) < n:
-			why = fmt.Sprintf("%s has %d of %d replicas in sync", key, len(best.ISR), n)
+		case all && len(best.ISR) < len(best.Replicas):
+			why = fmt.Sprintf("%s has %d of %d replicas in sync", key, len(best.ISR), len(best.Replicas))
 		}
 		if why == "" || c.Clock.Now() >= deadline || c.Clock.Sleep(ctx, 100*time.Millisecond) != nil {
 			return best, why
@@ -116,7 +116,7 @@ func (c *Cluster) inSync(ctx context.Context, key Partition, n int, deadline tim
 func (c *Cluster) sendSentinel(ctx context.Context, index int32, key Partition, deadline time.Duration) (int64, string) {
 	why := "no attempt"
 	for attempt := int64(1); ; attempt++ {
-		state, missing := c.inSync(ctx, key, 1, deadline)
+		state, missing := c.inSync(ctx, key, false, deadline)
 		if missing == "" {
 			value := workloads.EncodeSentinel(c.RunID, history.MakeValue(index, attempt), workloads.MinPayload)
 			resp, err := c.Transport.RoundTrip(ctx, admin, state.Leader, produceRequest(key, value, -1, AskTimeout), AskTimeout+AskTimeout/2)

@@ -66,7 +66,17 @@ func (s System) Validate(spec system.Spec) error {
 	if _, set := spec.Set["min.insync.replicas"]; set && o.Int("min.insync.replicas") > rf {
 		return fmt.Errorf("min.insync.replicas=%d is above the %d replicas of a partition: nothing could ever be written", o.Int("min.insync.replicas"), rf)
 	}
+	if removes(spec) && spec.Scheme != "single" && rf == len(spec.Nodes) && o.Int("min.insync.replicas") >= rf {
+		return fmt.Errorf("min.insync.replicas=%d with %d replicas on %d nodes: membership:remove would leave too few; use more nodes or a lower minimum", o.Int("min.insync.replicas"), rf, len(spec.Nodes))
+	}
 	return nil
+}
+
+// removes reports whether a node may be taken out of service.
+func removes(spec system.Spec) bool {
+	const remove = "membership:" + string(nemesis.RemoveNode)
+	return slices.Contains(spec.Faults, "membership") || slices.Contains(spec.Faults, remove) ||
+		slices.ContainsFunc(spec.Steps, func(s nemesis.Step) bool { return s.Name() == remove })
 }
 
 func resolve(spec system.Spec) options.Values {
@@ -194,12 +204,15 @@ func planned(spec system.Spec, faults ...string) []nemesis.Step {
 // what it lost (Kafka did so until KIP-966): so no other fault may be on the
 // cluster within a detection time before.
 func (s System) keepsCopies(spec system.Spec, minISR int) bool {
-	losing := []string{"wipe", "corrupt-file"}
+	losing := []string{"wipe", "corrupt-file", "membership"}
 	if spec.Scheme == "single" && named(spec, losing...) {
 		return false
 	}
 	harmless := []string{"clock"} // nothing is decided by wall clocks
 	for _, step := range planned(spec, losing...) {
+		if step.Fault == "membership" && step.Shape != nemesis.ReplaceNode {
+			continue // replicas are handed over before their disks are lost
+		}
 		if n, err := nemesis.CountTargets(step.Targets, spec.Nodes); err != nil || n >= minISR || spec.Scheme == "single" {
 			return false
 		}
@@ -254,8 +267,9 @@ func (System) Sim(spec system.Spec) (sim.Options, error) {
 	if err != nil {
 		return sim.Options{}, err
 	}
-	opts := sim.DefaultOptions(spec.Nodes, spec.Seed)
-	opts.Factory = func(h sim.Host) sim.Process { return newSimNode(h, spec.Scheme, o) }
+	opts := sim.DefaultOptions(slices.Concat(spec.Nodes, spec.Spares), spec.Seed)
+	opts.Spares = spec.Spares
+	opts.Factory = func(h sim.Host) sim.Process { return newSimNode(h, spec.Scheme, o, len(spec.Nodes)) }
 	opts.Volume = newVolume
 	return opts, nil
 }
@@ -274,7 +288,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) system.Cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: spec.Nodes, Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"),
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
@@ -290,6 +304,9 @@ type cluster struct {
 }
 
 var _ system.Cluster = (*cluster)(nil)
+
+// Admin implements system.Cluster.
+func (c *cluster) Admin() nemesis.Admin { return kafka.Admin{Cluster: c.Cluster} }
 
 // Keys implements nemesis.Roles.
 func (c *cluster) Keys() []string { return c.KeyNames() }
@@ -336,7 +353,7 @@ func (c *cluster) await(ctx context.Context, deadline time.Duration, ready func(
 
 // Drain implements system.Cluster.
 func (c *cluster) Drain(ctx context.Context, limit time.Duration) (drains []history.Drain, replicas []history.Replica) {
-	for _, r := range c.Cluster.Drain(ctx, c.replication, limit) {
+	for _, r := range c.Cluster.Drain(ctx, limit) {
 		drains = append(drains, r.Drain)
 		replicas = append(replicas, r.Replicas...)
 	}

@@ -160,12 +160,48 @@ func TestVolume(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, exists)
 
+	// A copy brings back everything, and takes away what came since.
+	require.NoError(t, v.Copy())
+	copied, quorum := v.DataDigest(), v.meta.Digest()
+	require.NoError(t, write(v.data, segment, "more"))
+	require.NoError(t, write(v.data, storage.LogsDir+"/u-0.2/state", "new"))
+	require.NotEqual(t, copied, v.DataDigest())
+	require.NoError(t, v.PutBack())
+	require.Equal(t, copied, v.DataDigest())
+	require.Equal(t, quorum, v.meta.Digest())
+	v.data.PowerLoss(rand.New(rand.NewPCG(1, 1)))
+	require.Equal(t, copied, v.DataDigest(), "it is durable")
+	require.ErrorContains(t, newVolume("n2").PutBack(), "there is no copy")
+
 	meta := v.meta.Digest()
 	v.Wipe()
 	require.Zero(t, v.Stored())
 	require.Equal(t, meta, v.meta.Digest())
 	v.Fill(true)
 	require.ErrorIs(t, v.Probe(), syscall.ENOSPC, "an empty disk can be full too")
+	v.Fill(false)
+
+	// A new node begins with nothing but its identity.
+	for _, bad := range []string{"", "0", "n1", "281474976710656"} {
+		require.ErrorContains(t, v.Replace(bad), "identity")
+	}
+	require.NoError(t, v.Replace("77"))
+	_, rec, err := storage.Open(v.data, v.meta, 1<<20)
+	require.NoError(t, err)
+	require.EqualValues(t, 77, rec.Directory)
+	require.Empty(t, rec.Lanes)
+	require.Empty(t, rec.Meta)
+	require.NoError(t, storage.Format(v.meta, 77), "the same again is no harm")
+	require.ErrorContains(t, storage.Format(v.meta, 78), "give the new node an empty one")
+	require.ErrorContains(t, storage.Format(newVolume("n2").(*volume).opened(t), 78), "give the new node an empty one")
+}
+
+// opened gives the metadata disk of a node that has begun with the cluster.
+func (v *volume) opened(t *testing.T) vfs.FS {
+	_, rec, err := storage.Open(v.data, v.meta, 1<<20)
+	require.NoError(t, err)
+	require.Zero(t, rec.Directory)
+	return v.meta
 }
 
 func TestValidate(t *testing.T) {
@@ -179,6 +215,7 @@ func TestValidate(t *testing.T) {
 		{"isr", map[string]string{"ack": "1"}, "known options: acks"},
 		{"isr", map[string]string{"replication.factor": "4"}, "at most 3"},
 		{"single", map[string]string{"min.insync.replicas": "2"}, "nothing could ever be written"},
+		{"isr", map[string]string{"min.insync.replicas": "3"}, ""},
 	} {
 		err := System{}.Validate(system.Spec{Scheme: tc.scheme, Nodes: three, Set: tc.set})
 		if tc.want == "" {
@@ -186,6 +223,15 @@ func TestValidate(t *testing.T) {
 			continue
 		}
 		require.ErrorContains(t, err, tc.want)
+	}
+	all := map[string]string{"min.insync.replicas": "3"}
+	for _, spec := range []system.Spec{
+		{Scheme: "isr", Nodes: three, Set: all, Faults: []string{"kill", "membership"}},
+		{Scheme: "isr", Nodes: three, Set: all, Steps: []nemesis.Step{{Fault: "membership", Shape: nemesis.RemoveNode}}},
+	} {
+		require.ErrorContains(t, System{}.Validate(spec), "membership:remove would leave too few")
+		spec.Nodes = []string{"n1", "n2", "n3", "n4"}
+		require.NoError(t, System{}.Validate(spec))
 	}
 }
 

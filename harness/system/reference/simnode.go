@@ -38,14 +38,19 @@ type simLane struct {
 	removed bool // nothing of it needs to be durable any more
 }
 
-// newSimNode boots one incarnation of a node.
-func newSimNode(h sim.Host, schemeName string, opts options.Values) sim.Process {
+// newSimNode boots one incarnation of a node. The first so many nodes are those that
+// the cluster begins with.
+func newSimNode(h sim.Host, schemeName string, opts options.Values, voters int) sim.Process {
 	s := &simNode{h: h, ids: map[string]broker.NodeID{}, done: map[sim.Token]func(any){}, lanes: map[broker.Lane]*simLane{}}
 	var members []broker.Member
 	for i, name := range h.Nodes() {
 		id := broker.NodeID(i + 1)
 		s.ids[name] = id
 		members = append(members, broker.Member{ID: id, Name: name})
+	}
+	var first []broker.NodeID
+	for _, m := range members[:voters] {
+		first = append(first, m.ID)
 	}
 	disks := h.Volume().(*volume)
 	store, rec, err := storage.Open(disks.data, disks.meta, int64(opts.Int("segment.bytes")))
@@ -56,7 +61,7 @@ func newSimNode(h sim.Host, schemeName string, opts options.Values) sim.Process 
 	}
 	s.store = store
 	s.n, err = node.New(node.Config{
-		ID: s.ids[h.Node()], Name: h.Node(), Incarnation: fmt.Sprintf("%s.%d", h.Node(), h.Incarnation()), Members: members,
+		ID: s.ids[h.Node()], Name: h.Node(), Incarnation: fmt.Sprintf("%s.%d", h.Node(), h.Incarnation()), Members: members, Voters: first,
 		Host: h.Node(), Port: 9092, Scheme: schemeName, Options: opts, Mutants: opts.Mutants(),
 	}, rec, s.now())
 	if err != nil {

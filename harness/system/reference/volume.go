@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
+	quorum "github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/storage"
 	"github.com/faultline-mq/faultline/broker/vfs"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
@@ -21,12 +24,15 @@ import (
 // volume is a node's two disks in the simulator: one holds the partition logs,
 // the other the metadata log, so that a lost, full, broken or damaged data disk
 // leaves the metadata quorum alone.
-type volume struct{ data, meta *vfs.Mem }
+type volume struct {
+	data, meta *vfs.Mem
+	copied     map[string][]byte // the data disk's files at the time of Copy
+}
 
 var _ sim.Volume = (*volume)(nil)
 
 // newVolume makes a node's empty disks.
-func newVolume(string) sim.Volume { return &volume{vfs.NewMem(), vfs.NewMem()} }
+func newVolume(string) sim.Volume { return &volume{data: vfs.NewMem(), meta: vfs.NewMem()} }
 
 // PowerLoss implements sim.Volume.
 func (v *volume) PowerLoss(r *rand.Rand) {
@@ -36,6 +42,61 @@ func (v *volume) PowerLoss(r *rand.Rand) {
 
 // Wipe implements sim.Volume.
 func (v *volume) Wipe() { v.data.Wipe() }
+
+// Replace implements sim.Volume. The identity is the directory id of the new node.
+func (v *volume) Replace(identity string) error {
+	id, err := strconv.ParseUint(identity, 10, 48)
+	if err != nil || id == 0 {
+		return fmt.Errorf("identity %q is no number from 1 to below 2^48", identity)
+	}
+	v.data.Wipe()
+	v.meta.Wipe()
+	return storage.Format(v.meta, quorum.Directory(id))
+}
+
+// Copy implements sim.Volume.
+func (v *volume) Copy() error {
+	files := map[string][]byte{}
+	err := v.walk(".", func(name string, _ int64) error {
+		b, err := vfs.ReadFile(v.data, name)
+		files[name] = b
+		return err
+	})
+	if err == nil {
+		v.copied = files
+	}
+	return err
+}
+
+// PutBack implements sim.Volume. Everything is durable then.
+func (v *volume) PutBack() error {
+	if v.copied == nil {
+		return errors.New("there is no copy")
+	}
+	v.data.Wipe()
+	for _, name := range slices.Sorted(maps.Keys(v.copied)) {
+		if dir := path.Dir(name); dir != "." {
+			if err := vfs.MkdirSynced(v.data, dir); err != nil {
+				return err
+			}
+		}
+		f, err := v.data.OpenFile(name, true)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt(v.copied[name], 0)
+		if err == nil {
+			err = f.Sync()
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DataDigest implements sim.Volume.
+func (v *volume) DataDigest() string { return v.data.Digest() }
 
 // Digest implements sim.Volume.
 func (v *volume) Digest() string {
@@ -131,24 +192,25 @@ func (v *volume) Probe() (err error) {
 func (v *volume) Stored() int64 {
 	total := int64(0)
 	// An injected error hides nothing: it concerns changes only.
-	_ = v.walk(storage.LogsDir, func(_ string, size int64) { total += size })
+	_ = v.walk(storage.LogsDir, func(_ string, size int64) error { total += size; return nil })
 	return total
 }
 
 // Files implements sim.Volume: the segments of the partition logs.
 func (v *volume) Files() ([]nemesis.StoredFile, error) {
 	var files []nemesis.StoredFile
-	err := v.walk(storage.LogsDir, func(name string, size int64) {
+	err := v.walk(storage.LogsDir, func(name string, size int64) error {
 		if strings.HasSuffix(name, ".log") {
 			files = append(files, nemesis.StoredFile{Name: name, Size: size})
 		}
+		return nil
 	})
 	slices.SortFunc(files, func(a, b nemesis.StoredFile) int { return strings.Compare(a.Name, b.Name) })
 	return files, err
 }
 
 // walk calls fn for every file below dir; a dir that is not there has none.
-func (v *volume) walk(dir string, fn func(name string, size int64)) error {
+func (v *volume) walk(dir string, fn func(name string, size int64) error) error {
 	names, err := v.data.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -163,7 +225,9 @@ func (v *volume) walk(dir string, fn func(name string, size int64)) error {
 			return err
 		}
 		if !info.Dir {
-			fn(full, info.Size)
+			if err := fn(full, info.Size); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := v.walk(full, fn); err != nil {
