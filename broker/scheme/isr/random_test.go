@@ -28,6 +28,9 @@ type chaos struct {
 	visible map[int64]string // what a consumer may have read
 	moves   map[string]int   // what happened, by kind
 	values  int
+	// Of a reassignment.
+	adding, removing []broker.NodeID
+	former           map[broker.NodeID]bool // was a replica, and left
 }
 
 // TestRandom: whatever happens, short of an unclean election, what was acknowledged
@@ -56,7 +59,7 @@ func TestRandom(t *testing.T) {
 		}
 	}
 	t.Log(total)
-	for _, k := range []string{"acknowledged", "elected", "restarted", "applied", "refused", "unknown", "truncated"} {
+	for _, k := range []string{"acknowledged", "elected", "restarted", "applied", "refused", "unknown", "truncated", "reassigned", "left", "came back"} {
 		require.Greater(t, total[k], seeds/2, "%s: the schedule is too tame: %v", k, total)
 	}
 }
@@ -70,7 +73,7 @@ func newChaos(t *testing.T, seed int64) *chaos {
 	c.opts.ReplicaLag = time.Second
 	x := &chaos{
 		cluster: c, t: t, rnd: rand.New(rand.NewSource(seed)), inbox: map[broker.NodeID][]func(){},
-		sent: map[uint64]string{}, acked: map[int64]string{}, visible: map[int64]string{}, moves: map[string]int{},
+		former: map[broker.NodeID]bool{}, sent: map[uint64]string{}, acked: map[int64]string{}, visible: map[int64]string{}, moves: map[string]int{},
 	}
 	c.produced = func(token uint64, p scheme.Produced) {
 		if p.Code == 0 && x.sent[token] != "" {
@@ -78,10 +81,12 @@ func newChaos(t *testing.T, seed int64) *chaos {
 			x.moves["acknowledged"]++
 		}
 	}
-	for i := range 3 {
+	for i := range 4 {
 		r := &replica{c: c, id: broker.NodeID(i + 1), index: logindex.New(0, nil)}
 		c.nodes = append(c.nodes, r)
-		c.a.Replicas = append(c.a.Replicas, r.id)
+		if i < 3 {
+			c.a.Replicas = append(c.a.Replicas, r.id)
+		}
 		c.boot(r)
 	}
 	c.a.ISR = slices.Clone(c.a.Replicas)
@@ -101,9 +106,83 @@ func (x *chaos) announce() {
 	a.ISR, a.Replicas = slices.Clone(a.ISR), slices.Clone(a.Replicas)
 	for _, r := range x.nodes {
 		if r.up {
-			x.inbox[r.id] = append(x.inbox[r.id], func() { r.m.Assigned(a) })
+			x.inbox[r.id] = append(x.inbox[r.id], func() { x.assigned(r, a) })
 		}
 	}
+}
+
+// assigned tells a replica what was decided. One that is none any more loses its
+// log, and is a new one when it comes back.
+func (x *chaos) assigned(r *replica, a scheme.Assignment) {
+	if slices.Contains(a.Replicas, r.id) {
+		r.m.Assigned(a)
+		return
+	}
+	if r.m.a.PartEpoch >= 0 && a.PartEpoch > r.m.a.PartEpoch {
+		x.moves["left"]++
+		r.m.Close()
+		x.wipe(r)
+	}
+}
+
+func (x *chaos) wipe(r *replica) {
+	r.log, r.index, r.stable = nil, logindex.New(0, nil), 0
+	r.m = New(r, x.opts, 0).(*Machine)
+}
+
+// reassign gives the partition other replicas, as the metadata quorum does.
+func (x *chaos) reassign() {
+	if len(x.adding)+len(x.removing) > 0 {
+		return
+	}
+	var target []broker.NodeID
+	for _, i := range x.rnd.Perm(len(x.nodes))[:2+x.rnd.Intn(2)] {
+		target = append(target, x.nodes[i].id)
+	}
+	x.moves["reassigned"]++
+	x.adding, x.removing = minus(target, x.a.Replicas), minus(x.a.Replicas, target)
+	for _, id := range x.adding {
+		if x.former[id] {
+			x.moves["came back"]++
+		}
+	}
+	x.a.Replicas = slices.Concat(target, x.removing)
+	x.a.PartEpoch++
+	x.announce()
+	x.settleReplicas()
+}
+
+// settleReplicas completes a reassignment: the new replicas are in sync, and with
+// them alone the minimum is.
+func (x *chaos) settleReplicas() {
+	target := minus(x.a.Replicas, x.removing)
+	isr := minus(x.a.ISR, x.removing)
+	if len(x.adding)+len(x.removing) == 0 || len(minus(x.adding, isr)) > 0 || len(isr) < min(x.a.MinISR, len(target)) {
+		return
+	}
+	leader := x.a.Leader
+	if slices.Contains(x.removing, leader) {
+		i := slices.IndexFunc(isr, func(id broker.NodeID) bool { return !x.fenced[id] })
+		if i < 0 {
+			return
+		}
+		leader = isr[i]
+	}
+	gone := len(x.removing) > 0
+	for _, id := range x.removing {
+		x.former[id] = true
+	}
+	x.a.Replicas, x.a.ISR, x.adding, x.removing = target, isr, nil, nil
+	if leader != x.a.Leader || gone {
+		x.lead(leader)
+		return
+	}
+	x.a.PartEpoch++
+	x.announce()
+}
+
+func minus(ids, others []broker.NodeID) []broker.NodeID {
+	return slices.DeleteFunc(slices.Clone(ids), func(id broker.NodeID) bool { return slices.Contains(others, id) })
 }
 
 func (x *chaos) any() *replica { return x.nodes[x.rnd.Intn(len(x.nodes))] }
@@ -125,8 +204,10 @@ func (x *chaos) step() {
 		x.cutOrHeal()
 	case n < 975:
 		x.decide()
-	case n < 985:
+	case n < 982:
 		x.election()
+	case n < 985:
+		x.reassign()
 	case n < 988:
 		if r.up && !slices.ContainsFunc(x.nodes, func(o *replica) bool { return !o.up }) {
 			x.inbox[r.id] = nil
@@ -237,6 +318,7 @@ func (x *chaos) decide() {
 		x.a.PartEpoch++
 		x.announce()
 	}
+	x.settleReplicas()
 	answer(0)
 }
 
@@ -296,8 +378,12 @@ func (x *chaos) register(r *replica) {
 	x.boot(r)
 	x.inbox[r.id] = nil
 	x.fenced[r.id] = false
+	if !slices.Contains(x.a.Replicas, r.id) {
+		x.wipe(r) // a log of no replica is deleted at the registration
+	}
 	x.announce()
 	x.elect0()
+	x.settleReplicas()
 	for _, p := range x.nodes {
 		if p.up && p != r {
 			p.m.Link(r.id, true)
@@ -352,14 +438,19 @@ func (x *chaos) recover() {
 		x.wait(50 * time.Millisecond)
 	}
 	x.observe()
-	require.Len(x.t, x.a.ISR, 3, "all replicas are in sync again")
-	end := x.nodes[0].index.End()
+	require.Len(x.t, x.a.ISR, len(x.a.Replicas), "all replicas are in sync again")
+	require.Empty(x.t, slices.Concat(x.adding, x.removing), "the reassignment is complete")
+	first := x.node(x.a.Replicas[0])
 	for _, r := range x.nodes {
-		require.Equal(x.t, slices.Concat(x.nodes[0].log...), slices.Concat(r.log...), "logs of 1 and %d", r.id)
-		require.Equal(x.t, end, r.m.high, "high watermark of %d", r.id)
+		if !slices.Contains(x.a.Replicas, r.id) {
+			require.Empty(x.t, r.log, "the log of %d, which is no replica", r.id)
+			continue
+		}
+		require.Equal(x.t, slices.Concat(first.log...), slices.Concat(r.log...), "logs of %d and %d", first.id, r.id)
+		require.Equal(x.t, first.index.End(), r.m.high, "high watermark of %d", r.id)
 	}
 	for offset, value := range x.acked {
-		require.Equal(x.t, value, x.nodes[0].at(offset), "acknowledged at %d", offset)
+		require.Equal(x.t, value, first.at(offset), "acknowledged at %d", offset)
 	}
 }
 

@@ -33,7 +33,7 @@ import (
 //	run                             deliver and store until all is quiet; shows no message
 //	cut A-B…, heal A-B…             links, both directions; what is on its way is lost
 //	time D                          time passes; due timers fire
-//	elect NODE|none [isr=(…)] [unclean] [tell=(…)]
+//	elect NODE|none [isr=(…)] [replicas=(…)] [unclean] [tell=(…)]
 //	                                the authority decides; all nodes that are up (or only tell) learn it
 //	learn NODE…                     nodes learn the authority's present decision
 //	answer apply|refuse|lose        the authority's answer to the oldest proposal; lose: applied or not, nobody knows
@@ -524,7 +524,7 @@ func (c *cluster) pass(t *testing.T, d time.Duration) {
 
 func (c *cluster) elect(t *testing.T, d *datadriven.TestData) {
 	var tell []broker.NodeID
-	leader := broker.None
+	leader, left := broker.None, false
 	if d.CmdArgs[0].Key != "none" {
 		n, err := strconv.Atoi(d.CmdArgs[0].Key)
 		require.NoError(t, err)
@@ -543,11 +543,14 @@ func (c *cluster) elect(t *testing.T, d *datadriven.TestData) {
 		switch a.Key {
 		case "isr":
 			c.a.ISR = ids
+		case "replicas":
+			left = slices.ContainsFunc(c.a.Replicas, func(id broker.NodeID) bool { return !slices.Contains(ids, id) })
+			c.a.Replicas = ids
 		case "tell":
 			tell = ids
 		}
 	}
-	if leader != c.a.Leader {
+	if leader != c.a.Leader || left {
 		c.a.Epoch++
 	}
 	c.a.Leader, c.a.Unclean = leader, d.HasArg("unclean")
