@@ -31,6 +31,9 @@ func (r *Recorder) Invoke(op *Op) {
 	op.ID = int64(len(r.h.Ops))
 	o := *op
 	o.Return, o.Outcome, o.Code, o.Records = Infinity, Pending, "", nil
+	if n := len(r.h.Ops); n == cap(r.h.Ops) {
+		r.h.Ops = slices.Grow(r.h.Ops, max(1024, n)) // append would copy a long history more often
+	}
 	r.h.Ops = append(r.h.Ops, o)
 	r.open[op.ID] = struct{}{}
 }
