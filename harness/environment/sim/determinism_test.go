@@ -236,10 +236,19 @@ func TestQueueIsOrdered(t *testing.T) {
 		gen uint64
 	}
 	var want, got []key
+	slots := map[uint64]uint32{}
 	for i := range uint64(5000) {
 		k := key{time.Duration(r.IntN(500)), i}
-		q.push(k.at, action{gen: i})
+		slots[i] = q.push(k.at, action{gen: i})
 		want = append(want, k)
+		if r.IntN(4) == 0 {
+			j := r.IntN(len(want))
+			q.remove(slots[want[j].gen])
+			want = slices.Delete(want, j, j+1)
+		}
+		if len(want) == 0 {
+			continue
+		}
 		if r.IntN(3) == 0 {
 			at, a := q.pop()
 			k := key{at, a.gen}
