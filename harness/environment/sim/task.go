@@ -60,7 +60,7 @@ type task struct {
 	state taskState
 	gen   uint64
 	cause cause
-	timed bool   // its time-out is on the queue, in slot timer
+	timed bool // its time-out is on the queue, in slot timer
 	timer uint32
 	why   string // what it is parked for
 	ctx   context.Context
