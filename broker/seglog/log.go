@@ -793,19 +793,12 @@ func (l *Log) walk(from, to int64, fn func(frame, Batch, Frame) bool) error {
 			pos := sc.pos
 			f, err := sc.next()
 			l.readBuf = sc.buf
-			var bad *badFrame
-			switch {
-			case errors.Is(err, io.EOF):
-				err = &badFrame{pos, "the file ends here"}
-				fallthrough
-			case errors.As(err, &bad):
-				return &CorruptError{File: l.path(seg.name), Position: pos, Offset: want, Next: -1, Reason: err.Error()}
-			case err != nil:
-				return fmt.Errorf("reading %s: %w", l.path(seg.name), err)
+			if err != nil {
+				return l.unreadable(seg, pos, want, err)
 			}
 			b, fr, err := decode(f, want)
 			if err != nil {
-				return &CorruptError{File: l.path(seg.name), Position: pos, Offset: want, Next: -1, Reason: err.Error()}
+				return l.damaged(seg, pos, want, err.Error())
 			}
 			want = b.Last + 1
 			if b.Last >= from && !fn(f, b, fr) {
@@ -814,6 +807,22 @@ func (l *Log) walk(from, to int64, fn func(frame, Batch, Frame) bool) error {
 		}
 	}
 	return nil
+}
+
+// unreadable is the error of a walk that meets err at pos of a segment, where offset should be.
+func (l *Log) unreadable(seg *segment, pos, offset int64, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = &badFrame{pos, "the file ends here"}
+	}
+	var bad *badFrame
+	if errors.As(err, &bad) {
+		return l.damaged(seg, pos, offset, bad.Error())
+	}
+	return fmt.Errorf("reading %s: %w", l.path(seg.name), err)
+}
+
+func (l *Log) damaged(seg *segment, pos, offset int64, reason string) error {
+	return &CorruptError{File: l.path(seg.name), Position: pos, Offset: offset, Next: -1, Reason: reason}
 }
 
 // Read returns the raw batches, one after the other and without frames, from the one that holds offset from, while

@@ -33,6 +33,8 @@ type node struct {
 	w    *World
 	idx  int
 	name string
+	// what clients wait for
+	calling, dialling string
 
 	state       nodeState
 	paused      bool
@@ -75,7 +77,7 @@ type node struct {
 
 func newNode(w *World, idx int, name string) *node {
 	return &node{
-		w: w, idx: idx, name: name,
+		w: w, idx: idx, name: name, calling: "Call to " + name, dialling: "Call to " + name + " (dialling)",
 		volume:    w.opts.Volume(name),
 		disk:      stream(w.opts.Seed, "disk/"+name),
 		slow:      1,
