@@ -749,11 +749,9 @@ func (f *memFile) Sync() error {
 		return nil
 	}
 	for n := f.n; n.parent != nil; n = n.parent {
-		last := -1
-		for i, c := range n.parent.changes {
-			if c.node == n {
-				last = i
-			}
+		last := len(n.parent.changes) - 1
+		for last >= 0 && n.parent.changes[last].node != n {
+			last--
 		}
 		n.parent.commit(last + 1)
 	}
