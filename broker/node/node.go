@@ -431,6 +431,7 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	} else {
 		n.do(broker.OpenLane{Lane: p.lane})
 	}
+	p.sync = broker.Sync{Lane: p.lane}
 	p.stable, p.checkpointed = p.index.End(), high
 	name := t.Scheme
 	factory, ok := Schemes()[name]
@@ -474,7 +475,7 @@ func (n *Node) stored(in broker.Stored) {
 
 func (n *Node) syncAll() {
 	for _, p := range n.parts {
-		n.do(broker.Sync{Lane: p.lane})
+		n.do(p.sync)
 	}
 }
 

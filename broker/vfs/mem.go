@@ -143,6 +143,11 @@ func (m *Mem) check(op, name string) error {
 	if !fs.ValidPath(name) {
 		return pathError(op, name, fs.ErrInvalid)
 	}
+	return m.injected(op, name)
+}
+
+// injected asks the hook.
+func (m *Mem) injected(op, name string) error {
 	if m.fail != nil {
 		if err := m.fail(op, name); err != nil {
 			return pathError(op, name, err)
@@ -631,7 +636,7 @@ func (f *memFile) check(op string) error {
 	if f.closed || f.gen != f.m.gen {
 		return pathError(op, f.name, fs.ErrClosed)
 	}
-	return f.m.check(op, f.name)
+	return f.m.injected(op, f.name)
 }
 
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
