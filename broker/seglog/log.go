@@ -183,9 +183,14 @@ type indexEntry struct{ base, pos int64 }
 
 // add indexes a batch at pos.
 func (s *segment) add(base, pos, distance int64) {
-	if n := len(s.index); n == 0 || pos-s.index[n-1].pos >= distance {
-		s.index = append(s.index, indexEntry{base, pos})
+	n := len(s.index)
+	if n > 0 && pos-s.index[n-1].pos < distance {
+		return
 	}
+	if n == cap(s.index) {
+		s.index = slices.Grow(s.index, max(64, n)) // append would copy a long index more often
+	}
+	s.index = append(s.index, indexEntry{base, pos})
 }
 
 // numbered returns the files of dir whose names are a number and suffix, in order, and removes what an interrupted
@@ -831,11 +836,36 @@ func (l *Log) damaged(seg *segment, pos, offset int64, reason string) error {
 // After a failure the log can still be read.
 func (l *Log) Read(from, to int64, maxBytes int) ([]byte, error) {
 	var out []byte
-	err := l.read(from, to, maxBytes, func(fr Frame) { out = append(out, fr.Batch...) })
+	err := l.read(from, to, maxBytes, func(fr Frame) {
+		if out == nil {
+			out = make([]byte, 0, max(len(fr.Batch), min(maxBytes, l.stored(from, to))))
+		}
+		out = append(out, fr.Batch...)
+	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// stored returns how many bytes at most the batches of [from, to) take in the segment of from, where the index knows.
+func (l *Log) stored(from, to int64) int {
+	_, seg := l.segment(from)
+	at := func(offset int64) (int, bool) {
+		return slices.BinarySearchFunc(seg.index, offset, func(e indexEntry, o int64) int { return cmp.Compare(e.base, o) })
+	}
+	end := seg.size
+	if i, _ := at(to); i < len(seg.index) {
+		end = seg.index[i].pos
+	}
+	i, found := at(from)
+	if !found {
+		i--
+	}
+	if i < 0 {
+		return 0
+	}
+	return int(end - seg.index[i].pos)
 }
 
 // ReadFrames is like Read, with origins.

@@ -143,6 +143,11 @@ func (m *Mem) check(op, name string) error {
 	if !fs.ValidPath(name) {
 		return pathError(op, name, fs.ErrInvalid)
 	}
+	return m.injected(op, name)
+}
+
+// injected asks the hook.
+func (m *Mem) injected(op, name string) error {
 	if m.fail != nil {
 		if err := m.fail(op, name); err != nil {
 			return pathError(op, name, err)
@@ -631,7 +636,7 @@ func (f *memFile) check(op string) error {
 	if f.closed || f.gen != f.m.gen {
 		return pathError(op, f.name, fs.ErrClosed)
 	}
-	return f.m.check(op, f.name)
+	return f.m.injected(op, f.name)
 }
 
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
@@ -749,11 +754,9 @@ func (f *memFile) Sync() error {
 		return nil
 	}
 	for n := f.n; n.parent != nil; n = n.parent {
-		last := -1
-		for i, c := range n.parent.changes {
-			if c.node == n {
-				last = i
-			}
+		last := len(n.parent.changes) - 1
+		for last >= 0 && n.parent.changes[last].node != n {
+			last--
 		}
 		n.parent.commit(last + 1)
 	}

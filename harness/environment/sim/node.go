@@ -62,6 +62,7 @@ type node struct {
 	lanes    []*lane
 	laneOf   map[Lane]*lane
 	tokens   Token
+	ops      Slab[storageOp]
 	landing  []*storageOp // issued by a dead incarnation, will still land
 	landedBy time.Duration
 	slow     float64    // of the data disk

@@ -63,7 +63,8 @@ func (h *host) Submit(name Lane, k StorageKind, bytes int, run Operation) Token 
 		slow = 1 // another disk
 	}
 	l.last = max(l.last, n.w.now) + n.latency(n.disk, slow, k, bytes)
-	op := &storageOp{n: n, lane: l, at: l.last, done: StorageDone{Lane: name, Token: n.tokens, Op: run}}
+	op := n.ops.Take()
+	*op = storageOp{n: n, lane: l, at: l.last, done: StorageDone{Lane: name, Token: n.tokens, Op: run}}
 	l.pending = append(l.pending, op)
 	n.w.queue.push(op.at, action{kind: evStorage, on: op})
 	return op.done.Token

@@ -20,6 +20,7 @@ import (
 // process of its own: it turns the simulator's events into inputs and the
 // node's effects into calls of the simulator.
 type simNode struct {
+	ops   sim.Slab[operation]
 	h     sim.Host
 	n     *node.Node
 	store *storage.Store
@@ -102,7 +103,9 @@ func (s *simNode) Handle(ev sim.Event) {
 	case sim.RequestGone:
 		s.step(broker.RequestGone{ID: broker.ReqID(e.ID)})
 	case *sim.StorageDone:
-		s.done(e.Op.(*operation))
+		op := e.Op.(*operation)
+		s.done(op)
+		*op = operation{} // what it holds outlives it by no more than a moment: its neighbours keep its memory
 	case sim.Terminate:
 		s.step(broker.Terminate{})
 	}
@@ -159,7 +162,7 @@ func (s *simNode) carryOut(effect broker.Effect) {
 	case broker.Checkpoint:
 		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.MetaAppend:
-		s.h.Submit(sim.MetaLane, sim.Sync, bytesOf(e.Records), &operation{s: s, effect: effect})
+		s.h.Submit(sim.MetaLane, sim.Sync, bytesOf(e.Records), s.operation(operation{effect: effect}))
 	case broker.Emit:
 		ev := e.Event
 		s.h.Emit(history.NodeEvent{
@@ -204,6 +207,13 @@ type operation struct {
 }
 
 var _ sim.Operation = (*operation)(nil)
+
+func (s *simNode) operation(o operation) *operation {
+	p := s.ops.Take()
+	*p = o
+	p.s = s
+	return p
+}
 
 // Run implements sim.Operation.
 func (o *operation) Run() {
@@ -263,7 +273,7 @@ func (s *simNode) done(o *operation) {
 
 // submit issues an operation.
 func (s *simNode) submit(e broker.Effect, lane broker.Lane, kind sim.StorageKind, size int) {
-	s.h.Submit(sim.Lane(lane), kind, size, &operation{s: s, effect: e})
+	s.h.Submit(sim.Lane(lane), kind, size, s.operation(operation{effect: e}))
 }
 
 // failed reports an operation whose only outcome of interest is its failure.
@@ -284,7 +294,7 @@ func (s *simNode) lane(name broker.Lane) *simLane {
 
 func (s *simNode) write(e broker.Effect, name broker.Lane, seq uint64, kind sim.StorageKind, size int) {
 	s.lane(name).issued = seq
-	s.h.Submit(sim.Lane(name), kind, size, &operation{s: s, effect: e, seq: seq})
+	s.h.Submit(sim.Lane(name), kind, size, s.operation(operation{effect: e, seq: seq}))
 }
 
 func (s *simNode) written(name broker.Lane, o *operation) {
@@ -303,7 +313,7 @@ func (s *simNode) sync(e broker.Effect, name broker.Lane) {
 		return
 	}
 	l.syncing, l.again = true, false
-	s.h.Submit(sim.Lane(name), sim.Sync, 0, &operation{s: s, effect: e, seq: l.issued})
+	s.h.Submit(sim.Lane(name), sim.Sync, 0, s.operation(operation{effect: e, seq: l.issued}))
 }
 
 // filled reports whether an effect has no slices. Otherwise it has them read, in
@@ -315,7 +325,7 @@ func (s *simNode) filled(e broker.Effect, slices []broker.Slice) bool {
 	}
 	for i := range slices {
 		sl := &slices[i]
-		s.h.Submit(sim.Lane(sl.Lane), sim.Read, int(sl.To-sl.From)*128, &operation{s: s, effect: e, slice: sl, left: left})
+		s.h.Submit(sim.Lane(sl.Lane), sim.Read, int(sl.To-sl.From)*128, s.operation(operation{effect: e, slice: sl, left: left}))
 	}
 	return len(slices) == 0
 }
