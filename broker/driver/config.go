@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/node"
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/vfs"
@@ -40,7 +41,14 @@ type Listeners struct {
 type Config struct {
 	ID      broker.NodeID
 	Name    string
-	Members []Member // the whole cluster, this node included; the same on every node
+	Members []Member // every node that there may be, this one included; the same on every node
+	// Voters are those of Members that the cluster begins with, the same on every
+	// node; nil: all. Further ones are added by their administration.
+	Voters []broker.NodeID
+	// Directory, where it is not 0, makes an empty metadata directory that of a new
+	// node, which waits until it is added under this id. One that holds another id,
+	// or the metadata log of a node that the cluster began with, is refused.
+	Directory cluster.Directory
 
 	DataDir string // partition logs; made if missing, locked while in use
 	MetaDir string // the metadata log; default DataDir
@@ -168,7 +176,7 @@ func (c Config) Validate() error {
 	if c.Stdout == nil || c.Stderr == nil {
 		return errors.New("nowhere to write events and log: begin with DefaultConfig")
 	}
-	return node.Config{ID: c.ID, Name: c.Name, Members: c.brokers(), Scheme: c.Scheme}.Validate()
+	return node.Config{ID: c.ID, Name: c.Name, Members: c.brokers(), Voters: c.Voters, Scheme: c.Scheme}.Validate()
 }
 
 func (c *Config) brokers() []broker.Member {
@@ -189,6 +197,9 @@ func (c *Config) digest() [sha256.Size]byte {
 	for _, m := range members {
 		m = c.resolved(m)
 		fmt.Fprintf(&b, "%d@%q:%q/%d/%d/%d\n", m.ID, m.Name, m.Host, m.ClientPort, m.PeerPort, m.QuorumPort)
+	}
+	if c.Voters != nil {
+		fmt.Fprintf(&b, "begins with %v\n", slices.Sorted(slices.Values(c.Voters)))
 	}
 	return sha256.Sum256([]byte(b.String()))
 }

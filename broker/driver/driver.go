@@ -129,6 +129,11 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 	if err := errors.Join(cfg.checkIdentity(logs), cfg.checkIdentity(meta)); err != nil {
 		return ExitStart, err
 	}
+	if cfg.Directory != 0 {
+		if err := storage.Format(meta, cfg.Directory); err != nil {
+			return ExitStart, err
+		}
+	}
 	var rec node.Recovered
 	if d.store, rec, err = storage.Open(logs, meta, int64(opts.Int("segment.bytes"))); err != nil {
 		return ExitStart, err
@@ -157,7 +162,7 @@ func (d *driver) newNode(opts options.Values, rec node.Recovered) (err error) {
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand
 	d.incarnation = d.start.UTC().Format("20060102T150405.000Z") + "-" + hex.EncodeToString(id[:])
 	d.node, err = node.New(node.Config{
-		ID: d.cfg.ID, Name: d.cfg.Name, Incarnation: d.incarnation, Members: d.cfg.brokers(),
+		ID: d.cfg.ID, Name: d.cfg.Name, Incarnation: d.incarnation, Members: d.cfg.brokers(), Voters: d.cfg.Voters,
 		Host: host, Port: port, Rack: d.cfg.Rack, Scheme: d.cfg.Scheme, Options: opts, Mutants: opts.Mutants(),
 	}, rec, d.now())
 	return err

@@ -340,6 +340,58 @@ func TestCluster(t *testing.T) {
 
 // TestStopWithoutQuorum asks a node without quorum to stop: it cannot hand over,
 // makes everything durable, and says so.
+// TestNewNode: an empty node is added to a running cluster by its administration,
+// gets a replica, and is a member like the others after a restart.
+func TestNewNode(t *testing.T) {
+	nodes := newCluster(t, 4)
+	for _, n := range nodes {
+		n.cfg.Voters = []broker.NodeID{1, 2, 3}
+	}
+	nodes[3].cfg.Directory = 4711
+	for _, n := range nodes {
+		n.start()
+	}
+	for _, n := range nodes[:3] {
+		n.requireReady()
+	}
+	status, body := nodes[3].get("/readyz")
+	require.NotEqual(t, http.StatusOK, status, body)
+	c := client(t, seeds(nodes[:3]))
+	createTopic(t, c, "t", 1, 3)
+	require.NoError(t, c.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Value: []byte("before")}).FirstErr())
+
+	add := kmsg.NewPtrAddRaftVoterRequest()
+	add.VoterID, add.VoterDirectoryID, add.TimeoutMillis = 4, kafka.DirectoryUUID(4711), 20_000
+	added, err := add.RequestWith(t.Context(), c)
+	require.NoError(t, err)
+	require.Zero(t, added.ErrorCode, "%v", added.ErrorMessage)
+	nodes[3].requireReady()
+
+	move := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+	mt, mp := kmsg.NewAlterPartitionAssignmentsRequestTopic(), kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+	mp.Replicas = []int32{4, 2, 3}
+	mt.Topic, mt.Partitions = "t", append(mt.Partitions, mp)
+	move.Topics = append(move.Topics, mt)
+	moved, err := move.RequestWith(t.Context(), c)
+	require.NoError(t, err)
+	require.Zero(t, moved.Topics[0].Partitions[0].ErrorCode)
+	nodes[3].requireMetric(`faultline_log_end_offset{partition="t-0"}`, 1)
+	nodes[3].requireMetric(`faultline_in_sync_replicas{partition="t-0"}`, 3)
+	require.NoError(t, c.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Value: []byte("after")}).FirstErr())
+
+	nodes[3].stop()
+	nodes[3].start()
+	nodes[3].requireReady()
+	nodes[3].requireMetric(`faultline_log_end_offset{partition="t-0"}`, 2)
+	// Its directory is its own: nobody becomes another node by a flag.
+	nodes[3].stop()
+	nodes[3].cfg.Directory = 4712
+	nodes[3].start()
+	nodes[3].wait()
+	require.Equal(t, ExitStart, nodes[3].code)
+	require.ErrorContains(t, nodes[3].err, "that of directory 4711")
+}
+
 func TestStopWithoutQuorum(t *testing.T) {
 	n := newCluster(t, 3)[0]
 	n.start()

@@ -19,11 +19,13 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/driver"
 )
 
@@ -80,7 +82,7 @@ type command struct {
 }
 
 // flags returns the flags, which fill cmd, and the list of members as it was given.
-func flags(cmd *command) (fs *flag.FlagSet, cluster *string) {
+func flags(cmd *command) (fs *flag.FlagSet, members *string) {
 	fs = flag.NewFlagSet("faultbroker", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	c := &cmd.cfg
@@ -97,7 +99,25 @@ func flags(cmd *command) (fs *flag.FlagSet, cluster *string) {
 	fs.StringVar(&c.Name, "name", "", "`NAME` of this node")
 	fs.StringVar(&c.DataDir, "data", "", "`DIR` of the partition logs")
 	fs.StringVar(&c.MetaDir, "meta-data", "", "`DIR` of the metadata log (default: that of --data)")
-	cluster = fs.String("cluster", "", "all nodes, the same `LIST` on every one, separated by commas: ID@NAME:HOST, or\nID@NAME:HOST/CLIENT/PEER/QUORUM where a node has ports of its own\n(1@n1:127.0.0.1/19092/19093/19094,2@n2:127.0.0.1/29092/29093/29094)")
+	members = fs.String("cluster", "", "all nodes that there may be, the same `LIST` on every one, separated by commas: ID@NAME:HOST, or\nID@NAME:HOST/CLIENT/PEER/QUORUM where a node has ports of its own\n(1@n1:127.0.0.1/19092/19093/19094,2@n2:127.0.0.1/29092/29093/29094)")
+	fs.Func("voters", "`IDS` of the nodes that the cluster begins with, separated by commas, the same on every\nnode (default: all of --cluster); others are added later", func(s string) error {
+		for id := range strings.SplitSeq(s, ",") {
+			n, err := strconv.ParseInt(strings.TrimSpace(id), 10, 32)
+			if err != nil || n < 1 {
+				return errors.New("whole numbers from 1 are wanted, separated by commas")
+			}
+			c.Voters = append(c.Voters, broker.NodeID(n))
+		}
+		return nil
+	})
+	fs.Func("directory", "make the empty metadata directory that of a new node, which waits until it is added to\nthe running cluster under this `NUMBER` (1 to below 2^48, never used before)", func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 48)
+		if err != nil || n == 0 {
+			return errors.New("a whole number from 1 to below 2^48 is wanted")
+		}
+		c.Directory = cluster.Directory(n)
+		return nil
+	})
 	fs.IntVar(&c.ClientPort, "client-port", c.ClientPort, "`PORT` for Kafka clients")
 	fs.IntVar(&c.PeerPort, "peer-port", c.PeerPort, "`PORT` for replication")
 	fs.IntVar(&c.QuorumPort, "quorum-port", c.QuorumPort, "`PORT` for the metadata quorum")
@@ -120,11 +140,11 @@ func flags(cmd *command) (fs *flag.FlagSet, cluster *string) {
 	fs.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "debug, info, warn or error: `LEVEL` of the log")
 	fs.StringVar(&cmd.check, "check", "", "ask a running node at `URL` (http://127.0.0.1:9095/readyz) and exit with 0 if it answers 200, with 1 if not")
 	fs.BoolVar(&cmd.version, "version", false, "print the version")
-	return fs, cluster
+	return fs, members
 }
 
 func parse(args []string) (cmd command, err error) {
-	fs, cluster := flags(&cmd)
+	fs, members := flags(&cmd)
 	if err := fs.Parse(args); err != nil {
 		return cmd, err
 	}
@@ -142,7 +162,7 @@ func parse(args []string) (cmd command, err error) {
 		}
 	}
 	c := &cmd.cfg
-	if c.Members, err = driver.ParseCluster(*cluster); err != nil {
+	if c.Members, err = driver.ParseCluster(*members); err != nil {
 		return cmd, fmt.Errorf("--cluster: %w", err)
 	}
 	for _, m := range c.Members {

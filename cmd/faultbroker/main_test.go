@@ -37,6 +37,9 @@ func TestBadFlags(t *testing.T) {
 		"flag provided but not defined":       args("--bogus"),
 		"unexpected argument":                 args("more"),
 		"not in the cluster list":             args("--id", "9"),
+		"separated by commas":                 args("--voters", "1,x"),
+		"of the first voters is not a member": args("--voters", "1,7"),
+		"below 2^48 is wanted":                args("--directory", "0"),
 		"unknown option":                      args("--set", "fsyncc=never"),
 		"NAME=VALUE is wanted":                args("--set", "fsync"),
 		"set twice":                           args("--set", "fsync=never", "--set", "fsync=always"),
@@ -57,7 +60,7 @@ func TestHelpAndVersion(t *testing.T) {
 	var out, errs bytes.Buffer
 	require.Zero(t, run([]string{"--help"}, &out, &errs))
 	for _, name := range []string{
-		"id", "name", "data", "meta-data", "cluster", "client-port", "peer-port", "quorum-port", "admin-port", "listen", "advertise", "rack", "scheme", "set", "log-level", "check", "version",
+		"id", "name", "data", "meta-data", "cluster", "voters", "directory", "client-port", "peer-port", "quorum-port", "admin-port", "listen", "advertise", "rack", "scheme", "set", "log-level", "check", "version",
 	} {
 		require.Regexp(t, `(?m)^  --`+name+`( |$)`, out.String())
 	}
