@@ -240,6 +240,89 @@ func TestDeletedTopic(t *testing.T) {
 	require.ErrorIs(t, err, kerr.UnknownTopicOrPartition)
 }
 
+// TestReassignedReplica: a replica that is reassigned goes with its log, and not
+// before another has everything; when it comes back it begins anew.
+func TestReassignedReplica(t *testing.T) {
+	w := newWorld(t, 4, "isr", nil)
+	w.ready()
+	require.Zero(t, w.create(w.peers[0], topic, 1, 3, map[string]string{"min.insync.replicas": "2"}).ErrorCode)
+	w.run(time.Second)
+	lead := w.peer(w.leader(w.peers[0], topic))
+	var spare *peer
+	for _, p := range w.peers {
+		if len(p.lanes) == 0 {
+			spare = p
+		}
+	}
+	require.NotNil(t, spare)
+	away := w.others(lead)[0]
+	if away == spare {
+		away = w.others(lead)[1]
+	}
+	move := func(replicas ...int32) {
+		t.Helper()
+		req := kmsg.NewPtrAlterPartitionAssignmentsRequest()
+		rt, rp := kmsg.NewAlterPartitionAssignmentsRequestTopic(), kmsg.NewAlterPartitionAssignmentsRequestTopicPartition()
+		rp.Replicas = replicas
+		rt.Topic, rt.Partitions = topic, append(rt.Partitions, rp)
+		req.Topics = append(req.Topics, rt)
+		resp := w.ask(w.peers[0], req).(*kmsg.AlterPartitionAssignmentsResponse)
+		require.Zero(t, resp.Topics[0].Partitions[0].ErrorCode)
+	}
+	var third *peer
+	for _, p := range w.peers {
+		if p != lead && p != away && p != spare {
+			third = p
+		}
+	}
+	want := []string{}
+	send := func(value string) {
+		t.Helper()
+		_, err := w.produce(lead, topic, value)
+		require.NoError(t, err)
+		want = append(want, value)
+	}
+	has := func(p *peer) {
+		t.Helper()
+		w.run(time.Second)
+		got, err := w.values(p, topic, kafka.DebuggingConsumer)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	send("a")
+	// The new replica hears nothing of the leader: nobody leaves, and writes go on.
+	w.mute = spare.id
+	move(int32(lead.id), int32(third.id), int32(spare.id))
+	w.run(5 * time.Second)
+	require.NotEmpty(t, away.lanes)
+	send("b")
+	has(away)
+	w.mute = broker.None
+	w.eventually("it has caught up, and the old one is gone", func() bool { return len(away.lanes) == 0 })
+	has(spare)
+	send("c")
+	_, err := w.values(away, topic, kafka.DebuggingConsumer)
+	require.ErrorIs(t, err, kerr.NotLeaderForPartition)
+	// Back again, in the same incarnation: an empty log whose writes are numbered on.
+	move(int32(lead.id), int32(third.id), int32(away.id))
+	w.eventually("the spare one is gone", func() bool { return len(spare.lanes) == 0 })
+	send("d")
+	has(away)
+	has(third)
+	// The leader itself leaves; another one leads with everything.
+	move(int32(third.id), int32(away.id), int32(spare.id))
+	w.eventually("the leader is gone", func() bool { return len(lead.lanes) == 0 })
+	w.run(time.Second)
+	lead = w.peer(w.leader(third, topic))
+	send("e")
+	got, err := w.values(lead, topic, -1)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	for _, p := range []*peer{third, away, spare} {
+		has(p)
+	}
+}
+
 // TestGracefulStop: leadership has moved when the process ends with 0, and what is
 // written meanwhile is kept.
 func TestGracefulStop(t *testing.T) {

@@ -51,6 +51,7 @@ type peer struct {
 	inc   int
 	rnd   *rand.Rand // what raft's election jitter reads
 	lanes map[broker.Lane]*lane
+	was   map[broker.Lane]uint64 // number of the last write of a lane that was removed in this incarnation
 	meta  [][]byte
 
 	start   time.Duration
@@ -117,7 +118,7 @@ func (w *world) peer(id broker.NodeID) *peer { return w.peers[id-1] }
 
 func (w *world) boot(p *peer) {
 	p.inc++
-	p.start, p.exit, p.inputs = w.now, nil, nil
+	p.start, p.exit, p.inputs, p.was = w.now, nil, nil, map[broker.Lane]uint64{}
 	p.rec = node.Recovered{Meta: slices.Clone(p.meta)}
 	for _, name := range sortedLanes(p.lanes) {
 		l := p.lanes[name]
@@ -236,9 +237,12 @@ func (p *peer) carryOut(e broker.Effect) {
 		p.replies[e.ID] = e.Resp
 	case broker.OpenLane:
 		if p.lanes[e.Lane] == nil {
-			p.lanes[e.Lane] = &lane{}
+			p.lanes[e.Lane] = &lane{written: p.was[e.Lane]}
 		}
 	case broker.RemoveLane:
+		if l := p.lanes[e.Lane]; l != nil {
+			p.was[e.Lane] = l.written
+		}
 		delete(p.lanes, e.Lane)
 	case broker.Append:
 		l := p.lanes[e.Lane]
