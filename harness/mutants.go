@@ -135,7 +135,7 @@ func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uin
 	begin := time.Now()
 	seeds, budget := min(h.Seeds*times, SeedRange), h.Budget*time.Duration(times)
 	for next := first; ; next = r.Seed + 1 {
-		cfg := HuntConfig{First: next, Seeds: seeds, Budget: budget, Out: h.Out, Pool: h.Pool, Plans: h.plans(m, scheme)}
+		cfg := HuntConfig{First: next, Seeds: seeds, Budget: budget, Out: h.Out, Pool: h.Pool, Plans: h.plans(m, scheme, true)}
 		if seeds > 0 {
 			cfg.Seeds -= r.Seeds
 		}
@@ -146,7 +146,7 @@ func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uin
 			return r, err
 		}
 		if r.Found && m.Name != "" {
-			cfg.First, cfg.Seeds, cfg.Budget, cfg.Out, cfg.Plans = r.Seed, 1, 0, "", h.plans(Mutant{}, scheme)
+			cfg.First, cfg.Seeds, cfg.Budget, cfg.Out, cfg.Plans = r.Seed, 1, 0, "", h.plans(m, scheme, false)
 			plain, err := Hunt(ctx, cfg)
 			if err != nil {
 				return r, err
@@ -170,11 +170,16 @@ func (r *MutantRun) exhausted(seeds int, budget time.Duration) bool {
 	return seeds > 0 && r.Seeds >= seeds || budget > 0 && r.Elapsed >= budget
 }
 
-// plans gives the plans of a mutant.
-func (h MutantHunt) plans(m Mutant, scheme string) func(seed uint64) (Plan, error) {
+// plans gives the plans of a mutant, with it or without.
+func (h MutantHunt) plans(m Mutant, scheme string, with bool) func(seed uint64) (Plan, error) {
 	return func(seed uint64) (Plan, error) {
 		p, err := h.Plans(scheme, seed)
-		if err != nil || m.Name == "" {
+		if err == nil && len(m.Faults) > 0 {
+			base := DefaultPlan()
+			base.Environment, base.Scheme, base.Faults = "sim", scheme, m.Faults
+			p, err = Swarm{Base: base, Fixed: map[string]bool{DimFaults: true}}.Plan(seed)
+		}
+		if err != nil || m.Name == "" || !with {
 			return p, err
 		}
 		p.Options = maps.Clone(p.Options)

@@ -370,7 +370,7 @@ func (s *State) electLeaders(c ElectLeaders) outcome {
 			s.change(&o.changes, p, leader, isr, unclean)
 		case p.Leader == preferred || c.Unclean:
 			fail(kerr.ElectionNotNeeded, "%s-%d has leader %d", id.Topic, id.Index, p.Leader)
-		case !slices.Contains(p.ISR, preferred) || !s.electable(preferred):
+		case !s.preferable(p):
 			fail(kerr.PreferredLeaderNotAvailable, "%s-%d: the preferred leader %d is not in the in-sync set, fenced or leaving", id.Topic, id.Index, preferred)
 		default:
 			s.change(&o.changes, p, preferred, p.ISR, false)

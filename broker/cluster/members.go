@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/faultline-mq/faultline/broker"
-	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // Directory tells apart the nodes that bear one id one after another (Kafka:
@@ -59,7 +58,8 @@ type Quorum struct {
 
 // voterChange is a change of the quorum's members that is under way. There is one
 // at a time: of two at once each could be decided by a majority that the other's
-// has no member in common with.
+// has no member in common with. The log's order sees to it as well: what asks for
+// the second change is applied after the last step of the first.
 type voterChange struct {
 	ID        broker.NodeID
 	Directory Directory
@@ -79,7 +79,7 @@ func (s *State) addVoter(c AddVoter) outcome {
 	switch {
 	case c.ID < 1 || c.ID > maxNodeID || c.Directory > maxDirectory:
 		return refuse(kerr.InvalidRequest, "node %d with directory %d: ids are 1 to %d, directories 0 to %d", c.ID, c.Directory, maxNodeID, uint64(maxDirectory))
-	case s.voting != nil && !s.mutants.On(mutant.TwoVoterChanges):
+	case s.voting != nil:
 		return s.busy()
 	}
 	for _, id := range slices.Concat(s.conf.GetVoters(), s.conf.GetLearners()) {
@@ -97,7 +97,7 @@ func (s *State) removeVoter(c RemoveVoter) outcome {
 	adding := s.voting != nil && !s.voting.Remove && s.voting.ID == c.ID && s.voting.Directory == c.Directory
 	id := raftID(c.ID, c.Directory)
 	switch {
-	case s.voting != nil && !adding && !s.mutants.On(mutant.TwoVoterChanges):
+	case s.voting != nil && !adding:
 		return s.busy()
 	case !adding && !slices.Contains(s.conf.GetVoters(), id) && !slices.Contains(s.conf.GetLearners(), id):
 		return refuse(kerr.VoterNotFound, "node %d with directory %d is no member", c.ID, c.Directory)
@@ -133,9 +133,6 @@ func (s *State) member(c changeMember) outcome {
 	learner, voter := slices.Contains(s.conf.GetLearners(), id), slices.Contains(s.conf.GetVoters(), id)
 	stale := func() outcome {
 		return refuse(kerr.InvalidRequest, "step %v of node %d is over", pb.ConfChangeType(c.Type), c.ID)
-	}
-	if s.mutants.On(mutant.TwoVoterChanges) {
-		v = &voterChange{ID: c.ID, Directory: c.Directory, Remove: pb.ConfChangeType(c.Type) == pb.ConfChangeRemoveNode}
 	}
 	if v == nil || v.ID != c.ID || v.Directory != c.Directory {
 		return stale()

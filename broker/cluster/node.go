@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/faultline-mq/faultline/broker"
-	"github.com/faultline-mq/faultline/broker/mutant"
 )
 
 // Limits of raft's messages: entries are small, and a follower that is further
@@ -127,9 +126,7 @@ func New(cfg Config, recovered [][]byte, now broker.Time) (c *Cluster, err error
 		CheckQuorum:               true,
 		PreVote:                   true,
 		StepDownOnRemoval:         true,
-		// Raft itself refuses a change of members before the former one is applied.
-		DisableConfChangeValidation: cfg.Mutants.On(mutant.TwoVoterChanges),
-		Logger:                      (*logger)(c),
+		Logger:                    (*logger)(c),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)

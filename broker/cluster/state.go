@@ -316,6 +316,12 @@ func (s *State) elect(p *Partition, isr []broker.NodeID, unclean bool) (broker.N
 	return broker.None, isr, false
 }
 
+// preferable says whether a partition's preferred leader may lead.
+func (s *State) preferable(p *Partition) bool {
+	preferred := p.Replicas[0]
+	return s.electable(preferred) && (slices.Contains(p.ISR, preferred) || s.mutants.On(mutant.ElectOutOfSync))
+}
+
 // hosted gives the partitions of which a broker has a replica.
 func (s *State) hosted(id broker.NodeID) []*Partition {
 	var ps []*Partition

@@ -111,11 +111,11 @@ var registry = [names]Info{
 		Doc: "A follower confirms records that are not durable yet.",
 	},
 	ReassignInSync: {
-		ID: "O18", Name: "reassign-in-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		ID: "O18", Name: "reassign-in-sync", Scheme: "isr", Faults: []string{"membership", "kill"}, Clauses: []string{"acknowledged-survive"},
 		Doc: "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
 	},
-	TwoVoterChanges: {
-		ID: "O19", Name: "two-voter-changes", Scheme: "isr", Clauses: []string{"acknowledged-survive", "one-leader-per-epoch"},
-		Doc: "A change of the metadata quorum's members begins before the former one is complete.",
+	ElectOutOfSync: {
+		ID: "O19", Name: "preferred-leader-out-of-sync", Scheme: "isr", Faults: []string{"leadership", "kill", "partition"}, Clauses: []string{"acknowledged-survive"},
+		Doc: "The leadership is given to the preferred leader although it is not in the in-sync set.",
 	},
 }
