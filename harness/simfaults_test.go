@@ -11,12 +11,13 @@ import (
 
 // diskNetworkClockFaults are the faults of machines, each by itself.
 var diskNetworkClockFaults = []string{
-	"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "clock:jump", "clock:drift", "delay", "loss", "reset",
-	"rolling-restart",
+	"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore",
+	"clock:jump", "clock:drift", "clock:strobe", "delay", "loss", "reset", "rolling-restart",
+	"membership:add", "membership:remove", "membership:replace", "leadership:transfer", "leadership:flap",
 }
 
 // TestMachineFaultsAreSurvived runs the defaults under each fault of disks, files,
-// clocks and packets: what was acknowledged must be there, and every fault proven.
+// clocks, packets, members and leaders: what was acknowledged must be there, and every fault proven.
 func TestMachineFaultsAreSurvived(t *testing.T) {
 	t.Parallel()
 	for _, fault := range diskNetworkClockFaults {
