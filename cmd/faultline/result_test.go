@@ -153,6 +153,11 @@ func TestLists(t *testing.T) {
 		var all []entry
 		require.NoError(t, json.Unmarshal([]byte(a.stdout), &all))
 		require.NotEmpty(t, all)
+		if kind == "clauses" {
+			for _, e := range all {
+				require.NotEmpty(t, e.Doc, e.Name)
+			}
+		}
 		text := ask(t, nil, "list", kind)
 		for _, e := range all {
 			require.NotEmpty(t, e.Name)
