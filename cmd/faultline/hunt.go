@@ -107,12 +107,14 @@ seeds decided nothing (or the hunt was interrupted), 0 otherwise.`,
 		for _, name := range swarmFlags {
 			swarm.Fixed[name] = f.file != "" || c.Flags().Changed(name)
 		}
-		// What cannot be run with any seed is refused before the first.
-		if _, err := p.Resolve(); err != nil {
-			return err
-		}
 		if cfg.Plans = swarm.Plan; f.file != "" {
 			cfg.Plans, cfg.Plan = nil, p
+			_, err = p.Resolve()
+		} else {
+			_, err = swarm.Plan(cfg.First)
+		}
+		if err != nil { // what cannot be run with any seed is refused before the first
+			return err
 		}
 		if cfg.Seeds == 0 && cfg.Budget == 0 {
 			cfg.Seeds = 100
