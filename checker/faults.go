@@ -296,6 +296,7 @@ func checkRecovers(_ context.Context, v *view, c *Check) {
 		c.undecided("the run has no recovery phase", "run to the end")
 		return
 	}
+	recovered := 0
 	for _, k := range v.keys {
 		attempts, done := 0, false
 		var last *history.Op
@@ -311,6 +312,7 @@ func checkRecovers(_ context.Context, v *view, c *Check) {
 		}
 		switch {
 		case done:
+			recovered++
 		case attempts < v.o.MinRecoveryAttempts:
 			c.undecided(fmt.Sprintf("partition %s saw %s in the recovery phase", k.name, count(attempts, "send")), "lengthen the recovery phase or raise the rate")
 		default:
@@ -322,5 +324,5 @@ func checkRecovers(_ context.Context, v *view, c *Check) {
 			})
 		}
 	}
-	c.Detail = fmt.Sprintf("%d of %s acknowledged messages after healing", len(v.keys)-c.Count, count(len(v.keys), "partition"))
+	c.Detail = fmt.Sprintf("%d of %s acknowledged messages after healing", recovered, count(len(v.keys), "partition"))
 }

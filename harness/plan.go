@@ -71,6 +71,7 @@ func DefaultPlan() Plan {
 const (
 	maxNodes   = 9
 	maxClients = 1000
+	maxSize    = 1_000_000 // with what a batch adds it fits Kafka's default of max.message.bytes
 	minPhase   = 3 * time.Second
 )
 
@@ -144,8 +145,8 @@ func (p Plan) Resolve() (Plan, error) {
 		return bad("a rate of %g operations per second: 0 (closed loop) to 1,000,000 is possible", p.Rate)
 	case p.Expect != "survive" && p.Expect != "declared":
 		return bad("unknown expectation %q; known: survive, declared", p.Expect)
-	case p.Size > 1<<20:
-		return bad("payloads of %d bytes: at most %d are possible", p.Size, 1<<20)
+	case p.Size > maxSize:
+		return bad("payloads of %d bytes: at most %d are possible", p.Size, maxSize)
 	}
 	if err := sys.Validate(p.spec("")); err != nil {
 		return bad("%w", err)

@@ -84,7 +84,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 		p.Time = s.drawTime(part("time"), p, sys)
 	}
 	if p, err = p.Resolve(); err != nil {
-		return Plan{}, fmt.Errorf("seed %d: %w", seed, err)
+		return Plan{}, fmt.Errorf("%w (seed %d)", err, seed)
 	}
 	if !s.Fixed[DimTargets] && p.Targets == "" {
 		overlap(part("overlap"), p.Steps, p.NodeNames())

@@ -142,7 +142,7 @@ func (s *State) setLeaving(index uint64, c SetLeaving) outcome {
 }
 
 func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
-	if err := validTopicName(c.Name); err != nil {
+	if err := ValidTopicName(c.Name); err != nil {
 		return refuse(kerr.InvalidTopicException, "%v", err)
 	}
 	if s.Topic(c.Name) != nil {

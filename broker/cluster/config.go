@@ -89,6 +89,14 @@ func (c *Config) name(id broker.NodeID) string {
 	return id.String()
 }
 
+// MaxMessageConfig is the topic config that limits the size of a record batch, in
+// bytes; DefaultMaxMessage is its default (org.apache.kafka.common.config.TopicConfig
+// and its default in ServerLogConfigs).
+const (
+	MaxMessageConfig  = "max.message.bytes"
+	DefaultMaxMessage = 1<<20 + 12
+)
+
 // Names of the topic configs that the quorum acts on.
 const (
 	minISRConfig  = "min.insync.replicas"
@@ -96,18 +104,18 @@ const (
 )
 
 // topicConfigs are the topic configs that exist, each with the check of its value,
-// in name order. Ranges are Kafka's (TopicConfig, LogConfig); of cleanup.policy and
-// compression.type only the value that this broker plays.
+// in name order. Ranges are Kafka's (TopicConfig, LogConfig); of cleanup.policy,
+// compression.type and retention.ms only the value that this broker plays: it keeps
+// every record as it came. A segment's size is the node's (option segment.bytes).
 var topicConfigs = []struct {
 	name  string
 	check func(string) error
 }{
 	{"cleanup.policy", oneOf("delete")},
 	{"compression.type", oneOf("producer")},
-	{"max.message.bytes", between(0, 1<<31-1)},
+	{MaxMessageConfig, between(0, 1<<31-1)},
 	{minISRConfig, between(1, 1<<31-1)},
-	{"retention.ms", between(-1, 1<<63-1)},
-	{"segment.bytes", between(14, 1<<31-1)},
+	{"retention.ms", oneOf("-1")},
 	{uncleanConfig, oneOf("true", "false")},
 }
 
@@ -146,8 +154,8 @@ func between(low, high int64) func(string) error {
 	}
 }
 
-// validTopicName is Kafka's rule (org.apache.kafka.common.internals.Topic).
-func validTopicName(name string) error {
+// ValidTopicName says why Kafka takes no topic of this name, or nil (org.apache.kafka.common.internals.Topic).
+func ValidTopicName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("the topic name is empty")

@@ -377,7 +377,7 @@ func TestLogOfAnotherMembershipIsRefused(t *testing.T) {
 func TestSameSeedSameRun(t *testing.T) {
 	run := func() ([][][]byte, string) {
 		n := ready(t, 3, 2, func(c *Config) { c.SnapshotEntries = 10 })
-		create(t, n, "a", 6, 3, map[string]string{"min.insync.replicas": "2", "retention.ms": "-1", "segment.bytes": "1000"})
+		create(t, n, "a", 6, 3, map[string]string{"min.insync.replicas": "2", "retention.ms": "-1", "max.message.bytes": "1000"})
 		n.kill(n.controller())
 		n.run(5 * time.Second)
 		var logs [][][]byte

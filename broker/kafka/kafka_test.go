@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -341,6 +342,7 @@ func TestProduceRefusals(t *testing.T) {
 		{"cut off", produceRequest(-1, "t", 0, good[:len(good)-1]), true, kerr.CorruptMessage},
 		{"two batches", produceRequest(-1, "t", 0, append(append([]byte(nil), good...), good...)), true, kerr.CorruptMessage},
 		{"no record in the batch", produceRequest(-1, "t", 0, rawBatch("", func(b []byte) { b[60] = 0 })), true, kerr.InvalidRecord},
+		{"larger than max.message.bytes", produceRequest(-1, "t", 0, rawBatch(strings.Repeat("a", 1<<20), nil)), true, kerr.MessageTooLarge},
 		{"control batch", produceRequest(-1, "t", 0, rawBatch("a", func(b []byte) { b[22] = 1 << 5 })), true, kerr.InvalidRecord},
 		{"producer without sequence", produceRequest(-1, "t", 0, rawBatch("a", func(b []byte) { binary.BigEndian.PutUint64(b[43:], 7) })), true, kerr.InvalidRecord},
 	}
@@ -707,6 +709,11 @@ func TestMetadata(t *testing.T) {
 	require.Equal(t, kerr.LeaderNotAvailable.Code, h.ask(auto).(*kmsg.MetadataResponse).Topics[0].ErrorCode)
 	h.settle()
 	require.Zero(t, h.ask(auto).(*kmsg.MetadataResponse).Topics[0].ErrorCode)
+	// A name that no topic can have is refused at once, and for good.
+	auto.Topics[0].Topic = kmsg.StringPtr("no/topic")
+	require.Equal(t, kerr.InvalidTopicException.Code, h.ask(auto).(*kmsg.MetadataResponse).Topics[0].ErrorCode)
+	h.settle()
+	require.Nil(t, h.State().Topic("no/topic"))
 	// A client before version 4 cannot forbid it.
 	ask(3, "old")
 	h.settle()

@@ -52,8 +52,11 @@ func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
 			continue
 		}
 		// Before version 4 a client cannot forbid it.
-		if s.cfg.AutoCreate && asked.Topic != nil && (req.Version < 4 || req.AllowAutoTopicCreation) {
-			// The client asks again; by then it is there, or its name was refused.
+		switch {
+		case !s.cfg.AutoCreate || asked.Topic == nil || req.Version >= 4 && !req.AllowAutoTopicCreation:
+		case cluster.ValidTopicName(name) != nil:
+			missing = kerr.InvalidTopicException
+		default: // the client asks again, and by then it is there
 			c := cluster.CreateTopic{Name: name, Partitions: -1, ReplicationFactor: -1}
 			s.fitScheme(&c)
 			s.propose(c, func(cluster.Result) {})

@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -83,6 +86,9 @@ func (s *Server) producePartition(tok uint64, req *kmsg.ProduceRequest, topic st
 	case int(info.Size) != len(rp.Records) || info.Records < 1:
 		refuse(kerr.InvalidRecord, "exactly one record batch with at least one record is wanted per partition")
 		return
+	case len(rp.Records) > maxMessage(s.b.State().Topic(topic)):
+		refuse(kerr.MessageTooLarge, fmt.Sprintf("a batch of %d bytes; %s allows %d", len(rp.Records), cluster.MaxMessageConfig, maxMessage(s.b.State().Topic(topic))))
+		return
 	case batch.Internal(rp.Records):
 		refuse(kerr.InvalidRecord, "transactional and control batches are not served")
 		return
@@ -96,6 +102,14 @@ func (s *Server) producePartition(tok uint64, req *kmsg.ProduceRequest, topic st
 	part.Machine().Produce(scheme.Produce{
 		Token: tok, Batch: rp.Records, Info: info, Acks: req.Acks, Timeout: time.Duration(max(req.TimeoutMillis, 1)) * time.Millisecond,
 	})
+}
+
+// maxMessage is the largest record batch that a topic takes, in bytes.
+func maxMessage(t *cluster.Topic) int {
+	if n, err := strconv.Atoi(t.Configs[cluster.MaxMessageConfig]); err == nil {
+		return n
+	}
+	return cluster.DefaultMaxMessage
 }
 
 // Produced takes the outcome of one partition of a produce request.

@@ -164,6 +164,7 @@ func (b backend) Reply(r broker.Reply) { b.n.do(r) }
 
 func (b backend) Configs(t *cluster.Topic) map[string]string {
 	return map[string]string{
+		cluster.MaxMessageConfig:         strconv.Itoa(cluster.DefaultMaxMessage),
 		"min.insync.replicas":            strconv.Itoa(int(t.MinISR)),
 		"unclean.leader.election.enable": strconv.FormatBool(t.Unclean),
 	}

@@ -51,6 +51,9 @@ func workers(n int) (*harness.Pool, error) {
 	return &harness.Pool{Workers: n, Start: func() *exec.Cmd { return exec.Command(self, workerName) }}, nil
 }
 
+// swarmFlags are drawn for each seed unless they are given.
+var swarmFlags = []string{harness.DimFaults, harness.DimTargets, harness.DimNodes, harness.DimClients, harness.DimTime, harness.DimRate, harness.DimSize}
+
 func huntCommand() *cobra.Command {
 	f := &planFlags{}
 	cfg := harness.HuntConfig{}
@@ -72,7 +75,16 @@ seeds decided nothing (or the hunt was interrupted), 0 otherwise.`,
 		Args: exactly(0),
 	}
 	f.add(c)
-	c.Flags().Lookup("faults").Usage += "; default: drawn"
+	for _, name := range swarmFlags {
+		flag := c.Flags().Lookup(name)
+		flag.DefValue = map[string]string{"int": "0", "float64": "0", "duration": "0s"}[flag.Value.Type()] // not shown
+		if name != harness.DimTargets {                                                                    // whose usage says it
+			flag.Usage += " (default: drawn)"
+		}
+	}
+	for _, name := range []string{"env", "seed"} { // one run's, refused here
+		c.Flags().Lookup(name).Hidden = true
+	}
 	c.Flags().IntVar(&cfg.Seeds, "seeds", 0, "number of seeds (default: 100, or until --budget is over)")
 	c.Flags().Uint64Var(&cfg.First, "first-seed", 1, "the first seed")
 	c.Flags().DurationVar(&cfg.Budget, "budget", 0, "stop after so much time")
@@ -92,15 +104,17 @@ seeds decided nothing (or the hunt was interrupted), 0 otherwise.`,
 		}
 		p.Environment = "sim"
 		swarm := harness.Swarm{Base: p, Fixed: map[string]bool{}}
-		for _, name := range []string{harness.DimFaults, harness.DimTargets, harness.DimNodes, harness.DimClients, harness.DimTime, harness.DimRate, harness.DimSize} {
+		for _, name := range swarmFlags {
 			swarm.Fixed[name] = f.file != "" || c.Flags().Changed(name)
-		}
-		// What cannot be run with any seed is refused before the first.
-		if _, err := p.Resolve(); err != nil {
-			return err
 		}
 		if cfg.Plans = swarm.Plan; f.file != "" {
 			cfg.Plans, cfg.Plan = nil, p
+			_, err = p.Resolve()
+		} else {
+			_, err = swarm.Plan(cfg.First)
+		}
+		if err != nil { // what cannot be run with any seed is refused before the first
+			return err
 		}
 		if cfg.Seeds == 0 && cfg.Budget == 0 {
 			cfg.Seeds = 100

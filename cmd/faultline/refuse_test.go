@@ -64,7 +64,7 @@ func TestBadInput(t *testing.T) {
 		{"no clients", "run --env sim --clients 0", []string{"0 clients", "1 to 1000 are possible"}},
 		{"negative rate", "run --env sim --rate -1", []string{"-1 operations per second", "is possible"}},
 		{"payload", "run --env sim --size 1", []string{"payloads of 1 bytes", "at least"}},
-		{"huge payload", "run --env sim --size 9999999", []string{"payloads of 9999999 bytes", "at most 1048576"}},
+		{"huge payload", "run --env sim --size 9999999", []string{"payloads of 9999999 bytes", "at most 1000000"}},
 		{"negative time", "run --env sim --time -3s", []string{"a run of -3s", "9s to 24h"}},
 		{"too short", "run --env sim --time 5s", []string{"a run of 5s", "9s to 24h is possible"}},
 		{"too short for its faults", "run --env sim --time 30s --faults kill,pause", []string{"fault phase of 19s is too short for kill, pause", "at least 24s"}},

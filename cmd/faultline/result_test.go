@@ -138,7 +138,7 @@ func TestHuntOnTheCommandLine(t *testing.T) {
 		}
 	}
 	require.Equal(t, 2, pages)
-	a = ask(t, nil, "hunt", "--seeds", "2", "--faults", "kill", "--time", "66s", "--quiet", "--out", t.TempDir())
+	a = ask(t, nil, "hunt", "--seeds", "2", "--faults", "partition,kill,pause,power", "--quiet", "--out", t.TempDir())
 	require.Equal(t, 0, a.code, a.stdout+a.stderr)
 	require.Contains(t, a.stdout, "2 valid, 0 invalid")
 }
@@ -153,6 +153,11 @@ func TestLists(t *testing.T) {
 		var all []entry
 		require.NoError(t, json.Unmarshal([]byte(a.stdout), &all))
 		require.NotEmpty(t, all)
+		if kind == "clauses" {
+			for _, e := range all {
+				require.NotEmpty(t, e.Doc, e.Name)
+			}
+		}
 		text := ask(t, nil, "list", kind)
 		for _, e := range all {
 			require.NotEmpty(t, e.Name)

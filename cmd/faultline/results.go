@@ -202,7 +202,7 @@ func listCommand() *cobra.Command {
 			var all []entry
 			for _, w := range workloads.Known() {
 				for _, c := range w.Clauses {
-					all = append(all, entry{Name: c, More: []string{"workload " + w.Name}})
+					all = append(all, entry{Name: c, Doc: checker.ClauseDoc(c), More: []string{"workload " + w.Name}})
 				}
 			}
 			return all
