@@ -128,8 +128,14 @@ func adminStep(t *testing.T, name, targets string) Step {
 
 func TestHonestChangesOfMembersAreProven(t *testing.T) {
 	for _, c := range []struct{ fault, targets string }{
-		{"membership:add", TargetOne}, {"membership:remove", TargetOne}, {"membership:remove", "n2"}, {"membership:remove", TargetLeader},
-		{"membership:replace", TargetFollower}, {"membership:replace", TargetLeader}, {"leadership:transfer", TargetLeader}, {"leadership:flap", TargetLeader},
+		{"membership:add", TargetOne},
+		{"membership:remove", TargetOne},
+		{"membership:remove", "n2"},
+		{"membership:remove", TargetLeader},
+		{"membership:replace", TargetFollower},
+		{"membership:replace", TargetLeader},
+		{"leadership:transfer", TargetLeader},
+		{"leadership:flap", TargetLeader},
 	} {
 		for seed := range uint64(4) {
 			t.Run(fmt.Sprintf("%s of %s, seed %d", c.fault, c.targets, seed), func(t *testing.T) {
