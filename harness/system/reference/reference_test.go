@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"path"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -61,6 +62,9 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 		if fault == "corrupt-file" {
 			s.Shape = nemesis.BitFlip
 		}
+		if name, shape, ok := strings.Cut(fault, ":"); ok {
+			s.Fault, s.Shape = name, nemesis.Shape(shape)
+		}
 		return s
 	}
 	five := []string{"n1", "n2", "n3", "n4", "n5"}
@@ -84,6 +88,11 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 		{"killed long after", "isr", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15), at(1, "kill", "all", 19, 30)}, true},
 		{"wiped with a wrong clock", "isr", three, nil, []nemesis.Step{at(0, "clock", "all", 1, 20), at(1, "wipe", "n1", 5, 15)}, true},
 		{"minimum one", "isr", three, map[string]string{"min.insync.replicas": "1"}, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
+		{"put back to a copy", "isr", three, nil, []nemesis.Step{at(0, "corrupt-file:stale-restore", "follower", 5, 15)}, true},
+		{"two put back", "isr", three, nil, []nemesis.Step{at(0, "corrupt-file:stale-restore", "n1,n2", 5, 15)}, false},
+		{"replaced", "isr", three, nil, []nemesis.Step{at(0, "membership:replace", "n1", 5, 15)}, true},
+		{"replaced while another is dead", "isr", three, nil, []nemesis.Step{at(0, "membership:replace", "n1", 5, 15), at(1, "kill", "n2", 4, 12)}, false},
+		{"removed while another is dead", "isr", three, nil, []nemesis.Step{at(0, "membership:remove", "n1", 5, 15), at(1, "kill", "n2", 7, 12)}, true},
 		{"one copy", "single", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
 		{"full disk, one copy", "single", three, nil, []nemesis.Step{at(0, "disk-full", "n1", 5, 15)}, true},
 		{"failing disks", "isr", three, nil, []nemesis.Step{at(0, "disk-error", "all", 5, 15)}, true},
