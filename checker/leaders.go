@@ -125,12 +125,13 @@ func (k *keyView) leaderChanges() int {
 }
 
 // inSyncChanges compares successive in-sync sets of k, in the order of epochs
-// and, within one, in the order in which the node that told most of it did.
+// and, within one, in the order in which the node that told most of it did: what
+// a leader begins with, and what it becomes.
 func (k *keyView) inSyncChanges() (shrinks, expands int) {
 	type source struct{ node, incarnation string }
 	byEpoch := map[int32]map[source][]*history.NodeEvent{}
 	for _, e := range k.events {
-		if e.Kind != "isr" || len(e.ISR) == 0 {
+		if e.Kind != "isr" && e.Kind != "leader" || len(e.ISR) == 0 {
 			continue
 		}
 		if byEpoch[e.Epoch] == nil {

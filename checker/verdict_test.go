@@ -503,13 +503,11 @@ func TestNeverBack(t *testing.T) {
 func TestExercised(t *testing.T) {
 	r := judgeText(t, `
 		event n1 start
-		event n1 leader e=1
-		event n1 isr e=1 isr=n1,n2,n3
+		event n1 leader e=1 isr=n1,n2,n3
 		event n1 isr e=1 isr=n1,n2
 		event n2 isr e=1 isr=n1,n2
 		event n1 isr e=1 isr=n1,n2
-		event n2 leader e=2
-		event n2 isr e=2 isr=n2
+		event n2 leader e=2 isr=n2
 		event n2 isr e=2 isr=n2,n3
 		event n2 isr e=2 isr=n2,n1
 		event n1 truncate 3-3
