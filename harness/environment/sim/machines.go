@@ -124,10 +124,17 @@ type fileDamager struct{ w *World }
 
 var _ nemesis.FileDamager = fileDamager{}
 
+// Files waits for the last writes of a killed process: they would land on what is
+// damaged next.
 func (f fileDamager) Files(ctx context.Context, name string) ([]nemesis.StoredFile, error) {
 	n, err := f.w.node(ctx, "list the files of", name)
 	if err != nil {
 		return nil, err
+	}
+	if left := n.landedBy - f.w.now; left > 0 {
+		if err := f.w.Sleep(ctx, left); err != nil {
+			return nil, err
+		}
 	}
 	return n.volume.Files()
 }
