@@ -76,8 +76,9 @@ type run struct {
 	counts [3]atomic.Int64
 	mu     sync.Mutex
 	phase  string
-	active map[int]string // faults in force
-	acked  map[int32]bool // keys that took a write in the recovery phase
+	active map[int]string      // faults in force
+	acked  map[int32]bool      // keys that took a write in the recovery phase
+	told   []history.NodeEvent // what the nodes reported, where a step waits for it
 }
 
 // Header describes the history of a resolved plan.
@@ -233,6 +234,9 @@ func (r *run) Event(ev any) {
 			delete(r.active, f.ID)
 		}
 		r.mu.Unlock()
+		if f.Stage == history.Skipped {
+			r.cfg.Progress.Note("%s", f.Detail)
+		}
 		if f.Stage == history.Unproven {
 			r.cfg.Progress.Note("fault without effect: %s: %s", f.Name, f.Detail)
 		}
@@ -250,7 +254,15 @@ func (r *run) enter(phase string) {
 
 // whole is a run from environment up to environment down.
 func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err error) {
-	r.env.Events(func(ev history.NodeEvent) { r.sink.Event(ev) })
+	waits := slices.ContainsFunc(r.plan.Steps, func(s nemesis.Step) bool { return s.When != "" })
+	r.env.Events(func(ev history.NodeEvent) {
+		r.sink.Event(ev)
+		if waits {
+			r.mu.Lock()
+			r.told = append(r.told, ev)
+			r.mu.Unlock()
+		}
+	})
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), environment.DownTimeout)
 		defer cancel()
@@ -284,8 +296,15 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 func (r *run) target() nemesis.Target {
 	return nemesis.Target{
 		Nodes: r.spec.Nodes, Clock: r.rt, Network: r.env.Network(), Processes: r.env.Processes(), Disks: r.env.Disks(), Roles: r.cluster,
-		Machines: r.env.Machines(),
+		Machines: r.env.Machines(), Events: r,
 	}
+}
+
+// Since implements nemesis.Events.
+func (r *run) Since(n int) []history.NodeEvent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clip(r.told[n:])
 }
 
 // work runs the phases on a cluster that is ready.

@@ -24,13 +24,14 @@ const (
 	NeedsClocks     Capability = "set clocks"
 	NeedsShaping    Capability = "delay and lose packets"
 	NeedsResets     Capability = "reset connections"
+	NeedsEvents     Capability = "tell the cluster's events"
 )
 
 // Capabilities lists all of them, in the order in which errors name them.
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets,
+		NeedsShaping, NeedsResets, NeedsEvents,
 	}
 }
 
@@ -62,13 +63,15 @@ type kind struct {
 	bind    func(ctx context.Context, s *Scene) error
 }
 
-var nodeTargets = []string{TargetOne, TargetMinority, TargetMajority, TargetAll, TargetLeader, TargetFollower, TargetFollowers, TargetController, "NAME,…"}
+var nodeTargets = []string{TargetOne, TargetMinority, TargetMajority, TargetAll, TargetLeader, TargetFollower, TargetFollowers, TargetController, TargetEvent, TargetOther, "NAME,…"}
 
 func kinds() []kind {
 	span := []Option{
 		{"at", "duration", "drawn", "when it is injected, from the begin of the fault phase"},
 		{"until", "duration", "drawn, at least three detection times after at", "when it is healed, from the begin of the fault phase"},
 		{"targets", "", "drawn", "which nodes it hits"},
+		{"when", "", "none", "the event of the cluster that it waits for from at on: " + eventNames()},
+		{"after", "duration", "0s", "from that event to the injection"},
 	}
 	processes := []string{TargetLeader, TargetFollower, TargetMinority, TargetMajority, TargetAll}
 	// What takes data away hits a minority, unless a plan says otherwise.
@@ -80,7 +83,7 @@ func kinds() []kind {
 				Description: "cuts links between nodes, or between clients and a node",
 				Proof:       "numbered datagrams of every direction against the intended cuts, and rule counters from the system's own traffic",
 				Shapes:      Shapes(),
-				Targets:     []string{TargetOne, TargetLeader, TargetFollower, TargetController, "NAME"},
+				Targets:     []string{TargetOne, TargetLeader, TargetFollower, TargetController, TargetEvent, TargetOther, "NAME"},
 				Options: append([]Option{
 					{"shape", "", "drawn", "who is cut off from whom"},
 					{"port", "", "all traffic", "one kind of traffic only: client, peer or quorum; proven by rule counters alone, as datagrams pass"},

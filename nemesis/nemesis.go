@@ -126,6 +126,13 @@ type Roles interface {
 	Keys() []string
 }
 
+// Events tells what the nodes reported of themselves.
+type Events interface {
+	// Since returns the events from number n on, counted from 0, in the order in
+	// which they came. The caller changes nothing in them.
+	Since(n int) []history.NodeEvent
+}
+
 // Target is everything a fault acts on. A nil capability is missing in this
 // environment.
 type Target struct {
@@ -135,6 +142,7 @@ type Target struct {
 	Processes Processes
 	Disks     Disks
 	Roles     Roles
+	Events    Events
 	Machines
 }
 
