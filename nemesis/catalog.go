@@ -174,6 +174,21 @@ func kinds() []kind {
 		},
 		{
 			Info: Info{
+				Name:        "restart",
+				Description: "ends processes and starts them again at once, before anybody has missed them, with what their disks hold, without what was not synced, or with empty disks",
+				Proof:       "the processes were dead; other start times and answered requests while it lasts and after it; for power and wipe, what those prove of disks",
+				Shapes:      restarts(),
+				Targets:     nodeTargets,
+				Options:     append([]Option{{"shape", "", "drawn", "what the disks lose"}}, span...),
+				Needs:       []Capability{NeedsDisks, NeedsWiping, NeedsProcesses, NeedsRoles},
+			},
+			draw:    few,
+			settled: true,
+			make:    func() Fault { return &restart{} },
+			bind:    bindTargets,
+		},
+		{
+			Info: Info{
 				Name:        "disk-full",
 				Description: "fills the disks of partition logs; processes that end over it are started again when healed",
 				Proof:       "a write of the harness on the same disk gives ENOSPC, and succeeds before and after it",
