@@ -138,29 +138,28 @@ func (System) Detection(spec system.Spec) time.Duration {
 
 // Contract implements system.System. What is promised depends on the options:
 // acknowledged messages survive if every acknowledgement waited for the in-sync
-// set, that set has at least two members, no leader is elected outside it,
-// power losses meet synced logs, and disks are lost or damaged on fewer nodes at
-// once than that set has, while no other fault keeps the others out of it (see
-// keepsCopies). Full, failing and slow disks, wrong clocks and bad links take
-// nothing from the promise.
+// set, that set has at least two members, no leader is elected outside it, and
+// what disks hold is lost or damaged on fewer nodes at once than that set has,
+// while no other fault keeps the others out of it (see keepsCopies); a power loss
+// takes what was not synced, which is nothing of importance with fsync=always.
+// Full, failing and slow disks, wrong clocks and bad links take nothing from the
+// promise.
 func (s System) Contract(spec system.Spec) history.Contract {
 	o := resolve(spec)
 	rf := s.replication(spec, o)
 	minISR := min(o.Int("min.insync.replicas"), rf)
-	power := len(planned(spec, "power")) > 0 || named(spec, "power")
-	copies := s.keepsCopies(spec, minISR)
-	synced := o.String("fsync") == "always"
+	copies := s.keepsCopies(spec, minISR, o.String("fsync") == "always")
 	c := history.Contract{
 		Expect: spec.Expect, AtMostOnce: true, Order: "producer", Offsets: "global", CommittedReads: true, Monotonic: true,
 		Epochs: true, PerReplica: true, Recovers: true,
 	}
 	switch spec.Scheme {
 	case "single":
-		c.Acknowledged = o.Acks() != 0 && (synced || !power) && copies
-		c.CommittedReads = (synced || !power) && copies
+		c.Acknowledged = o.Acks() != 0 && copies
+		c.CommittedReads = copies
 		c.Fresh = c.Acknowledged // one copy: whoever reads after an acknowledgement sees it
 	default:
-		safe := !o.Bool("unclean.leader.election.enable") && (synced || !power) && copies
+		safe := !o.Bool("unclean.leader.election.enable") && copies
 		c.Acknowledged = o.Acks() == -1 && minISR >= 2 && safe
 		c.CommittedReads = minISR >= 2 && safe
 	}
@@ -174,17 +173,26 @@ func (s System) Contract(spec system.Spec) history.Contract {
 	return c
 }
 
-// named reports whether the plan names one of these faults, in whatever shape.
-func named(spec system.Spec, faults ...string) bool {
-	return slices.ContainsFunc(spec.Faults, func(f string) bool {
-		name, _, _ := strings.Cut(f, ":")
-		return slices.Contains(faults, name)
-	})
+// loses reports whether a step takes away or damages what disks hold.
+func loses(step nemesis.Step, synced bool) bool {
+	switch step.Fault {
+	case "wipe", "corrupt-file":
+		return true
+	case "power":
+		return !synced
+	case "restart":
+		return step.Shape == nemesis.RestartWipe || step.Shape == nemesis.RestartPower && !synced
+	}
+	return false
 }
 
-// planned returns the steps of these faults.
-func planned(spec system.Spec, faults ...string) []nemesis.Step {
-	return slices.DeleteFunc(slices.Clone(spec.Steps), func(s nemesis.Step) bool { return !slices.Contains(faults, s.Fault) })
+// end is when a step is healed at the latest, as planned: one that waits for an
+// event may wait as long as it lasts.
+func end(step nemesis.Step) time.Duration {
+	if step.When == "" {
+		return step.Until
+	}
+	return 2*step.Until - step.At
 }
 
 // keepsCopies reports whether lost and damaged disks leave a copy of everything
@@ -192,19 +200,26 @@ func planned(spec system.Spec, faults ...string) []nemesis.Step {
 // minISR members: so they must hit fewer nodes than that at once. And they must
 // not hit the last one that is in sync, as the scheme elects it again, without
 // what it lost (Kafka did so until KIP-966): so no other fault may be on the
-// cluster within a detection time before.
-func (s System) keepsCopies(spec system.Spec, minISR int) bool {
-	losing := []string{"wipe", "corrupt-file"}
-	if spec.Scheme == "single" && named(spec, losing...) {
-		return false
+// cluster within a detection time before. Faults that are named and not planned
+// yet are held for the worst where they may be so.
+func (s System) keepsCopies(spec system.Spec, minISR int, synced bool) bool {
+	if len(spec.Steps) == 0 {
+		return !slices.ContainsFunc(spec.Faults, func(f string) bool {
+			name, shape, _ := strings.Cut(f, ":")
+			loses := loses(nemesis.Step{Fault: name, Shape: nemesis.Shape(shape)}, synced) || name == "restart" && shape == ""
+			return loses && (spec.Scheme == "single" || name == "power")
+		})
 	}
 	harmless := []string{"clock"} // nothing is decided by wall clocks
-	for _, step := range planned(spec, losing...) {
+	for _, step := range spec.Steps {
+		if !loses(step, synced) {
+			continue
+		}
 		if n, err := nemesis.CountTargets(step.Targets, spec.Nodes); err != nil || n >= minISR || spec.Scheme == "single" {
 			return false
 		}
 		for _, other := range spec.Steps {
-			if other.ID != step.ID && other.At < step.Until && other.Until+s.Detection(spec) > step.At && !slices.Contains(harmless, other.Fault) {
+			if other.ID != step.ID && other.At < end(step) && end(other)+s.Detection(spec) > step.At && !slices.Contains(harmless, other.Fault) {
 				return false
 			}
 		}

@@ -63,6 +63,15 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 		}
 		return s
 	}
+	restart := func(how nemesis.Shape, targets string) nemesis.Step {
+		s := at(0, "restart", targets, 5, 15)
+		s.Shape = how
+		return s
+	}
+	when := func(s nemesis.Step) nemesis.Step {
+		s.When = nemesis.LeaderChange
+		return s
+	}
 	five := []string{"n1", "n2", "n3", "n4", "n5"}
 	for _, tc := range []struct {
 		name   string
@@ -84,6 +93,16 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 		{"killed long after", "isr", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15), at(1, "kill", "all", 19, 30)}, true},
 		{"wiped with a wrong clock", "isr", three, nil, []nemesis.Step{at(0, "clock", "all", 1, 20), at(1, "wipe", "n1", 5, 15)}, true},
 		{"minimum one", "isr", three, map[string]string{"min.insync.replicas": "1"}, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
+		{"one without power, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{at(0, "power", "n1", 5, 15), at(1, "kill", "all", 20, 30)}, true},
+		{"two without power, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{at(0, "power", "n1,n2", 5, 15)}, false},
+		{"all without power, synced", "isr", three, nil, []nemesis.Step{at(0, "power", "all", 5, 15)}, true},
+		{"without power while others are dead, not synced", "isr", three, map[string]string{"fsync": "interval"}, []nemesis.Step{at(0, "kill", "n2", 1, 20), at(1, "power", "n1", 5, 15)}, false},
+		{"restarted, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{restart("kill", "all")}, true},
+		{"restarted without power, synced", "isr", three, nil, []nemesis.Step{restart("power", "all")}, true},
+		{"two restarted without power, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{restart("power", "n1,n2")}, false},
+		{"two restarted with empty disks", "isr", three, nil, []nemesis.Step{restart("wipe", "n1,n2")}, false},
+		{"killed at an event before", "isr", three, nil, []nemesis.Step{when(at(0, "kill", "n2", 5, 10)), at(1, "wipe", "n1", 17, 25)}, false},
+		{"killed at an event long before", "isr", three, nil, []nemesis.Step{when(at(0, "kill", "n2", 5, 10)), at(1, "wipe", "n1", 18, 25)}, true},
 		{"one copy", "single", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
 		{"full disk, one copy", "single", three, nil, []nemesis.Step{at(0, "disk-full", "n1", 5, 15)}, true},
 		{"failing disks", "isr", three, nil, []nemesis.Step{at(0, "disk-error", "all", 5, 15)}, true},
