@@ -96,7 +96,7 @@ func Header(p Plan, runID string, started time.Time) (history.Header, error) {
 		Started: started.UTC().Format(time.RFC3339Nano), Contract: sys.Contract(p.spec(runID)),
 	}
 	for _, s := range specs {
-		c := history.Client{Name: s.Name, Role: s.Role}
+		c := history.Client{Name: s.Name, Role: s.Role, Loyal: s.Loyal, Idempotent: s.Idempotent}
 		if s.Pinned >= 0 {
 			c.Pinned = h.Nodes[s.Pinned]
 		}
@@ -378,7 +378,7 @@ func (r *run) recovered() bool {
 // drive is one client: it asks its generator, routes, records and executes, one
 // operation after another.
 func (r *run) drive(ctx context.Context, index, clients int, spec workloads.ClientSpec) {
-	cl := r.cluster.Client(spec.Name, spec.Pinned)
+	cl := r.cluster.Client(spec)
 	defer cl.Close()
 	process := int64(index)
 	acked := r.sys.Options(r.spec)["acks"] != "0"
@@ -409,6 +409,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 		r.sink.Invoke(&op)
 		res := cl.Do(ctx, step.Op)
 		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
+		op.Node = res.Node
 		r.sink.Complete(&op)
 		r.count(&op)
 		if op.Outcome == history.Indeterminate {

@@ -228,11 +228,21 @@ func (r *runner) soon(at time.Duration, listening []*Life) time.Duration {
 	return at
 }
 
-// begins is when a fault is to be injected.
+// begins is when a fault is to be injected, or is to begin to wait for its event,
+// or is to give that up. One that was planned to begin during another's time
+// begins no sooner after it.
 func (r *runner) begins(l *Life) time.Duration {
 	at := r.start + l.scene.Step.At
 	if l.kind.settled {
 		at = max(at, l.earliest)
+	}
+	for _, o := range r.waiting {
+		if o == l {
+			break
+		}
+		if o.scene.Step.When == "" && o.scene.Step.Until > l.scene.Step.At {
+			at = max(at, r.begins(o)+l.scene.Step.At-o.scene.Step.At)
+		}
 	}
 	switch {
 	case l.fires >= 0:

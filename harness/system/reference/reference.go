@@ -22,6 +22,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/kafka"
 	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/workloads"
 )
 
 // Topic is the workload's topic.
@@ -162,6 +163,9 @@ func (s System) Contract(spec system.Spec) history.Contract {
 		safe := !o.Bool("unclean.leader.election.enable") && copies
 		c.Acknowledged = o.Acks() == -1 && minISR >= 2 && safe
 		c.CommittedReads = minISR >= 2 && safe
+	}
+	if spec.Scheme == "isr" && o.Acks() == -1 {
+		c.MinInSync = minISR
 	}
 	// A replica that is damaged refuses to lead: where it was the last in sync,
 	// staying away is the right answer, and not to recover no breach.
@@ -310,8 +314,8 @@ var _ system.Cluster = (*cluster)(nil)
 func (c *cluster) Keys() []string { return c.KeyNames() }
 
 // Client implements system.Cluster.
-func (c *cluster) Client(name string, pinned int) system.Client {
-	return kafka.NewClient(c.Cluster, name, pinned)
+func (c *cluster) Client(spec workloads.ClientSpec) system.Client {
+	return kafka.NewClient(c.Cluster, spec)
 }
 
 // Setup implements system.Cluster.

@@ -248,7 +248,7 @@ func scripted(t *testing.T, change func(*sim.Options)) ([]history.Record, string
 		require.NoError(t, w.Up(ctx))
 		c := System{}.ConnectSim(spec, w)
 		require.NoError(t, c.Setup(ctx))
-		cl := c.Client("c", -1)
+		cl := c.Client(workloads.ClientSpec{Name: "c", Pinned: -1})
 		for seq := int64(1); seq <= 50; seq++ {
 			op := &workloads.Op{Kind: history.Send, Value: history.MakeValue(1, seq), Size: 100}
 			for cl.Route(ctx, op); ; cl.Route(ctx, op) {
@@ -272,7 +272,7 @@ func scripted(t *testing.T, change func(*sim.Options)) ([]history.Record, string
 					require.NoError(t, w.Sleep(ctx, 100*time.Millisecond))
 				}
 				require.NoError(t, w.Processes().Start(ctx, leader))
-				cl = c.Client("d", -1)
+				cl = c.Client(workloads.ClientSpec{Name: "d", Pinned: -1})
 			}
 		}
 		drains, replicas := c.Drain(ctx, time.Minute)
