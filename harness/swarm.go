@@ -55,10 +55,6 @@ var swarmFaults = [][]string{
 	{"reset", "clock:jump", "clock:drift", "disk-full", "disk-error"},
 }
 
-// backgrounds are faults that make everything slower: what happens in a
-// millisecond without them can be met by another fault then.
-var backgrounds = []string{"disk-slow", "delay", "loss"}
-
 // swarmEvents are the events that a swarm lets steps wait for, as often as they
 // stand here.
 var swarmEvents = []nemesis.Event{
@@ -116,8 +112,8 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	spare(part("spare"), p, sys)
 	overlap(part("overlap"), p)
 	if !s.Fixed[DimFaults] {
-		linger(part("linger"), &p)
 		p = react(part("react"), p, sys.Detection(p.spec("")))
+		s.haze(part("haze"), &p)
 	}
 	return p.Resolve()
 }
@@ -279,85 +275,79 @@ func spare(rng *rand.Rand, p Plan, sys system.System) {
 	}
 }
 
-// linger lets faults that make everything slower last until the next fault is
-// over, if they may.
-func linger(rng *rand.Rand, p *Plan) {
-	const after = 200 * time.Millisecond // so that the next one is healed first
-	for i := range p.Steps[:len(p.Steps)-1] {
-		s, next := &p.Steps[i], &p.Steps[i+1]
-		if !slices.Contains(backgrounds, s.Fault) || slices.Contains(backgrounds, next.Fault) || s.Until > next.At || rng.IntN(4) == 0 {
-			continue
-		}
-		was := s.Until
-		if s.Until = next.Until + after; !promises(*p) || i+2 < len(p.Steps) && s.Until > p.Steps[i+2].At {
-			s.Until = was
-		}
-	}
-}
-
 // promises reports whether acknowledged messages survive the plan's steps.
 func promises(p Plan) bool {
 	sys, err := LookupSystem(p.System)
 	return err == nil && sys.Contract(p.spec("")).Acknowledged
 }
 
-// react adds steps that wait for an event of the cluster: during another fault,
-// or when it is healed. What comes after them comes later by as much.
+// react adds steps that wait for an event of the cluster, from some time on.
 func react(rng *rand.Rand, p Plan, detection time.Duration) Plan {
-	some := pick(rng, 0, 1, 2) // of two: none, half, all
-	length, gap := max(3*detection/2, time.Second), max(detection, time.Second)
-	var steps []nemesis.Step
-	var later time.Duration
-	for i, s := range p.Steps {
-		s.At, s.Until = s.At+later, s.Until+later
-		steps = append(steps, s)
-		last := i == len(p.Steps)-1
-		var over *nemesis.Step // the fault that lingers over this one
-		if i > 0 && steps[len(steps)-2].Until > s.At {
-			over = &steps[len(steps)-2]
+	length := max(3*detection/2, time.Second)
+	for range pick(rng, 0, 3, 6, 10) {
+		r := reaction(rng)
+		r.At = time.Duration(rng.Int64N(int64(p.Phases.Fault - length))).Truncate(time.Millisecond)
+		r.Until, r.Within = r.At+length, p.Phases.Fault-r.At
+		more := p
+		more.Steps = append(slices.Clone(p.Steps), r)
+		for i := range more.Steps {
+			more.Steps[i].ID = i
 		}
-		busy := !last && p.Steps[i+1].At+later < s.Until || over != nil && over.Until < s.Until
-		if rng.IntN(2) >= some || busy || s.Fault == "rolling-restart" {
-			continue
-		}
-		r := nemesis.Step{ID: len(p.Steps) + len(steps), Fault: pick(rng, "kill", "kill", "pause", "partition", "partition", "stop", "restart"), Seed: rng.Uint64()}
-		switch r.Fault {
-		case "partition":
-			r.Shape = pick(rng, nemesis.IsolateOne, nemesis.IsolateOne, nemesis.OneWayIn, nemesis.OneWayOut)
-		case "restart":
-			r.Shape = nemesis.RestartKill
-		}
-		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
-		r.After = time.Duration(rng.Int64N(int64(pick(rng, 1, 5, 50, 500)))) * time.Millisecond
-		r.At = s.At + time.Millisecond
-		if rng.IntN(2) == 0 {
-			r.At = s.Until - 10*time.Millisecond
-		}
-		r.Until = r.At + length
-		before := p
-		p.Steps = append(slices.Clone(steps), r)
-		if !promises(p) {
-			p = before
-			continue
-		}
-		p.Steps = before.Steps
-		if over != nil {
-			over.Until = r.Until + length
-		}
-		steps = append(steps, r)
-		end := r.Until + length + gap
-		if !last {
-			later += max(0, end-p.Steps[i+1].At-later)
-		} else {
-			later += max(0, end-p.Phases.Fault-later)
+		if promises(more) {
+			p = more
 		}
 	}
-	for i := range steps {
-		steps[i].ID = i
-	}
-	p.Steps = steps
-	p.Phases.Fault += later
 	return p
+}
+
+// reaction draws a fault that waits for an event: most often the new leader goes
+// at once.
+func reaction(rng *rand.Rand) nemesis.Step {
+	r := nemesis.Step{When: nemesis.LeaderChange, Targets: nemesis.TargetEvent, Fault: pick(rng, "kill", "pause", "partition"), Seed: rng.Uint64()}
+	if rng.IntN(2) == 0 {
+		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
+		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power")
+	}
+	switch r.Fault {
+	case "partition":
+		r.Shape = pick(rng, nemesis.IsolateOne, nemesis.IsolateOne, nemesis.OneWayIn, nemesis.OneWayOut)
+	case "restart":
+		r.Shape = nemesis.RestartKill
+	}
+	r.After = time.Duration(rng.Int64N(int64(pick(rng, 1, 5, 50, 500)))) * time.Millisecond
+	return r
+}
+
+// haze lays a fault over all others that makes everything slower, and what
+// happens in a millisecond without it can be met by another fault.
+func (s Swarm) haze(rng *rand.Rand, p *Plan) {
+	h := nemesis.Step{ID: len(p.Steps), Fault: pick(rng, "delay", "delay", "loss", "disk-slow"), At: 100 * time.Millisecond, Seed: rng.Uint64()}
+	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority)
+	if h.Fault == "disk-slow" {
+		h.Targets = pick(rng, nemesis.TargetMinority, nemesis.TargetFollower)
+	}
+	whole := p.Phases.Fault - 500*time.Millisecond
+	h.Until = h.At + whole/4 + time.Duration(rng.Int64N(int64(3*whole/4)))
+	same := [][]string{{"delay", "loss"}, {"disk-slow", "disk-full", "disk-error"}}
+	if rng.IntN(2) == 0 || slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool {
+		return slices.ContainsFunc(same, func(kind []string) bool { return slices.Contains(kind, h.Fault) && slices.Contains(kind, o.Fault) })
+	}) {
+		return
+	}
+	with := *p
+	with.Steps = append([]nemesis.Step{h}, p.Steps...)
+	if !promises(with) {
+		return
+	}
+	for i := range with.Steps {
+		with.Steps[i].ID = i
+	}
+	*p = with
+	for name, value := range map[string]string{"request.timeout.ms": "1000", "quorum.tick.ms": "100"} { // or nothing would ever be answered
+		if _, fixed := s.Base.Options[name]; !fixed {
+			p.Options[name] = value
+		}
+	}
 }
 
 // overlap moves steps forward in time, so that some begin while another lasts. A

@@ -71,6 +71,7 @@ func kinds() []kind {
 		{"until", "duration", "drawn, at least three detection times after at", "when it is healed, from the begin of the fault phase"},
 		{"targets", "", "drawn", "which nodes it hits"},
 		{"when", "", "none", "the event of the cluster that it waits for from at on: " + eventNames()},
+		{"within", "duration", "as long as it lasts", "how long it waits for that event at most"},
 		{"after", "duration", "0s", "from that event to the injection"},
 	}
 	processes := []string{TargetLeader, TargetFollower, TargetMinority, TargetMajority, TargetAll}

@@ -45,16 +45,28 @@ func (s Step) validateEvent() error {
 	switch {
 	case s.When == "" && s.After != 0:
 		return fmt.Errorf("%s comes %s after an event, and waits for none", s.Name(), s.After)
+	case s.When == "" && s.Within != 0:
+		return fmt.Errorf("%s waits %s for an event, and names none", s.Name(), s.Within)
 	case s.When == "" && ofEvent:
 		return fmt.Errorf("targets %q of %s are those of an event, and it waits for none", s.Targets, s.Name())
 	case s.When == "":
 		return nil
 	case !slices.Contains(eventList(), s.When):
 		return fmt.Errorf("unknown event %q: known are %s", s.When, eventNames())
+	case s.Within < 0:
+		return fmt.Errorf("%s waits %s for its event: it is 0s or more", s.Name(), s.Within)
 	case s.After < 0 || s.After > s.Until-s.At:
 		return fmt.Errorf("%s comes %s after its event: from 0s to its own length is possible", s.Name(), s.After)
 	}
 	return nil
+}
+
+// Patience is how long the step waits for its event at most.
+func (s Step) Patience() time.Duration {
+	if s.Within > 0 {
+		return s.Within
+	}
+	return s.Until - s.At
 }
 
 // Happening is an event that happened.
@@ -142,5 +154,5 @@ func (l *Life) fire(h Happening, now time.Duration) {
 // skip ends a life whose event did not come: nothing was injected.
 func (l *Life) skip() {
 	l.state = Spent
-	l.record(history.Skipped, Proof{Detail: fmt.Sprintf("%s was not injected: no %s came within %s", l.scene.Step.Name(), l.scene.Step.When, l.length())})
+	l.record(history.Skipped, Proof{Detail: fmt.Sprintf("%s was not injected: no %s came within %s", l.scene.Step.Name(), l.scene.Step.When, l.scene.Step.Patience())})
 }

@@ -119,6 +119,37 @@ func TestEventThatNeverComes(t *testing.T) {
 	w.requireClean(t)
 }
 
+// A step may wait longer than it lasts. What has a time of its own is not kept
+// waiting by that, but by the fault once it is there.
+func TestWaitingLong(t *testing.T) {
+	w := newWorld(3)
+	ev := &told{w: w}
+	ev.tell(7*time.Second, leaderEvent("n2"))
+	target := w.target()
+	target.Events = ev
+	long := waiting(LeaderChange, 0, TargetEvent)
+	long.Within = time.Minute
+	steps := []Step{
+		long,
+		{ID: 1, Fault: "kill", Targets: "n3", At: 3 * time.Second, Until: 5 * time.Second},
+		{ID: 2, Fault: "kill", Targets: "n2", At: 8 * time.Second, Until: 10 * time.Second},
+	}
+	require.NoError(t, Run(t.Context(), steps, target, w, Limits{}))
+	require.Empty(t, MissingProofs(steps, w.events))
+	at := map[int]map[history.FaultStage]float64{}
+	for _, f := range w.events {
+		if at[f.ID] == nil {
+			at[f.ID] = map[history.FaultStage]float64{}
+		}
+		at[f.ID][f.Stage] = time.Duration(f.At).Seconds()
+	}
+	require.InDelta(t, 3, at[1][history.Injecting], 0.01)
+	require.InDelta(t, 7, at[0][history.Injected], 0.01)
+	require.InDelta(t, 12, at[0][history.Healing], 0.01)
+	require.GreaterOrEqual(t, at[2][history.Injecting], at[0][history.Healed])
+	w.requireClean(t)
+}
+
 // An event may come while its target is under another fault: then the step is
 // skipped, and takes nothing from the other.
 func TestEventAtAWrongMoment(t *testing.T) {
@@ -150,6 +181,8 @@ func TestEventsAreChecked(t *testing.T) {
 		{`unknown event "moon"`, func(s *Step) { s.When = "moon" }},
 		{"waits for none", func(s *Step) { s.When = "" }},
 		{"waits for none", func(s *Step) { s.When, s.After = "", 0 }},
+		{"and names none", func(s *Step) { s.When, s.After, s.Within = "", 0, time.Second }},
+		{"it is 0s or more", func(s *Step) { s.Within = -1 }},
 		{"from 0s to its own length", func(s *Step) { s.After = 6 * time.Second }},
 		{"from 0s to its own length", func(s *Step) { s.After = -1 }},
 	} {

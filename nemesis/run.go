@@ -126,11 +126,17 @@ type runner struct {
 	active  []*Life
 }
 
-// length is how long a fault lasts, and how long it waits for its event at most.
+// length is how long a fault lasts.
 func (l *Life) length() time.Duration { return l.scene.Step.Until - l.scene.Step.At }
 
+// givesUp is when a fault stops waiting for its event.
+func (l *Life) givesUp() time.Duration { return l.since + l.scene.Step.Patience() }
+
+// reacts reports whether the fault comes when an event does.
+func (l *Life) reacts() bool { return l.scene.Step.When != "" }
+
 // waits reports whether the fault still has to begin to wait for its event.
-func (l *Life) waits() bool { return l.scene.Step.When != "" && l.since < 0 }
+func (l *Life) waits() bool { return l.reacts() && l.since < 0 }
 
 // ends is when an active fault is to be healed.
 func (l *Life) ends() time.Duration {
@@ -153,7 +159,7 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 	now := r.clock.Now()
 	r.watch.read(now, listening)
 	for _, l := range listening {
-		if l.fires < 0 && now >= l.since+l.length() {
+		if l.fires < 0 && now >= l.givesUp() {
 			l.skip()
 			r.waiting = slices.DeleteFunc(r.waiting, func(w *Life) bool { return w == l })
 			return true, nil
@@ -200,11 +206,14 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 
 // upcoming returns the fault that is to be injected, or is to begin to wait for
 // its event, next; and those that wait. What was planned to come after another
-// one's end comes when that one is healed, or skipped.
+// one's end comes when that one is healed. A fault that an event brought comes in
+// between: what has a time of its own waits for its end, as it may need what that
+// fault took.
 func (r *runner) upcoming() (next *Life, listening []*Life) {
+	brought := slices.ContainsFunc(r.active, (*Life).reacts)
 	for i, l := range r.waiting {
-		after := func(o *Life) bool { return o.scene.Step.Until <= l.scene.Step.At }
-		if slices.ContainsFunc(r.active, after) || slices.ContainsFunc(r.waiting[:i], after) {
+		after := func(o *Life) bool { return !o.reacts() && o.scene.Step.Until <= l.scene.Step.At }
+		if !l.reacts() && (brought || slices.ContainsFunc(r.active, after) || slices.ContainsFunc(r.waiting[:i], after)) {
 			continue
 		}
 		if l.since >= 0 {
@@ -221,8 +230,10 @@ func (r *runner) upcoming() (next *Life, listening []*Life) {
 // long enough, and in short intervals while any does.
 func (r *runner) soon(at time.Duration, listening []*Life) time.Duration {
 	for _, l := range listening {
-		if l.fires < 0 {
-			at = min(at, r.clock.Now()+eventInterval, l.since+l.length())
+		if l.fires >= 0 { // its event has just come
+			at = min(at, l.fires)
+		} else {
+			at = min(at, r.clock.Now()+eventInterval, l.givesUp())
 		}
 	}
 	return at
@@ -240,15 +251,15 @@ func (r *runner) begins(l *Life) time.Duration {
 		if o == l {
 			break
 		}
-		if o.scene.Step.When == "" && o.scene.Step.Until > l.scene.Step.At {
+		if !l.reacts() && !o.reacts() && o.scene.Step.Until > l.scene.Step.At {
 			at = max(at, r.begins(o)+l.scene.Step.At-o.scene.Step.At)
 		}
 	}
 	switch {
 	case l.fires >= 0:
 		return l.fires
-	case l.since >= 0: // when it gives up
-		return l.since + l.length()
+	case l.since >= 0:
+		return l.givesUp()
 	}
 	return at
 }

@@ -191,12 +191,12 @@ func loses(step nemesis.Step, synced bool) bool {
 }
 
 // end is when a step is healed at the latest, as planned: one that waits for an
-// event may wait as long as it lasts.
+// event may have to wait for it.
 func end(step nemesis.Step) time.Duration {
 	if step.When == "" {
 		return step.Until
 	}
-	return 2*step.Until - step.At
+	return step.Until + step.Patience()
 }
 
 // keepsCopies reports whether lost and damaged disks leave a copy of everything
