@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -73,18 +72,16 @@ func fingerprints(n int) error {
 // processors: everything must be the same. FAULTLINE_DETERMINISM_SEEDS says how
 // many (default 2; `make determinism` takes 200).
 func TestDeterminism(t *testing.T) {
+	t.Parallel()
 	n := seedsOf(2)
 	if s := os.Getenv("FAULTLINE_DETERMINISM_SEEDS"); s != "" {
 		var err error
 		n, err = strconv.Atoi(s)
 		require.NoError(t, err)
 	}
-	self, err := os.Executable()
-	require.NoError(t, err)
 	var outs []string
 	for _, procs := range []int{1, 2} {
-		cmd := exec.CommandContext(t.Context(), self)
-		cmd.Env = append(os.Environ(), asWorker+"=fingerprints", fmt.Sprintf("%s=%d", workerSeeds, n), fmt.Sprintf("GOMAXPROCS=%d", procs))
+		cmd := asWorkerProcess(t, "fingerprints", fmt.Sprintf("%s=%d", workerSeeds, n), fmt.Sprintf("GOMAXPROCS=%d", procs))
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()

@@ -218,7 +218,7 @@ func TestDockerAsInTheSimulator(t *testing.T) {
 	p := dockerPlan("kill")
 	inDocker := contained(t, p, nil)
 	p.Environment = "sim"
-	inSim := simulated(t, p, nil)
+	inSim := simulated(t, p)
 	require.Equal(t, inDocker.ex.Plan.Steps, inSim.ex.Plan.Steps)
 	a, b := inDocker.history, inSim.history
 	require.Equal(t, a.Header.Clients, b.Header.Clients)

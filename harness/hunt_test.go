@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 		panic("a careless worker")
 	case "mute":
 		_, err = io.Copy(io.Discard, os.Stdin) // it answers nothing
+	case "simulate":
+		err = simulate(os.Stdin, os.Stdout)
 	case "fingerprints":
 		var n int
 		if n, err = strconv.Atoi(os.Getenv(workerSeeds)); err == nil {
@@ -52,15 +54,20 @@ func TestMain(m *testing.M) {
 // pool runs workers of one kind; started counts them.
 func pool(t *testing.T, kind string, n int) (p *Pool, started *atomic.Int32) {
 	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
 	started = &atomic.Int32{}
 	return &Pool{Workers: n, Start: func() *exec.Cmd {
 		started.Add(1)
-		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), asWorker+"="+kind, "GOMAXPROCS=1")
-		return cmd
+		return asWorkerProcess(t, kind)
 	}}, started
+}
+
+// asWorkerProcess makes a process of this test binary.
+func asWorkerProcess(t *testing.T, kind string, env ...string) *exec.Cmd {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(append(os.Environ(), asWorker+"="+kind, "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"), env...)
+	return cmd
 }
 
 // hunted runs a hunt and returns its trials by seed, without what differs

@@ -312,12 +312,17 @@ func (t *tail) firstLine() string {
 // workerMemory is the soft limit of a worker's heap, in bytes.
 const workerMemory = 512 << 20
 
+// tuneWorker trades a worker's memory for its time.
+func tuneWorker() {
+	debug.SetMemoryLimit(workerMemory)
+	debug.SetGCPercent(400) // a run's garbage is worth little of its time, and the limit holds
+}
+
 // ServeWorker is a worker process: it takes jobs from in, one JSON object a line,
 // runs each and writes its trial to out likewise, until in ends. When in ends
 // during a job, nobody waits for it any more, and it is cut short.
 func ServeWorker(ctx context.Context, in io.Reader, out io.Writer) error {
-	debug.SetMemoryLimit(workerMemory)
-	debug.SetGCPercent(400) // a run's garbage is worth little of its time, and the limit holds
+	tuneWorker()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lines := make(chan []byte)

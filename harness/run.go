@@ -382,7 +382,11 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 	defer cl.Close()
 	process := int64(index)
 	acked := r.sys.Options(r.spec)["acks"] != "0"
-	var last *workloads.Result
+	var (
+		last *workloads.Result
+		res  workloads.Result
+		op   history.Op
+	)
 	for !r.stop.Load() && ctx.Err() == nil {
 		step := spec.Gen.Next(r.rt.Now(), last)
 		last = nil
@@ -401,13 +405,13 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 		if r.stop.Load() {
 			return
 		}
-		op := history.Op{
+		op = history.Op{
 			Client: int32(index), Process: process, Kind: step.Op.Kind, Key: step.Op.Key, Node: node, Call: int64(r.rt.Now()), Value: step.Op.Value,
 			Offset: history.NoOffset, Acked: acked && step.Op.Kind == history.Send, From: step.Op.From, High: history.NoOffset, Epoch: cl.Epoch(step.Op.Key),
 			Reset: step.Op.Reset,
 		}
 		r.sink.Invoke(&op)
-		res := cl.Do(ctx, step.Op)
+		res = cl.Do(ctx, step.Op)
 		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
 		op.Node = res.Node
 		r.sink.Complete(&op)

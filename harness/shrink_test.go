@@ -25,6 +25,7 @@ func losing() Plan {
 // TestShrink: a run of thousands of operations shrinks to a handful that break the
 // same clause in the same way, and the same whoever runs the candidates.
 func TestShrink(t *testing.T) {
+	t.Parallel()
 	workers, _ := pool(t, "serve", 2)
 	var told []Size
 	small, err := Shrink(t.Context(), ShrinkConfig{Plan: losing(), Pool: workers, Each: func(s Size, what string) {

@@ -1,14 +1,21 @@
 package harness
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,22 +44,80 @@ type judged struct {
 	ex      Execution
 }
 
-// simulated runs a plan, with the simulator changed where sabotage is not nil.
-func simulated(t *testing.T, p Plan, sabotage func(*sim.Options)) judged {
+// simulated runs a plan in a process of its own, because a process has one
+// simulation at a time and tests are many, and judges it here.
+func simulated(t *testing.T, p Plan) judged { return sabotaged(t, p, sim.Sabotage{}) }
+
+// sabotaged is simulated with the network's rules spoilt.
+func sabotaged(t *testing.T, p Plan, s sim.Sabotage) judged {
 	t.Helper()
 	p, err := p.Resolve()
 	require.NoError(t, err)
-	header, err := Header(p, "sim", time.Unix(0, 0))
+	yaml, err := p.YAML()
 	require.NoError(t, err)
-	rec := history.NewRecorder(header)
-	ex, err := Execute(t.Context(), Config{Plan: p, RunID: "sim", SimOptions: sabotage}, rec, "")
+	order := simulation{Plan: yaml, History: filepath.Join(t.TempDir(), "history.flh"), Sabotage: s}
+	stdin, err := json.Marshal(order)
 	require.NoError(t, err)
-	require.NoError(t, ex.Err)
-	require.NoError(t, rec.Err())
-	h := rec.History()
-	h.Closed = true
+	cmd := asWorkerProcess(t, "simulate")
+	var stderr strings.Builder
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &stderr
+	digest, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	h, err := history.Load(order.History)
+	require.NoError(t, err)
+	require.True(t, h.Closed)
 	res, err := checker.Run(t.Context(), h, checker.Options{})
 	require.NoError(t, err)
+	return judged{res, h, Execution{Plan: p, Digest: string(digest)}}
+}
+
+// simulation is what a process of sabotaged is told.
+type simulation struct {
+	Plan     []byte // as YAML
+	History  string // the file to write
+	Sabotage sim.Sabotage
+}
+
+// simulate is what a process of sabotaged does.
+func simulate(in io.Reader, out io.Writer) error {
+	var order simulation
+	if err := json.NewDecoder(in).Decode(&order); err != nil {
+		return err
+	}
+	p, err := ParsePlan(order.Plan, PlanFile)
+	if err != nil {
+		return err
+	}
+	if p, err = p.Resolve(); err != nil {
+		return err
+	}
+	header, err := Header(p, "sim", time.Unix(0, 0))
+	if err != nil {
+		return err
+	}
+	w, err := history.Create(order.History, header)
+	if err != nil {
+		return err
+	}
+	ex, err := Execute(context.Background(), Config{Plan: p, RunID: "sim", SimOptions: func(o *sim.Options) { o.Sabotage = order.Sabotage }}, w, "")
+	if err == nil {
+		err = ex.Err
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	_, err = io.WriteString(out, ex.Digest)
+	return err
+}
+
+// here simulates and judges in this process.
+func here(t *testing.T, p Plan) judged {
+	t.Helper()
+	p, err := p.Resolve()
+	require.NoError(t, err)
+	res, h, ex, err := Simulate(t.Context(), p)
+	require.NoError(t, err)
+	require.NoError(t, ex.Err)
 	return judged{res, h, ex}
 }
 
@@ -143,6 +208,7 @@ func seedsOf(n int) int {
 // TestFaultsAreSurvived runs the defaults under every fault, shape and target:
 // what was acknowledged must be there.
 func TestFaultsAreSurvived(t *testing.T) {
+	t.Parallel()
 	type row struct {
 		faults, targets string
 		nodes           int
@@ -174,11 +240,12 @@ func TestFaultsAreSurvived(t *testing.T) {
 			continue // a run takes seconds there
 		}
 		t.Run(strings.Trim(r.faults+" "+r.targets, " "), func(t *testing.T) {
+			t.Parallel()
 			p := simPlan(r.faults)
 			p.Targets, p.Nodes = r.targets, r.nodes
 			for seed := range uint64(seedsOf(2)) {
 				p.Seed = 100 + seed
-				j := simulated(t, p, nil)
+				j := simulated(t, p)
 				j.requireValid(t)
 				if r.faults == "" {
 					require.Empty(t, j.history.Faults)
@@ -209,11 +276,12 @@ func requireTargets(t *testing.T, j judged, targets string) {
 // TestSingleReplica: one copy survives kills of its node with what it
 // acknowledged; while the node is dead its partitions are not available.
 func TestSingleReplica(t *testing.T) {
+	t.Parallel()
 	p := simPlan("kill")
 	p.Scheme, p.Targets = "single", "leader"
 	for seed := range uint64(seedsOf(4)) {
 		p.Seed = 1 + seed
-		j := simulated(t, p, nil)
+		j := simulated(t, p)
 		j.requireProven(t)
 		j.requireValid(t)
 		require.NotContains(t, j.Exercised, "leader-change")
@@ -226,15 +294,18 @@ func TestSingleReplica(t *testing.T) {
 // loses what it acknowledged, and every lost message is named with its offset,
 // the node and the fault.
 func TestAcksOneLoses(t *testing.T) {
-	p := simPlan("partition:isolate-leader")
-	p.Options["acks"] = "1"
+	t.Parallel()
 	for seed := range uint64(seedsOf(10)) {
-		p.Seed = 1 + seed
-		j := simulated(t, p, nil)
-		j.requireProven(t)
-		require.Equal(t, checker.Invalid, j.Verdict, "seed %d: %s", p.Seed, j.why())
-		require.Equal(t, 1, j.Verdict.ExitCode())
-		requireLost(t, j.Result, j.history)
+		t.Run(strconv.FormatUint(1+seed, 10), func(t *testing.T) {
+			t.Parallel()
+			p := simPlan("partition:isolate-leader")
+			p.Options["acks"], p.Seed = "1", 1+seed
+			j := simulated(t, p)
+			j.requireProven(t)
+			require.Equal(t, checker.Invalid, j.Verdict, j.why())
+			require.Equal(t, 1, j.Verdict.ExitCode())
+			requireLost(t, j.Result, j.history)
+		})
 	}
 }
 
@@ -272,9 +343,10 @@ func requireLost(t *testing.T, res *checker.Result, h *history.History) {
 // TestExpectDeclared: acks=1 promises nothing, so under --expect declared its
 // loss breaks no promise, and is reported all the same.
 func TestExpectDeclared(t *testing.T) {
+	t.Parallel()
 	p := simPlan("partition:isolate-leader")
 	p.Options["acks"], p.Expect = "1", "declared"
-	j := simulated(t, p, nil)
+	j := simulated(t, p)
 	lost, _ := lostByHand(t, j.history)
 	require.NotEmpty(t, lost)
 	require.Equal(t, len(lost), j.Anomalies[checker.ClassLost])
@@ -284,11 +356,12 @@ func TestExpectDeclared(t *testing.T) {
 // TestAcksZero: nothing is acknowledged, so nothing can be lost; what was sent
 // and is gone is reported as that.
 func TestAcksZero(t *testing.T) {
+	t.Parallel()
 	p := simPlan("partition:isolate-leader")
 	p.Options["acks"] = "0"
 	for seed := range uint64(seedsOf(4)) {
 		p.Seed = 1 + seed
-		j := simulated(t, p, nil)
+		j := simulated(t, p)
 		require.NotEqual(t, checker.Invalid, j.Verdict, j.why())
 		require.Zero(t, j.Counts.Acknowledged)
 		require.Zero(t, j.Anomalies[checker.ClassLost])
@@ -328,25 +401,26 @@ func TestSameSeedSameRun(t *testing.T) {
 	if raceEnabled {
 		p.Faults, p.Time = []string{"partition"}, 30*time.Second
 	}
-	first := simulated(t, p, nil)
+	first := here(t, p)
 	require.NotEmpty(t, first.ex.Digest)
 	for _, procs := range []int{1, 2} {
 		func() {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
-			again := simulated(t, p, nil)
+			again := here(t, p)
 			require.Equal(t, first.ex.Digest, again.ex.Digest)
 			require.Equal(t, digestOf(t, first.history), digestOf(t, again.history))
 			require.Equal(t, first.Result, again.Result)
 		}()
 	}
 	p.Seed++
-	other := simulated(t, p, nil)
+	other := here(t, p)
 	require.NotEqual(t, first.ex.Digest, other.ex.Digest)
 	require.NotEqual(t, digestOf(t, first.history), digestOf(t, other.history))
 }
 
 // TestReplayOfAResolvedPlan: what is stored as plan.yaml is the whole run.
 func TestReplayOfAResolvedPlan(t *testing.T) {
+	t.Parallel()
 	p := simPlan("partition,kill")
 	p.Time = 45 * time.Second
 	p, err := p.Resolve()
@@ -358,7 +432,7 @@ func TestReplayOfAResolvedPlan(t *testing.T) {
 	again, err := stored.Resolve()
 	require.NoError(t, err)
 	require.Equal(t, p, again)
-	require.Equal(t, simulated(t, p, nil).ex.Digest, simulated(t, stored, nil).ex.Digest)
+	require.Equal(t, simulated(t, p).ex.Digest, simulated(t, stored).ex.Digest)
 }
 
 // sabotages spoil the cuts of a partition in every way that a proof must notice.
@@ -372,12 +446,14 @@ var sabotages = map[string]sim.Sabotage{
 // TestSabotage: a partition without effect decides nothing, and the run says
 // which fault it was.
 func TestSabotage(t *testing.T) {
+	t.Parallel()
 	for _, name := range slices.Sorted(maps.Keys(sabotages)) {
 		for i, fault := range []string{"partition:isolate-leader", "partition:isolate-one", "partition:one-way-in", "partition:client"} {
 			if raceEnabled && i > 0 {
 				continue
 			}
 			t.Run(name+" "+fault, func(t *testing.T) {
+				t.Parallel()
 				p := simPlan(fault)
 				p.Targets = "n2"
 				if fault == "partition:isolate-leader" {
@@ -387,8 +463,8 @@ func TestSabotage(t *testing.T) {
 				if s.Mode == sim.StubbedNode && fault == "partition:client" {
 					s.Node = "n2"
 				}
-				requireWithoutEffect(t, simulated(t, p, func(o *sim.Options) { o.Sabotage = s }), fault)
-				simulated(t, p, nil).requireProven(t) // it is the sabotage, not the fault
+				requireWithoutEffect(t, sabotaged(t, p, s), fault)
+				simulated(t, p).requireProven(t) // it is the sabotage, not the fault
 			})
 		}
 	}
@@ -410,22 +486,30 @@ func requireWithoutEffect(t *testing.T, j judged, fault string) {
 // TestRegression is a hunt of a fixed budget: seeds with every fault, all of which
 // must be valid and together must have seen what replication is about.
 func TestRegression(t *testing.T) {
-	p := simPlan("partition,kill,pause,power")
-	p.Time = 80 * time.Second
+	t.Parallel()
 	exercised := map[string]int{}
+	var mu sync.Mutex
 	seeds := 24
 	if raceEnabled {
 		seeds = 2
 	}
-	for seed := range uint64(seeds) {
-		p.Seed = 500 + seed
-		j := simulated(t, p, nil)
-		require.Equal(t, checker.Valid, j.Verdict, "seed %d: %s", p.Seed, j.why())
-		j.requireProven(t)
-		for name, n := range j.Exercised {
-			exercised[name] += n
+	t.Run("seeds", func(t *testing.T) {
+		for seed := range uint64(seeds) {
+			t.Run(strconv.FormatUint(500+seed, 10), func(t *testing.T) {
+				t.Parallel()
+				p := simPlan("partition,kill,pause,power")
+				p.Time, p.Seed = 80*time.Second, 500+seed
+				j := simulated(t, p)
+				require.Equal(t, checker.Valid, j.Verdict, j.why())
+				j.requireProven(t)
+				mu.Lock()
+				defer mu.Unlock()
+				for name, n := range j.Exercised {
+					exercised[name] += n
+				}
+			})
 		}
-	}
+	})
 	for _, name := range []string{"leader-change", "truncation", "isr-shrink", "isr-expand"} {
 		require.Positive(t, exercised[name], name)
 	}

@@ -18,12 +18,14 @@ var diskNetworkClockFaults = []string{
 // TestMachineFaultsAreSurvived runs the defaults under each fault of disks, files,
 // clocks and packets: what was acknowledged must be there, and every fault proven.
 func TestMachineFaultsAreSurvived(t *testing.T) {
+	t.Parallel()
 	for _, fault := range diskNetworkClockFaults {
 		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
 			for seed := range uint64(seedsOf(3)) {
 				p := simPlan(fault)
 				p.Time, p.Seed = simPlan("").Time*2, 300+seed
-				j := simulated(t, p, nil)
+				j := simulated(t, p)
 				require.Empty(t, j.WhyInconclusive, "seed %d: %s", p.Seed, j.why())
 				j.requireValid(t)
 				j.requireProven(t)

@@ -62,25 +62,37 @@ func (t Trial) Short() string {
 // Simulate runs one resolved plan in the simulator and judges it, in memory.
 // One simulation per process at a time.
 func Simulate(ctx context.Context, p Plan) (*checker.Result, *history.History, Execution, error) {
+	h, ex, err := record(ctx, p)
+	if err != nil {
+		return nil, nil, ex, err
+	}
+	res, err := judgeInMemory(ctx, h, ex)
+	return res, h, ex, err
+}
+
+// record runs one resolved plan in the simulator.
+func record(ctx context.Context, p Plan) (*history.History, Execution, error) {
 	header, err := Header(p, "sim", time.Unix(0, 0))
 	if err != nil {
-		return nil, nil, Execution{}, err
+		return nil, Execution{}, err
 	}
 	rec := history.NewRecorder(header)
 	ex, err := Execute(ctx, Config{Plan: p, RunID: "sim"}, rec, "")
 	if err != nil {
-		return nil, nil, ex, err
+		return nil, ex, err
 	}
 	h := rec.History()
 	h.Closed = true
+	return h, ex, nil
+}
+
+// judgeInMemory checks what record recorded.
+func judgeInMemory(ctx context.Context, h *history.History, ex Execution) (*checker.Result, error) {
 	res, err := checker.Run(ctx, h, checker.Options{})
-	if err != nil {
-		return nil, h, ex, err
-	}
-	if ex.Err != nil {
+	if err == nil && ex.Err != nil {
 		res = failed(res, ex.Err)
 	}
-	return res, h, ex, nil
+	return res, err
 }
 
 // Try runs a plan in the simulator, in this process. What the plan or the
@@ -103,6 +115,12 @@ func Try(ctx context.Context, p Plan) Trial {
 	if err != nil {
 		return fail(err)
 	}
+	t.summarize(res, h, ex)
+	return t
+}
+
+// summarize fills in what a run that was judged came to.
+func (t *Trial) summarize(res *checker.Result, h *history.History, ex Execution) {
 	t.Verdict, t.Sentence, t.Why = res.Verdict, res.Sentence, res.WhyInconclusive
 	t.Operations, t.Acknowledged, t.Virtual = len(h.Ops), res.Counts.Acknowledged, ex.Duration
 	if ex.Err != nil {
@@ -115,7 +133,6 @@ func Try(ctx context.Context, p Plan) Trial {
 		t.Exercised[name] = n
 	}
 	t.History, t.Trace = h.Digest(), ex.Digest
-	return t
 }
 
 func breaches(res *checker.Result) []Breach {

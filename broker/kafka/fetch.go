@@ -15,6 +15,7 @@ type fetch struct {
 	req   *kmsg.FetchRequest
 	until time.Duration
 	parts []Partition
+	resp  *kmsg.FetchResponse // the answer, filled in anew by each attempt
 }
 
 func (s *Server) fetch(id broker.ReqID, r kmsg.Request) {
@@ -37,25 +38,24 @@ func (s *Server) fetch(id broker.ReqID, r kmsg.Request) {
 // not kept, which clients must accept.
 func (s *Server) tryFetch(f *fetch) bool {
 	req := f.req
-	resp := kmsg.NewPtrFetchResponse()
-	resp.SetVersion(req.Version)
-	var slices []broker.Slice
-	bytes, failed := 0, req.SessionID != 0
-	if failed {
-		resp.ErrorCode = kerr.FetchSessionIDNotFound.Code
-		reply(s, f.id, resp)
+	if f.resp == nil {
+		f.resp = fetchResponse(req)
+	}
+	if req.SessionID != 0 {
+		f.resp.ErrorCode = kerr.FetchSessionIDNotFound.Code
+		f.resp.Topics = nil
+		reply(s, f.id, f.resp)
 		return true
 	}
+	var slices []broker.Slice
+	bytes, failed := 0, false
 	left := int(req.MaxBytes)
 	if req.MaxBytes <= 0 {
 		left = 50 << 20
 	}
-	for _, t := range req.Topics {
-		rt := kmsg.NewFetchResponseTopic()
-		rt.Topic = t.Topic
-		rt.Partitions = make([]kmsg.FetchResponseTopicPartition, len(t.Partitions))
+	for ti, t := range req.Topics {
 		for i := range t.Partitions {
-			rp := &rt.Partitions[i]
+			rp := &f.resp.Topics[ti].Partitions[i]
 			rp.Default()
 			rp.Partition = t.Partitions[i].Partition
 			rp.RecordBatches = []byte{}
@@ -70,13 +70,25 @@ func (s *Server) tryFetch(f *fetch) bool {
 				left = max(left-n, 0)
 			}
 		}
-		resp.Topics = append(resp.Topics, rt)
 	}
 	if !failed && bytes < int(max(req.MinBytes, 1)) && s.b.Now().Mono < f.until {
 		return false
 	}
-	s.b.Reply(broker.Reply{ID: f.id, Resp: resp, Slices: slices})
+	s.b.Reply(broker.Reply{ID: f.id, Resp: f.resp, Slices: slices})
 	return true
+}
+
+// fetchResponse returns a response with the partitions of a request, to be filled in.
+func fetchResponse(req *kmsg.FetchRequest) *kmsg.FetchResponse {
+	resp := kmsg.NewPtrFetchResponse()
+	resp.SetVersion(req.Version)
+	resp.Topics = make([]kmsg.FetchResponseTopic, len(req.Topics))
+	for i, t := range req.Topics {
+		resp.Topics[i].Default()
+		resp.Topics[i].Topic = t.Topic
+		resp.Topics[i].Partitions = make([]kmsg.FetchResponseTopicPartition, len(t.Partitions))
+	}
+	return resp
 }
 
 // readPartition fills in one partition's part of the answer and returns what is

@@ -140,11 +140,11 @@ func (s *Server) Run() {
 	if len(s.dirty) == 0 {
 		return
 	}
-	dirty := s.dirty
-	s.dirty = nil
 	s.fetches = slices.DeleteFunc(s.fetches, func(f *fetch) bool {
-		return slices.ContainsFunc(f.parts, func(p Partition) bool { return slices.Contains(dirty, p) }) && s.tryFetch(f)
+		return slices.ContainsFunc(f.parts, func(p Partition) bool { return slices.Contains(s.dirty, p) }) && s.tryFetch(f)
 	})
+	clear(s.dirty)
+	s.dirty = s.dirty[:0]
 }
 
 // Wake answers the parked reads whose time is over.

@@ -27,7 +27,7 @@ type EpochStart struct {
 
 // New returns the index of a log that begins at start and holds batches, in order.
 func New(start int64, batches []batch.Info) *Index {
-	x := &Index{start: start, end: start}
+	x := &Index{start: start, end: start, batches: make([]batch.Info, 0, len(batches)+len(batches)/4)}
 	for _, b := range batches {
 		x.Append(b)
 	}
@@ -42,6 +42,9 @@ func (x *Index) End() int64 { return x.end }
 
 // Append adds a batch; its Base must be at or after End.
 func (x *Index) Append(b batch.Info) {
+	if n := len(x.batches); n == cap(x.batches) {
+		x.batches = slices.Grow(x.batches, max(64, n)) // append would copy a long index more often
+	}
 	x.batches = append(x.batches, b)
 	x.end = b.Last + 1
 	x.assign(b.Epoch, b.Base)

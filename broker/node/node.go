@@ -206,7 +206,7 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 	}
 	n.pump()
 	out := n.eff
-	n.eff = nil
+	n.eff = out[:0] // the next step's take its place
 	if i := slices.IndexFunc(out, func(e broker.Effect) bool { _, ok := e.(broker.Exit); return ok }); i >= 0 {
 		return out[:i+1] // the process has ended
 	}
@@ -317,8 +317,11 @@ func (n *Node) pump() {
 // register notices this incarnation's registration. Before it, metadata speaks
 // of a former incarnation: a restarted broker must not act on it.
 func (n *Node) register() {
+	if n.epoch >= 0 {
+		return
+	}
 	b := n.c.State().Broker(n.cfg.ID)
-	if n.epoch >= 0 || b == nil || b.Incarnation != n.cfg.Incarnation {
+	if b == nil || b.Incarnation != n.cfg.Incarnation {
 		return
 	}
 	n.epoch = b.Epoch
@@ -429,6 +432,7 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	} else {
 		n.do(broker.OpenLane{Lane: p.lane})
 	}
+	p.sync = broker.Sync{Lane: p.lane}
 	p.stable, p.checkpointed = p.index.End(), high
 	name := t.Scheme
 	factory, ok := Schemes()[name]
@@ -472,7 +476,7 @@ func (n *Node) stored(in broker.Stored) {
 
 func (n *Node) syncAll() {
 	for _, p := range n.parts {
-		n.do(broker.Sync{Lane: p.lane})
+		n.do(p.sync)
 	}
 }
 

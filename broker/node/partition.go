@@ -19,6 +19,7 @@ type partition struct {
 	topic string
 	key   string // topic-partition
 	lane  broker.Lane
+	sync  broker.Effect // of the lane
 	m     scheme.Machine
 	index *logindex.Index
 
@@ -90,7 +91,7 @@ func (p *partition) write(e broker.Effect) {
 	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
 	p.n.do(e)
 	if p.n.opts.SyncAlways {
-		p.n.do(broker.Sync{Lane: p.lane})
+		p.n.do(p.sync)
 	}
 }
 

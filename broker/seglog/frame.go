@@ -76,12 +76,18 @@ func appendFrame(dst []byte, id, pos int64, kind frameKind, synced int64, payloa
 }
 
 func frameCRC(id, pos int64, f []byte) uint32 {
-	var place [16]byte
-	binary.BigEndian.PutUint64(place[:], uint64(id))
-	binary.BigEndian.PutUint64(place[8:], uint64(pos))
-	crc := crc32.Update(0, castagnoli, place[:])
+	crc := crcNumber(crcNumber(0, uint64(id)), uint64(pos))
 	crc = crc32.Update(crc, castagnoli, f[:12])
 	return crc32.Update(crc, castagnoli, f[frameHeader:])
+}
+
+// crcNumber is crc32.Update of the number's 8 bytes, which then need no place on the heap.
+func crcNumber(crc uint32, n uint64) uint32 {
+	crc = ^crc
+	for shift := 56; shift >= 0; shift -= 8 {
+		crc = castagnoli[byte(crc)^byte(n>>shift)] ^ crc>>8
+	}
+	return ^crc
 }
 
 // badFrame says why the bytes at pos are no frame.

@@ -38,8 +38,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add(seg[:len(seg)-1], []byte{})
 	f.Add(seg[1:], st)
 	f.Add([]byte{frameMagic, frameVersion, 1, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0}, st)
-	f.Add([]byte{}, state{start: 1 << 62, file: 1 << 62, pos: -1}.encode())
-	f.Add(seg, state{start: -5, file: 0, pos: -1}.encode())
+	f.Add([]byte{}, state{start: 1 << 62, file: 1 << 62, pos: -1}.append(nil))
+	f.Add(seg, state{start: -5, file: 0, pos: -1}.append(nil))
 	f.Fuzz(func(t *testing.T, seg, st []byte) {
 		m := vfs.NewMem()
 		putFile(t, m, path.Join(dir, fileName(0, segmentSuffix)), seg)
@@ -70,7 +70,7 @@ func FuzzOpenRecords(f *testing.F) {
 	file, err := vfs.ReadFile(m, recordFile(f, m))
 	require.NoError(f, err)
 	f.Add(file, []byte{})
-	f.Add(file[:len(file)-2], state{file: 0, pos: 20}.encode())
+	f.Add(file[:len(file)-2], state{file: 0, pos: 20}.append(nil))
 	f.Fuzz(func(t *testing.T, file, st []byte) {
 		m := vfs.NewMem()
 		putFile(t, m, path.Join(dir, fileName(0, recordsSuffix)), file)

@@ -183,9 +183,14 @@ type indexEntry struct{ base, pos int64 }
 
 // add indexes a batch at pos.
 func (s *segment) add(base, pos, distance int64) {
-	if n := len(s.index); n == 0 || pos-s.index[n-1].pos >= distance {
-		s.index = append(s.index, indexEntry{base, pos})
+	n := len(s.index)
+	if n > 0 && pos-s.index[n-1].pos < distance {
+		return
 	}
+	if n == cap(s.index) {
+		s.index = slices.Grow(s.index, max(64, n)) // append would copy a long index more often
+	}
+	s.index = append(s.index, indexEntry{base, pos})
 }
 
 // numbered returns the files of dir whose names are a number and suffix, in order, and removes what an interrupted
@@ -793,19 +798,12 @@ func (l *Log) walk(from, to int64, fn func(frame, Batch, Frame) bool) error {
 			pos := sc.pos
 			f, err := sc.next()
 			l.readBuf = sc.buf
-			var bad *badFrame
-			switch {
-			case errors.Is(err, io.EOF):
-				err = &badFrame{pos, "the file ends here"}
-				fallthrough
-			case errors.As(err, &bad):
-				return &CorruptError{File: l.path(seg.name), Position: pos, Offset: want, Next: -1, Reason: err.Error()}
-			case err != nil:
-				return fmt.Errorf("reading %s: %w", l.path(seg.name), err)
+			if err != nil {
+				return l.unreadable(seg, pos, want, err)
 			}
 			b, fr, err := decode(f, want)
 			if err != nil {
-				return &CorruptError{File: l.path(seg.name), Position: pos, Offset: want, Next: -1, Reason: err.Error()}
+				return l.damaged(seg, pos, want, err.Error())
 			}
 			want = b.Last + 1
 			if b.Last >= from && !fn(f, b, fr) {
@@ -816,17 +814,58 @@ func (l *Log) walk(from, to int64, fn func(frame, Batch, Frame) bool) error {
 	return nil
 }
 
+// unreadable is the error of a walk that meets err at pos of a segment, where offset should be.
+func (l *Log) unreadable(seg *segment, pos, offset int64, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = &badFrame{pos, "the file ends here"}
+	}
+	var bad *badFrame
+	if errors.As(err, &bad) {
+		return l.damaged(seg, pos, offset, bad.Error())
+	}
+	return fmt.Errorf("reading %s: %w", l.path(seg.name), err)
+}
+
+func (l *Log) damaged(seg *segment, pos, offset int64, reason string) error {
+	return &CorruptError{File: l.path(seg.name), Position: pos, Offset: offset, Next: -1, Reason: reason}
+}
+
 // Read returns the raw batches, one after the other and without frames, from the one that holds offset from, while
 // they begin below to and fit into maxBytes; the first one always fits. from must lie in [Start, End], otherwise
 // ErrOutOfRange; at End, or if to ≤ from, there is nothing to return. The frames' checksums are verified: damage is *CorruptError.
 // After a failure the log can still be read.
 func (l *Log) Read(from, to int64, maxBytes int) ([]byte, error) {
 	var out []byte
-	err := l.read(from, to, maxBytes, func(fr Frame) { out = append(out, fr.Batch...) })
+	err := l.read(from, to, maxBytes, func(fr Frame) {
+		if out == nil {
+			out = make([]byte, 0, max(len(fr.Batch), min(maxBytes, l.stored(from, to))))
+		}
+		out = append(out, fr.Batch...)
+	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// stored returns how many bytes at most the batches of [from, to) take in the segment of from, where the index knows.
+func (l *Log) stored(from, to int64) int {
+	_, seg := l.segment(from)
+	at := func(offset int64) (int, bool) {
+		return slices.BinarySearchFunc(seg.index, offset, func(e indexEntry, o int64) int { return cmp.Compare(e.base, o) })
+	}
+	end := seg.size
+	if i, _ := at(to); i < len(seg.index) {
+		end = seg.index[i].pos
+	}
+	i, found := at(from)
+	if !found {
+		i--
+	}
+	if i < 0 {
+		return 0
+	}
+	return int(end - seg.index[i].pos)
 }
 
 // ReadFrames is like Read, with origins.

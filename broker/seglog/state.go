@@ -25,16 +25,18 @@ type state struct {
 	pos   int64 // that file is durable up to here
 }
 
-func (s state) encode() []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, stateBytes), uint64(s.start))
-	b = binary.BigEndian.AppendUint64(b, uint64(s.file))
-	b = binary.BigEndian.AppendUint64(b, uint64(s.pos))
-	return appendFrame(nil, 0, 0, kindState, 0, b)
+func (s state) append(dst []byte) []byte {
+	var b [stateBytes]byte
+	binary.BigEndian.PutUint64(b[:], uint64(s.start))
+	binary.BigEndian.PutUint64(b[8:], uint64(s.file))
+	binary.BigEndian.PutUint64(b[16:], uint64(s.pos))
+	return appendFrame(dst, 0, 0, kindState, 0, b[:])
 }
 
 // stateFile is the open state file.
 type stateFile struct {
-	f vfs.File
+	f   vfs.File
+	buf []byte
 	state
 	known bool // the file held a valid state at opening
 }
@@ -82,7 +84,8 @@ func (s *stateFile) set(to state, sync bool) error {
 	if to == s.state && !sync {
 		return nil
 	}
-	if _, err := s.f.WriteAt(to.encode(), 0); err != nil {
+	s.buf = to.append(s.buf[:0])
+	if _, err := s.f.WriteAt(s.buf, 0); err != nil {
 		return fmt.Errorf("writing the log's state: %w", err)
 	}
 	s.state = to

@@ -42,7 +42,8 @@ type Store struct {
 // partition logs, meta that of the metadata log (they may be one). What it
 // returns is durable.
 func Open(logs, meta vfs.FS, segmentBytes int64) (*Store, node.Recovered, error) {
-	s := &Store{logs: logs, opt: seglog.Options{SegmentBytes: segmentBytes}, lanes: map[broker.Lane]*seglog.Log{}}
+	// Every batch is indexed: most reads want the newest one alone, and the node's own index is larger.
+	s := &Store{logs: logs, opt: seglog.Options{SegmentBytes: segmentBytes, IndexBytes: 1}, lanes: map[broker.Lane]*seglog.Log{}}
 	var rec node.Recovered
 	if err := vfs.MkdirSynced(logs, LogsDir); err != nil {
 		return nil, rec, fmt.Errorf("data directory: %w", err)

@@ -81,8 +81,10 @@ type node struct {
 
 	// a file's contents, what of them is durable, and the writes and truncations between the two
 	data, durable []byte
+	shared        bool // durable is a prefix of data, in the same memory
 	pending       []write
-	links         int // 1 while an entry names it
+	written       []byte // memory of the pending writes' data
+	links         int    // 1 while an entry names it
 }
 
 // change is one atomic change of a directory: from loses its name, to gets node.
@@ -141,6 +143,11 @@ func (m *Mem) check(op, name string) error {
 	if !fs.ValidPath(name) {
 		return pathError(op, name, fs.ErrInvalid)
 	}
+	return m.injected(op, name)
+}
+
+// injected asks the hook.
+func (m *Mem) injected(op, name string) error {
 	if m.fail != nil {
 		if err := m.fail(op, name); err != nil {
 			return pathError(op, name, err)
@@ -196,7 +203,7 @@ func (n *node) commit(k int) {
 	for _, c := range n.changes[:k] {
 		c.apply(n.durableEntries)
 	}
-	n.changes = slices.Clone(n.changes[k:])
+	n.changes = slices.Delete(n.changes, 0, k)
 }
 
 // MkdirAll implements FS.
@@ -455,6 +462,7 @@ func (m *Mem) Flip(name string, offset int64, bit uint) error {
 		return pathError("flip", name, fmt.Errorf("bit %d of byte %d of %d: %w", bit, offset, len(n.data), fs.ErrInvalid))
 	}
 	mask := byte(1) << bit
+	n.part()
 	n.data[offset] ^= mask
 	if offset < int64(len(n.durable)) {
 		n.durable[offset] ^= mask
@@ -482,6 +490,7 @@ func (m *Mem) Cut(name string, size int64) error {
 	if n.dir || size < 0 || size > int64(len(n.data)) {
 		return pathError("cut", name, fmt.Errorf("at %d of %d bytes: %w", size, len(n.data), fs.ErrInvalid))
 	}
+	n.part()
 	m.used -= int64(len(n.data)) - size
 	n.data = n.data[:size]
 	n.durable = n.durable[:min(size, int64(len(n.durable)))]
@@ -502,12 +511,18 @@ func (m *Mem) Cut(name string, size int64) error {
 	return nil
 }
 
-// resize returns data with the given length, filled with zeros.
+// resize returns data with the given length, filled with zeros. It doubles the memory: append alone would copy a
+// large file more often.
 func resize(data []byte, size int64) []byte {
-	if size <= int64(len(data)) {
+	n := int64(len(data))
+	if size <= n {
 		return data[:size]
 	}
-	return append(data, make([]byte, size-int64(len(data)))...)
+	if size > int64(cap(data)) {
+		data = slices.Grow(data, int(max(size, 2*n)-n))
+	}
+	clear(data[n:size:size])
+	return data[:size]
 }
 
 func (w write) apply(data []byte) []byte {
@@ -524,9 +539,10 @@ func (w write) apply(data []byte) []byte {
 // lose leaves of a file's unsynced writes what a power loss leaves.
 func (n *node) lose(r *rand.Rand) {
 	if len(n.pending) == 0 {
-		n.data = slices.Clone(n.durable)
+		n.restore()
 		return
 	}
+	n.part()
 	switch r.IntN(4) {
 	case 0: // none
 	case 1: // all
@@ -545,8 +561,26 @@ func (n *node) lose(r *rand.Rand) {
 	case 3:
 		n.mix(r)
 	}
-	n.pending = nil
-	n.data = slices.Clone(n.durable)
+	n.restore()
+}
+
+// restore leaves a file with what is durable, as a reboot does.
+func (n *node) restore() {
+	n.data, n.shared = n.durable, true
+	n.settle()
+}
+
+// settle forgets the pending writes.
+func (n *node) settle() {
+	clear(n.pending)
+	n.pending, n.written = n.pending[:0], n.written[:0]
+}
+
+// part gives what is durable memory of its own, before something changes that is in one of the two only.
+func (n *node) part() {
+	if n.shared {
+		n.durable, n.shared = slices.Clone(n.durable), false
+	}
 }
 
 // mix writes an arbitrary part of the sectors that the pending writes touched.
@@ -602,7 +636,7 @@ func (f *memFile) check(op string) error {
 	if f.closed || f.gen != f.m.gen {
 		return pathError(op, f.name, fs.ErrClosed)
 	}
-	return f.m.check(op, f.name)
+	return f.m.injected(op, f.name)
 }
 
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
@@ -645,7 +679,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		n = max(0, n-int(min(short, int64(n))))
 	}
 	if n > 0 {
-		f.do(write{off: off, data: slices.Clone(p[:n])})
+		at := len(f.n.written)
+		f.n.written = append(f.n.written, p[:n]...)
+		f.do(write{off: off, data: f.n.written[at:len(f.n.written):len(f.n.written)]})
 	}
 	if n < len(p) {
 		return n, pathError(OpWrite, f.name, syscall.ENOSPC)
@@ -664,7 +700,13 @@ func (f *memFile) room(want int64) int64 {
 
 func (f *memFile) do(w write) {
 	w.was = int64(len(f.n.data))
+	if w.off < int64(len(f.n.durable)) {
+		f.n.part()
+	}
 	f.n.data = w.apply(f.n.data)
+	if f.n.shared { // it may have moved
+		f.n.durable = f.n.data[:len(f.n.durable)]
+	}
 	f.n.pending = append(f.n.pending, w)
 	if f.n.links > 0 {
 		f.m.used += int64(len(f.n.data)) - w.was
@@ -694,23 +736,27 @@ func (f *memFile) Sync() error {
 	defer f.m.mu.Unlock()
 	if err := f.check(OpSync); err != nil {
 		if f.gen == f.m.gen && !f.closed {
+			f.n.part() // what is dropped stays visible
 			f.n.pending = slices.DeleteFunc(f.n.pending, func(w write) bool { return w.data != nil })
+			f.n.written = f.n.written[:0]
 		}
 		return err
 	}
-	for _, w := range f.n.pending {
-		f.n.durable = w.apply(f.n.durable)
+	if f.n.shared {
+		f.n.durable = f.n.data // all that is pending lies behind it
+	} else {
+		for _, w := range f.n.pending {
+			f.n.durable = w.apply(f.n.durable)
+		}
 	}
-	f.n.pending = nil
+	f.n.settle()
 	if f.m.strict {
 		return nil
 	}
 	for n := f.n; n.parent != nil; n = n.parent {
-		last := -1
-		for i, c := range n.parent.changes {
-			if c.node == n {
-				last = i
-			}
+		last := len(n.parent.changes) - 1
+		for last >= 0 && n.parent.changes[last].node != n {
+			last--
 		}
 		n.parent.commit(last + 1)
 	}

@@ -293,6 +293,75 @@ func TestPowerLossIsDeterministicAndMakesFilesStale(t *testing.T) {
 	require.NoError(t, f.Close())
 }
 
+// TestSharedMemoryCannotBeSeen: a file whose durable bytes lie in the memory of the visible ones behaves as one that
+// has both apart.
+func TestSharedMemoryCannotBeSeen(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		shared, apart := NewMem(), NewMem()
+		both := func(op func(*Mem) error) {
+			err := op(shared)
+			require.Equal(rt, err, op(apart))
+			apart.root.entries["f"].part()
+		}
+		file := func(do func(File) error) {
+			both(func(m *Mem) error {
+				f, err := m.OpenFile("f", true)
+				if err != nil {
+					return err
+				}
+				return errors.Join(do(f), f.Close())
+			})
+		}
+		file(File.Sync)
+		rt.Repeat(map[string]func(*rapid.T){
+			"append": func(rt *rapid.T) {
+				data := rapid.SliceOfN(rapid.Byte(), 1, 3000).Draw(rt, "data")
+				file(func(f File) error {
+					size, _ := f.Size()
+					_, err := f.WriteAt(data, size)
+					return err
+				})
+			},
+			"write": func(rt *rapid.T) {
+				off, data := rapid.Int64Range(0, 9000).Draw(rt, "off"), rapid.SliceOfN(rapid.Byte(), 1, 2000).Draw(rt, "data")
+				file(func(f File) error { _, err := f.WriteAt(data, off); return err })
+			},
+			"truncate": func(rt *rapid.T) {
+				size := rapid.Int64Range(0, 9000).Draw(rt, "size")
+				file(func(f File) error { return f.Truncate(size) })
+			},
+			"sync": func(*rapid.T) { file(File.Sync) },
+			"failed sync": func(*rapid.T) {
+				file(func(f File) error {
+					m := f.(*memFile).m
+					m.SetError(func(string, string) error { return syscall.EIO })
+					defer m.SetError(nil)
+					return f.Sync()
+				})
+			},
+			"flip": func(rt *rapid.T) {
+				off := rapid.Int64Range(0, 9000).Draw(rt, "off")
+				both(func(m *Mem) error { return m.Flip("f", off, 3) })
+			},
+			"cut": func(rt *rapid.T) {
+				size := rapid.Int64Range(0, 9000).Draw(rt, "size")
+				both(func(m *Mem) error { return m.Cut("f", size) })
+			},
+			"power loss": func(rt *rapid.T) {
+				seed := rapid.Uint64().Draw(rt, "seed")
+				both(func(m *Mem) error { m.PowerLoss(source(seed)); return nil })
+			},
+			"": func(rt *rapid.T) {
+				require.Equal(rt, apart.Digest(), shared.Digest())
+				a, s := apart.root.entries["f"], shared.root.entries["f"]
+				require.Equal(rt, string(a.durable), string(s.durable))
+				require.Equal(rt, len(a.pending), len(s.pending))
+				require.Equal(rt, apart.Used(), shared.Used())
+			},
+		})
+	})
+}
+
 func TestCapacity(t *testing.T) {
 	m := NewMem()
 	m.SetCapacity(10)

@@ -12,16 +12,15 @@ var _ Sink = (*Recorder)(nil)
 // Recorder is a Sink in memory, for tests and the simulator. Its methods may
 // be called from several goroutines. The first misuse is kept for Err.
 type Recorder struct {
-	mu   sync.Mutex
-	h    History
-	open map[int64]struct{}
-	err  error
+	mu  sync.Mutex
+	h   History
+	err error
 }
 
 // NewRecorder returns an empty Recorder. It sets the header's Version.
 func NewRecorder(header Header) *Recorder {
 	header.Version = Version
-	return &Recorder{h: History{Header: header}, open: map[int64]struct{}{}}
+	return &Recorder{h: History{Header: header}}
 }
 
 // Invoke implements Sink, exactly as Writer does.
@@ -31,20 +30,21 @@ func (r *Recorder) Invoke(op *Op) {
 	op.ID = int64(len(r.h.Ops))
 	o := *op
 	o.Return, o.Outcome, o.Code, o.Records = Infinity, Pending, "", nil
+	if n := len(r.h.Ops); n == cap(r.h.Ops) {
+		r.h.Ops = slices.Grow(r.h.Ops, max(1024, n)) // append would copy a long history more often
+	}
 	r.h.Ops = append(r.h.Ops, o)
-	r.open[op.ID] = struct{}{}
 }
 
 // Complete implements Sink, exactly as Writer does.
 func (r *Recorder) Complete(op *Op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, open := r.open[op.ID]
+	open := op.ID >= 0 && op.ID < int64(len(r.h.Ops)) && r.h.Ops[op.ID].Outcome == Pending
 	if err := checkComplete(op, open); err != nil {
 		r.fail(err)
 		return
 	}
-	delete(r.open, op.ID)
 	o := &r.h.Ops[op.ID]
 	o.Return, o.Outcome, o.Code = op.Return, op.Outcome, op.Code
 	o.Records = cloneRecords(op.Records)
@@ -123,8 +123,10 @@ func (r *Recorder) History() *History {
 		Notes:    slices.Clone(r.h.Notes),
 		Closed:   true,
 	}
-	for id := range r.open {
-		h.Ops[id].Outcome = Indeterminate
+	for i := range h.Ops {
+		if h.Ops[i].Outcome == Pending {
+			h.Ops[i].Outcome = Indeterminate
+		}
 	}
 	if err := h.resolve(); err != nil {
 		r.fail(errors.Join(errors.New("recording replicas"), err))

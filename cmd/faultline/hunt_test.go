@@ -33,6 +33,7 @@ func convicted(t *testing.T) string {
 // TestReplayOfAnotherVersion: refused with both versions named, unless forced. The
 // same version gives the same history.
 func TestReplayOfAnotherVersion(t *testing.T) {
+	t.Parallel()
 	dir := convicted(t)
 	a := ask(t, nil, "replay", dir, "--out", t.TempDir())
 	require.Equal(t, 1, a.code, a.stdout+a.stderr)
@@ -76,6 +77,7 @@ func TestReplayOfAnotherVersion(t *testing.T) {
 // TestShrinkOnTheCommandLine ends with a small plan whose ready command fails in
 // the same way.
 func TestShrinkOnTheCommandLine(t *testing.T) {
+	t.Parallel()
 	dir, out := convicted(t), t.TempDir()
 	a := ask(t, nil, "shrink", dir, "--out", out, "--runs", "25")
 	require.Equal(t, 0, a.code, a.stdout+a.stderr)
@@ -95,6 +97,7 @@ func TestShrinkOnTheCommandLine(t *testing.T) {
 
 // TestHuntRefuses: what no seed could make right is refused before the first.
 func TestHuntRefuses(t *testing.T) {
+	t.Parallel()
 	valid := t.TempDir()
 	a := ask(t, nil, "run", "--env", "sim", "--faults", "kill", "--time", "30s", "--rate", "50", "--quiet", "--out", valid)
 	require.Equal(t, 0, a.code, a.stderr)
@@ -124,6 +127,7 @@ func TestHuntRefuses(t *testing.T) {
 // TestHuntInconclusive: seeds that are too short decide nothing, and the hunt says
 // so with 2, and which rules it never met.
 func TestHuntInconclusive(t *testing.T) {
+	t.Parallel()
 	a := ask(t, nil, "hunt", "--seeds", "1", "--first-seed", "9", "--faults", "kill", "--time", "40s", "--rate", "60", "--out", t.TempDir())
 	require.Equal(t, 2, a.code, a.stdout+a.stderr)
 	require.Contains(t, a.stdout, "seed 9  inconclusive  ")

@@ -37,7 +37,7 @@ func faultline(t *testing.T, env []string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(append(os.Environ(), asCommand+"=1", "NO_COLOR=1", noDocker), env...)
+	cmd.Env = append(append(os.Environ(), asCommand+"=1", "NO_COLOR=1", noDocker, "GORACE=atexit_sleep_ms=0"), env...)
 	return cmd
 }
 

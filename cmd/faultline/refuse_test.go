@@ -19,6 +19,7 @@ import (
 // TestBadInput: what the user can mend is one line that names it and the remedy,
 // exit code 254, and nothing stored.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	files := t.TempDir()
 	file := func(name, text string) string {
 		path := filepath.Join(files, name)
@@ -107,6 +108,7 @@ func TestBadInput(t *testing.T) {
 // TestNoDocker: without an engine a run in docker is refused with the remedy, and
 // auto says in its first line that it simulates.
 func TestNoDocker(t *testing.T) {
+	t.Parallel()
 	out := t.TempDir()
 	for _, args := range []string{"run --env docker --out " + out, "images", "clean", "verify --env docker --out " + out} {
 		ask(t, nil, strings.Fields(args)...).requireRefused(t, 255, "cannot use Docker at tcp://127.0.0.1:1", "DOCKER_HOST")
@@ -126,6 +128,7 @@ func TestNoDocker(t *testing.T) {
 // TestDamagedHistory: a history with a hole in it proves nothing, and the damage
 // is no verdict: restored, it is judged as before.
 func TestDamagedHistory(t *testing.T) {
+	t.Parallel()
 	s := ask(t, nil, "run", "--env", "sim", "--time", "20s", "--json", "--out", t.TempDir()).summary(t)
 	require.Equal(t, checker.Valid, s.Verdict)
 	file := filepath.Join(s.Dir, history.FileName)
@@ -171,6 +174,7 @@ func TestDamagedHistory(t *testing.T) {
 // TestTruncatedHistory: what a killed harness leaves is judged as far as it goes,
 // and decides nothing.
 func TestTruncatedHistory(t *testing.T) {
+	t.Parallel()
 	s := ask(t, nil, "run", "--env", "sim", "--time", "20s", "--json", "--out", t.TempDir()).summary(t)
 	file := filepath.Join(s.Dir, history.FileName)
 	fi, err := os.Stat(file)
@@ -188,6 +192,7 @@ func TestTruncatedHistory(t *testing.T) {
 
 // TestUnwritableOut: a place that takes no results is one line with the remedy.
 func TestUnwritableOut(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, []byte("kept"), 0o600))
 	for _, out := range []string{file, filepath.Join(file, "below")} {
@@ -245,6 +250,7 @@ func TestFullDisk(t *testing.T) {
 
 // TestPlanFile: --plan with flags over it runs what both say.
 func TestPlanFile(t *testing.T) {
+	t.Parallel()
 	p := harness.DefaultPlan()
 	p.Environment, p.Faults = "sim", []string{"kill"}
 	b, err := p.YAML()

@@ -32,6 +32,7 @@ func stored(t *testing.T, acks string, sabotage sim.SabotageMode) harness.Outcom
 // TestSameVerdictAgain: a stored result is judged again to the same verdict, with
 // no Docker in reach, by every way to name it.
 func TestSameVerdictAgain(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, acks string
 		sabotage   sim.SabotageMode
@@ -81,6 +82,7 @@ func plain(t *testing.T, s report.Summary) any {
 // TestConvictionOnTheCommandLine: acks=1 under a cut-off leader ends with exit
 // code 1 and names each lost message; explain tells its story.
 func TestConvictionOnTheCommandLine(t *testing.T) {
+	t.Parallel()
 	out := t.TempDir()
 	a := ask(t, nil, "run", "--env", "sim", "--faults", "partition:isolate-leader", "--time", "30s", "--set", "acks=1", "--out", out)
 	require.Equal(t, 1, a.code, a.stderr)
@@ -123,6 +125,7 @@ func TestConvictionOnTheCommandLine(t *testing.T) {
 
 // TestHuntOnTheCommandLine ends with 1 and tells where what it convicted is stored.
 func TestHuntOnTheCommandLine(t *testing.T) {
+	t.Parallel()
 	a := ask(t, nil, "hunt", "--seeds", "2", "--faults", "partition:isolate-leader", "--time", "30s", "--set", "acks=1", "--out", t.TempDir())
 	require.Equal(t, 1, a.code, a.stderr)
 	require.Contains(t, a.stdout, "seed 1  INVALID  LOST ")
@@ -143,6 +146,7 @@ func TestHuntOnTheCommandLine(t *testing.T) {
 // TestLists: every kind is printed for people and as JSON, and each name in it is
 // one that a run takes.
 func TestLists(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"systems", "schemes", "workloads", "clauses", "faults", "options"} {
 		a := ask(t, nil, "list", "--json", kind)
 		require.Equal(t, 0, a.code, a.stderr)

@@ -396,7 +396,7 @@ func (m *Machine) expand() {
 	if m.role != leader || m.pending {
 		return
 	}
-	want := slices.Clone(m.a.ISR)
+	want := slices.Clip(m.a.ISR) // an append copies it
 	for _, r := range m.remotes {
 		if !slices.Contains(want, r.id) && m.inTime(r) && (r.stable >= m.high && r.stable >= m.epochStart || m.o.Mutants.On(mutant.JoinBehind)) && m.h.Eligible(r.id, r.brokerEpoch) {
 			want = append(want, r.id)

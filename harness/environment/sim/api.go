@@ -79,26 +79,31 @@ type Request struct {
 // closed. A Reply to it is ignored.
 type RequestGone struct{ ID RequestID }
 
-// StorageDone reports a storage operation: its closure has run and returned
-// Result. The events of one lane come in order of Submit.
+// StorageDone reports that a storage operation has run. The events of one lane
+// come in order of Submit.
 type StorageDone struct {
-	Lane   Lane
-	Token  Token
-	Result any
+	Lane  Lane
+	Token Token
+	Op    Operation
 }
+
+// Operation is a storage operation. Run runs at its completion, possibly after
+// the incarnation that issued it was killed: it must touch nothing but the volume
+// and the operation itself, where its result belongs.
+type Operation interface{ Run() }
 
 // Terminate is SIGTERM: the process should finish and call Host.Exit.
 type Terminate struct{}
 
-func (Started) event()     {}
-func (Wake) event()        {}
-func (Message) event()     {}
-func (LinkUp) event()      {}
-func (LinkDown) event()    {}
-func (Request) event()     {}
-func (RequestGone) event() {}
-func (StorageDone) event() {}
-func (Terminate) event()   {}
+func (Started) event()      {}
+func (Wake) event()         {}
+func (Message) event()      {}
+func (LinkUp) event()       {}
+func (LinkDown) event()     {}
+func (Request) event()      {}
+func (RequestGone) event()  {}
+func (*StorageDone) event() {}
+func (Terminate) event()    {}
 
 // Channel tells apart the streams between one ordered pair of nodes. Port says
 // which cuts it obeys (nemesis.PeerPort or nemesis.QuorumPort); Name is free.
@@ -177,10 +182,9 @@ type Host interface {
 	// Reply answers a request. Unknown, answered and gone requests are ignored.
 	Reply(id RequestID, resp any)
 
-	// Submit issues a storage operation of about that many bytes. op runs at its
-	// completion, possibly after this incarnation was killed: it must touch
-	// nothing but the volume. Its result comes with StorageDone.
-	Submit(lane Lane, kind StorageKind, bytes int, op func() any) Token
+	// Submit issues a storage operation of about that many bytes. StorageDone says
+	// that it has run.
+	Submit(lane Lane, kind StorageKind, bytes int, op Operation) Token
 
 	// Emit publishes an event of this node. Node, Incarnation, Seq, At and
 	// Uncertainty are set by the host; Seq counts from 1 per incarnation.

@@ -122,7 +122,7 @@ func (w *World) request(ctx context.Context, name, nodeName string, req any, tim
 		cc = &clientConn{w: w, client: cl, node: i, call: k}
 		cc.dial()
 		for !cc.conn.up && k.reason == "" {
-			switch w.park(ctx, deadline, "Call to "+nodeName+" (dialling)") {
+			switch w.park(ctx, deadline, w.nodes[i].dialling) {
 			case woken:
 				continue
 			case cancelled:
@@ -142,7 +142,7 @@ func (w *World) request(ctx context.Context, name, nodeName string, req any, tim
 	k.id = RequestID(w.reqSeq)
 	cc.conn.halves[0].send(itemData, Request{ID: k.id, Conn: cc.conn.id, Client: name, Req: w.encode(req), NoReply: noReply})
 	for !noReply && !k.done && k.reason == "" {
-		switch w.park(ctx, deadline, "Call to "+nodeName) {
+		switch w.park(ctx, deadline, w.nodes[i].calling) {
 		case woken:
 			continue
 		case cancelled:

@@ -16,6 +16,14 @@ import (
 	"github.com/faultline-mq/faultline/nemesis"
 )
 
+// opFunc is an operation that keeps what a function returns.
+type opFunc struct {
+	run    func() any
+	result any
+}
+
+func (o *opFunc) Run() { o.result = o.run() }
+
 // toy is a small replicated log: n1 appends, stores and sends what clients
 // send, answers when a majority has stored it; heartbeats with random timing.
 type toy struct {
@@ -41,8 +49,8 @@ func newToy(h Host) Process {
 }
 
 func (p *toy) store(e entryMsg) {
-	p.Submit("log", Append, 100, func() any { p.disk.log = append(p.disk.log, e.Text); return nil })
-	p.ops[p.Submit("log", Sync, 0, func() any { p.disk.synced = len(p.disk.log); return nil })] = e
+	p.Submit("log", Append, 100, &opFunc{run: func() any { p.disk.log = append(p.disk.log, e.Text); return nil }})
+	p.ops[p.Submit("log", Sync, 0, &opFunc{run: func() any { p.disk.synced = len(p.disk.log); return nil }})] = e
 }
 
 func (p *toy) ack(n int) {
@@ -90,7 +98,7 @@ func (p *toy) Handle(ev Event) {
 		case ackMsg:
 			p.ack(m.N)
 		}
-	case StorageDone:
+	case *StorageDone:
 		if e, ok := p.ops[ev.Token].(entryMsg); ok {
 			delete(p.ops, ev.Token)
 			if p.Node() == "n1" {
@@ -236,10 +244,19 @@ func TestQueueIsOrdered(t *testing.T) {
 		gen uint64
 	}
 	var want, got []key
+	slots := map[uint64]uint32{}
 	for i := range uint64(5000) {
 		k := key{time.Duration(r.IntN(500)), i}
-		q.push(k.at, action{gen: i})
+		slots[i] = q.push(k.at, action{gen: i})
 		want = append(want, k)
+		if r.IntN(4) == 0 {
+			j := r.IntN(len(want))
+			q.remove(slots[want[j].gen])
+			want = slices.Delete(want, j, j+1)
+		}
+		if len(want) == 0 {
+			continue
+		}
 		if r.IntN(3) == 0 {
 			at, a := q.pop()
 			k := key{at, a.gen}

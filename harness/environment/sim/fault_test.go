@@ -18,12 +18,12 @@ import (
 
 func write(p *probe, s string) {
 	d := p.Volume().(*memDisk)
-	p.Submit("log", Append, len(s), func() any { d.log = append(d.log, s); return len(d.log) })
+	p.Submit("log", Append, len(s), &opFunc{run: func() any { d.log = append(d.log, s); return len(d.log) }})
 }
 
 func fsync(p *probe) {
 	d := p.Volume().(*memDisk)
-	p.Submit("log", Sync, 0, func() any { d.synced = len(d.log); return d.synced })
+	p.Submit("log", Sync, 0, &opFunc{run: func() any { d.synced = len(d.log); return d.synced }})
 }
 
 func TestStorageIsFIFOPerLane(t *testing.T) {
@@ -31,15 +31,15 @@ func TestStorageIsFIFOPerLane(t *testing.T) {
 	r.run(func() {
 		p := r.at("n1")
 		for i := range 100 {
-			p.Submit(Lane(fmt.Sprint(i%2)), []StorageKind{Append, Sync, Read}[i%3], 10, func() any { return i })
+			p.Submit(Lane(fmt.Sprint(i%2)), []StorageKind{Append, Sync, Read}[i%3], 10, &opFunc{run: func() any { return i }})
 		}
 		r.sleep(10 * time.Second)
 		last := map[Lane]int{"0": -2, "1": -1}
 		for _, s := range p.seen {
-			if d, ok := s.ev.(StorageDone); ok {
-				require.Equal(t, last[d.Lane]+2, d.Result)
-				require.EqualValues(t, d.Result.(int)+1, d.Token)
-				last[d.Lane] = d.Result.(int)
+			if d, ok := s.ev.(*StorageDone); ok {
+				require.Equal(t, last[d.Lane]+2, d.Op.(*opFunc).result)
+				require.EqualValues(t, d.Op.(*opFunc).result.(int)+1, d.Token)
+				last[d.Lane] = d.Op.(*opFunc).result.(int)
 			}
 		}
 		require.Equal(t, map[Lane]int{"0": 98, "1": 99}, last)
@@ -67,8 +67,8 @@ func TestKillLeavesAPrefixOfIssuedWrites(t *testing.T) {
 			require.Equal(t, want[:n], append([]string{}, d.log...))
 			r.sleep(time.Minute)
 			require.Len(t, d.log, n, "nothing of the dead lands after the restart")
-			require.Zero(t, countOf[StorageDone](p, nil)+countOf[StorageDone](r.at("n1"), nil))
-			require.Zero(t, p.Submit("log", Append, 0, func() any { panic("dead") }), "a dead incarnation has no effect")
+			require.Zero(t, countOf[*StorageDone](p, nil)+countOf[*StorageDone](r.at("n1"), nil))
+			require.Zero(t, p.Submit("log", Append, 0, &opFunc{run: func() any { panic("dead") }}), "a dead incarnation has no effect")
 		})
 	}
 	for n := range 6 {
@@ -94,7 +94,7 @@ func TestPausedNodeGetsItsStorageOnResume(t *testing.T) {
 		require.Len(t, p.seen, 1, "paused again at once")
 		require.NoError(t, r.Processes().Resume(ctx, "n1"))
 		r.sleep(ms)
-		require.IsType(t, StorageDone{}, p.seen[1].ev)
+		require.IsType(t, &StorageDone{}, p.seen[1].ev)
 		require.IsType(t, Wake{}, p.seen[2].ev)
 		require.Len(t, p.seen, 3)
 	})

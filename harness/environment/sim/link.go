@@ -495,7 +495,7 @@ func (c *conn) receive(side int, msg any) {
 				c.open = slices.DeleteFunc(c.open, func(id RequestID) bool { _, open := n.requests[id]; return !open })
 			}
 		}
-		n.deliver(r)
+		n.deliver(msg.(Event)) // r again, without another allocation
 	default:
 		n.deliver(Message{From: c.w.names[c.ends[0].idx], Channel: c.ch, Msg: msg})
 	}

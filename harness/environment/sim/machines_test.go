@@ -46,14 +46,14 @@ func TestDiskFaults(t *testing.T) {
 		begin = r.Now()
 		done := func(lane Lane) (at time.Duration) {
 			for _, s := range p.seen {
-				if d, ok := s.ev.(StorageDone); ok && d.Lane == lane {
+				if d, ok := s.ev.(*StorageDone); ok && d.Lane == lane {
 					at = s.at - begin
 				}
 			}
 			return at
 		}
-		p.Submit("log", Sync, 0, func() any { return nil })
-		p.Submit(MetaLane, Sync, 0, func() any { return nil })
+		p.Submit("log", Sync, 0, &opFunc{run: func() any { return nil }})
+		p.Submit(MetaLane, Sync, 0, &opFunc{run: func() any { return nil }})
 		r.sleep(time.Minute)
 		require.Greater(t, done("log"), 49*ms)
 		require.Less(t, done(MetaLane), 49*ms+r.opts.Disk.TailMax, "the metadata log has its own disk")

@@ -33,6 +33,8 @@ type node struct {
 	w    *World
 	idx  int
 	name string
+	// what clients wait for
+	calling, dialling string
 
 	state       nodeState
 	paused      bool
@@ -60,6 +62,7 @@ type node struct {
 	lanes    []*lane
 	laneOf   map[Lane]*lane
 	tokens   Token
+	ops      Slab[storageOp]
 	landing  []*storageOp // issued by a dead incarnation, will still land
 	landedBy time.Duration
 	slow     float64    // of the data disk
@@ -75,7 +78,7 @@ type node struct {
 
 func newNode(w *World, idx int, name string) *node {
 	return &node{
-		w: w, idx: idx, name: name,
+		w: w, idx: idx, name: name, calling: "Call to " + name, dialling: "Call to " + name + " (dialling)",
 		volume:    w.opts.Volume(name),
 		disk:      stream(w.opts.Seed, "disk/"+name),
 		slow:      1,

@@ -49,65 +49,89 @@ func (e entry) before(o entry) bool { return e.at < o.at || e.at == o.at && e.se
 type queue struct {
 	heap  []entry
 	slots []action
+	at    []int // by slot: its index in the heap
 	free  []uint32
 	seq   uint64
 }
 
 func (q *queue) len() int { return len(q.heap) }
 
-func (q *queue) push(at time.Duration, a action) {
-	var slot uint32
+// push adds an event. Its slot names it until it is popped or removed.
+func (q *queue) push(at time.Duration, a action) (slot uint32) {
 	if n := len(q.free); n > 0 {
 		slot, q.free = q.free[n-1], q.free[:n-1]
 		q.slots[slot] = a
 	} else {
 		slot = uint32(len(q.slots))
 		q.slots = append(q.slots, a)
+		q.at = append(q.at, 0)
 	}
 	q.seq++
-	e := entry{at: at, seq: q.seq, slot: slot}
-	q.heap = append(q.heap, e)
-	i := len(q.heap) - 1
-	for i > 0 {
-		parent := (i - 1) / 4
-		if !e.before(q.heap[parent]) {
-			break
-		}
-		q.heap[i] = q.heap[parent]
-		i = parent
-	}
-	q.heap[i] = e
+	q.heap = append(q.heap, entry{})
+	q.up(len(q.heap)-1, entry{at: at, seq: q.seq, slot: slot})
+	return slot
 }
 
 // pop removes the earliest event. The queue must not be empty.
 func (q *queue) pop() (time.Duration, action) {
 	top := q.heap[0]
-	n := len(q.heap) - 1
+	a := q.slots[top.slot]
+	q.remove(top.slot)
+	return top.at, a
+}
+
+// remove takes an event away.
+func (q *queue) remove(slot uint32) {
+	i, n := q.at[slot], len(q.heap)-1
 	last := q.heap[n]
 	q.heap = q.heap[:n]
-	if n > 0 {
-		i := 0
-		for {
-			first := 4*i + 1
-			if first >= n {
-				break
-			}
-			least := first
-			for c := first + 1; c < min(first+4, n); c++ {
-				if q.heap[c].before(q.heap[least]) {
-					least = c
-				}
-			}
-			if !q.heap[least].before(last) {
-				break
-			}
-			q.heap[i] = q.heap[least]
-			i = least
-		}
-		q.heap[i] = last
+	switch {
+	case i == n:
+	case i > 0 && last.before(q.heap[(i-1)/4]):
+		q.up(i, last)
+	default:
+		q.down(i, last)
 	}
-	a := q.slots[top.slot]
-	q.slots[top.slot] = action{}
-	q.free = append(q.free, top.slot)
-	return top.at, a
+	q.slots[slot] = action{}
+	q.free = append(q.free, slot)
+}
+
+// up places e at index i of the heap, or above it.
+func (q *queue) up(i int, e entry) {
+	for i > 0 {
+		parent := (i - 1) / 4
+		if !e.before(q.heap[parent]) {
+			break
+		}
+		q.set(i, q.heap[parent])
+		i = parent
+	}
+	q.set(i, e)
+}
+
+// down places e at index i of the heap, or below it.
+func (q *queue) down(i int, e entry) {
+	for n := len(q.heap); ; {
+		first := 4*i + 1
+		if first >= n {
+			break
+		}
+		least := first
+		for c := first + 1; c < min(first+4, n); c++ {
+			if q.heap[c].before(q.heap[least]) {
+				least = c
+			}
+		}
+		if !q.heap[least].before(e) {
+			break
+		}
+		q.set(i, q.heap[least])
+		i = least
+	}
+	q.set(i, e)
+}
+
+func (q *queue) set(i int, e entry) {
+	q.heap[i] = e
+	q.at[e.slot] = i
 }

@@ -22,13 +22,10 @@ const (
 // storageOp is one issued operation.
 type storageOp struct {
 	n     *node
-	host  *host
 	lane  *lane
-	name  Lane
-	token Token
 	at    time.Duration
 	state opState
-	run   func() any
+	done  StorageDone
 }
 
 // latency draws the time that an operation takes once it is at its lane's head.
@@ -49,7 +46,7 @@ func (n *node) latency(r *rand.Rand, slow float64, k StorageKind, bytes int) tim
 	return d
 }
 
-func (h *host) Submit(name Lane, k StorageKind, bytes int, run func() any) Token {
+func (h *host) Submit(name Lane, k StorageKind, bytes int, run Operation) Token {
 	if !h.alive() {
 		return 0
 	}
@@ -66,24 +63,25 @@ func (h *host) Submit(name Lane, k StorageKind, bytes int, run func() any) Token
 		slow = 1 // another disk
 	}
 	l.last = max(l.last, n.w.now) + n.latency(n.disk, slow, k, bytes)
-	op := &storageOp{n: n, host: h, lane: l, name: name, token: n.tokens, at: l.last, run: run}
+	op := n.ops.Take()
+	*op = storageOp{n: n, lane: l, at: l.last, done: StorageDone{Lane: name, Token: n.tokens, Op: run}}
 	l.pending = append(l.pending, op)
 	n.w.queue.push(op.at, action{kind: evStorage, on: op})
-	return op.token
+	return op.done.Token
 }
 
 func (o *storageOp) complete() {
 	if o.state == opDropped {
 		return
 	}
-	o.n.w.trace(evStorage, o.n.idx, uint64(o.token)<<8|uint64(o.state))
+	o.n.w.trace(evStorage, o.n.idx, uint64(o.done.Token)<<8|uint64(o.state))
+	o.done.Op.Run()
 	if o.state == opLanding {
-		o.run()
 		o.n.landing = removeFirst(o.n.landing, o)
 		return
 	}
 	o.lane.pending = removeFirst(o.lane.pending, o)
-	o.n.deliver(StorageDone{Lane: o.name, Token: o.token, Result: o.run()})
+	o.n.deliver(&o.done)
 }
 
 // removeFirst removes op, which is at or near the front.

@@ -60,6 +60,8 @@ type task struct {
 	state taskState
 	gen   uint64
 	cause cause
+	timed bool // its time-out is on the queue, in slot timer
+	timer uint32
 	why   string // what it is parked for
 	ctx   context.Context
 
@@ -99,7 +101,7 @@ func (w *World) spawn(name string, g *group, body func()) *task {
 // resume runs t until it parks or ends. Only the event loop calls it.
 func (w *World) resume(t *task) {
 	if t.state == parked { // its timer fired
-		t.cause = timeout
+		t.cause, t.timed = timeout, false
 	}
 	w.unwatch(t)
 	t.gen++
@@ -141,7 +143,7 @@ func (w *World) park(ctx context.Context, until time.Duration, why string) cause
 		w.watch(ctx, t)
 	}
 	if until >= 0 {
-		w.queue.push(max(until, w.now), action{kind: evTask, on: t, gen: t.gen})
+		t.timer, t.timed = w.queue.push(max(until, w.now), action{kind: evTask, on: t, gen: t.gen}), true
 	}
 	t.state, t.why = parked, why
 	w.current = nil
@@ -157,6 +159,10 @@ func (w *World) park(ctx context.Context, until time.Duration, why string) cause
 func (w *World) wake(t *task, c cause) {
 	if t == nil || t.state != parked {
 		return
+	}
+	if t.timed { // most waits end long before their time: the queue stays short
+		w.queue.remove(t.timer)
+		t.timed = false
 	}
 	t.gen++
 	t.cause, t.state = c, waking

@@ -146,6 +146,7 @@ func (c *Cluster) drainReplica(ctx context.Context, key Partition, node string, 
 	rep := history.Replica{Key: key.String(), Node: node, Sentinel: sentinel}
 	sum := sha256.New()
 	next := int64(0)
+	var line []byte
 	for {
 		done, why := func() (bool, string) {
 			resp, err := c.Transport.RoundTrip(ctx, admin, node, fetchRequest(key, -2, -1, next, drainBytes, 0), AskTimeout+AskTimeout)
@@ -168,7 +169,8 @@ func (c *Cluster) drainReplica(ctx context.Context, key Partition, node string, 
 					continue // behind the mark
 				}
 				rep.Records = append(rep.Records, rec)
-				digest(sum, rec)
+				line = appendDigested(line[:0], rec)
+				_, _ = sum.Write(line) // a hash never fails
 			}
 			if err != nil {
 				return true, err.Error()
@@ -201,11 +203,10 @@ func (c *Cluster) drainReplica(ctx context.Context, key Partition, node string, 
 	return rep
 }
 
-func digest(sum interface{ Write([]byte) (int, error) }, r history.Record) {
-	var b [21]byte
-	binary.BigEndian.PutUint64(b[:], uint64(r.Offset))
-	binary.BigEndian.PutUint32(b[8:], uint32(r.Epoch))
-	binary.BigEndian.PutUint64(b[12:], uint64(r.Value))
-	b[20] = byte(r.Payload)
-	_, _ = sum.Write(b[:]) // a hash never fails
+// appendDigested appends what the digest of a log covers of one record.
+func appendDigested(b []byte, r history.Record) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Offset))
+	b = binary.BigEndian.AppendUint32(b, uint32(r.Epoch))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Value))
+	return append(b, byte(r.Payload))
 }

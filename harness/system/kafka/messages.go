@@ -26,13 +26,13 @@ func produceRequest(key Partition, value []byte, n number, acks int16, timeout t
 	r := kmsg.NewRecord()
 	r.Value = value
 	// The record's length prefix is a varint over what follows it.
-	body := r.AppendTo(nil)
-	r.Length = int32(len(body) - 1) // an empty length takes one byte
+	room := make([]byte, 0, len(value)+32)
+	r.Length = int32(len(r.AppendTo(room)) - 1) // an empty length takes one byte
 	b := kmsg.NewRecordBatch()
 	b.PartitionLeaderEpoch, b.Magic, b.ProducerID, b.ProducerEpoch, b.FirstSequence, b.NumRecords = -1, 2, n.id, n.epoch, n.first, 1
-	b.Records = r.AppendTo(nil)
+	b.Records = r.AppendTo(room)
 	b.Length = int32(49 + len(b.Records))
-	raw := b.AppendTo(nil)
+	raw := b.AppendTo(make([]byte, 0, 64+len(b.Records)))
 	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], castagnoli))
 
 	req := kmsg.NewPtrProduceRequest()

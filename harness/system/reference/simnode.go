@@ -20,11 +20,11 @@ import (
 // process of its own: it turns the simulator's events into inputs and the
 // node's effects into calls of the simulator.
 type simNode struct {
+	ops   sim.Slab[operation]
 	h     sim.Host
 	n     *node.Node
 	store *storage.Store
 	ids   map[string]broker.NodeID
-	done  map[sim.Token]func(result any)
 	lanes map[broker.Lane]*simLane
 }
 
@@ -40,7 +40,7 @@ type simLane struct {
 
 // newSimNode boots one incarnation of a node.
 func newSimNode(h sim.Host, schemeName string, opts options.Values) sim.Process {
-	s := &simNode{h: h, ids: map[string]broker.NodeID{}, done: map[sim.Token]func(any){}, lanes: map[broker.Lane]*simLane{}}
+	s := &simNode{h: h, ids: map[string]broker.NodeID{}, lanes: map[broker.Lane]*simLane{}}
 	var members []broker.Member
 	for i, name := range h.Nodes() {
 		id := broker.NodeID(i + 1)
@@ -102,11 +102,10 @@ func (s *simNode) Handle(ev sim.Event) {
 		}
 	case sim.RequestGone:
 		s.step(broker.RequestGone{ID: broker.ReqID(e.ID)})
-	case sim.StorageDone:
-		if done := s.done[e.Token]; done != nil {
-			delete(s.done, e.Token)
-			done(e.Result)
-		}
+	case *sim.StorageDone:
+		op := e.Op.(*operation)
+		s.done(op)
+		*op = operation{} // what it holds outlives it by no more than a moment: its neighbours keep its memory
 	case sim.Terminate:
 		s.step(broker.Terminate{})
 	}
@@ -138,40 +137,32 @@ func (s *simNode) step(in broker.Input) {
 	}
 }
 
-func (s *simNode) carryOut(e broker.Effect) {
-	switch e := e.(type) {
+func (s *simNode) carryOut(effect broker.Effect) {
+	switch e := effect.(type) {
 	case broker.Send:
-		to := s.h.Nodes()[e.To-1]
-		s.filled(e.Slices, func() { s.h.Send(to, simChannel(e.Channel), e.Msg) })
+		if s.filled(effect, e.Slices) {
+			s.send(e)
+		}
 	case broker.Reply:
-		if e.Resp == nil {
-			return // a request without reply: the connection does not wait
+		// A request without reply has no response: the connection does not wait.
+		if e.Resp != nil && s.filled(effect, e.Slices) {
+			s.reply(e)
 		}
-		s.filled(e.Slices, func() { s.h.Reply(sim.RequestID(e.ID), e.Resp) })
 	case broker.Append:
-		size := 0
-		for _, b := range e.Batches {
-			size += len(b)
-		}
-		s.write(e.Lane, e.Seq, sim.Append, size, func() error { return s.store.Append(e) })
+		s.write(effect, e.Lane, e.Seq, sim.Append, bytesOf(e.Batches))
 	case broker.Truncate:
-		s.write(e.Lane, e.Seq, sim.Modify, 0, func() error { return s.store.Truncate(e) })
+		s.write(effect, e.Lane, e.Seq, sim.Modify, 0)
 	case broker.Sync:
-		s.sync(e.Lane)
+		s.sync(effect, e.Lane)
 	case broker.OpenLane:
-		s.submit(e.Lane, func() error { return s.store.OpenLane(e.Lane) })
+		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.RemoveLane:
 		s.lane(e.Lane).removed = true
-		s.submit(e.Lane, func() error { return s.store.RemoveLane(e.Lane) })
+		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.Checkpoint:
-		s.submit(e.Lane, func() error { return s.store.Checkpoint(e) })
+		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.MetaAppend:
-		size := 0
-		for _, r := range e.Records {
-			size += len(r)
-		}
-		t := s.h.Submit(sim.MetaLane, sim.Sync, size, func() any { return s.store.Meta(e) })
-		s.done[t] = func(r any) { s.step(broker.MetaStored{Seq: e.Seq, Err: asError(r)}) }
+		s.h.Submit(sim.MetaLane, sim.Sync, bytesOf(e.Records), s.operation(operation{effect: effect}))
 	case broker.Emit:
 		ev := e.Event
 		s.h.Emit(history.NodeEvent{
@@ -189,18 +180,106 @@ func (s *simNode) carryOut(e broker.Effect) {
 	}
 }
 
-func asError(r any) error {
-	err, _ := r.(error)
-	return err
+func bytesOf(parts [][]byte) int {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	return n
 }
 
-// submit issues an operation whose only outcome of interest is its failure.
-func (s *simNode) submit(lane broker.Lane, op func() error) {
-	t := s.h.Submit(sim.Lane(lane), sim.Modify, 0, func() any { return op() })
-	s.done[t] = func(r any) {
-		if err := asError(r); err != nil {
-			s.step(broker.Stored{Lane: lane, Err: err})
+func (s *simNode) send(e broker.Send) {
+	s.h.Send(s.h.Nodes()[e.To-1], simChannel(e.Channel), e.Msg)
+}
+
+func (s *simNode) reply(e broker.Reply) { s.h.Reply(sim.RequestID(e.ID), e.Resp) }
+
+// operation is what one effect asks of the disk: for a Send or a Reply, one of
+// the slices that it waits for.
+type operation struct {
+	s      *simNode
+	effect broker.Effect
+	seq    uint64 // the lane's last write that it covers
+	slice  *broker.Slice
+	data   []byte
+	left   *int // of the effect's slices; nil: it has this one only
+	err    error
+}
+
+var _ sim.Operation = (*operation)(nil)
+
+func (s *simNode) operation(o operation) *operation {
+	p := s.ops.Take()
+	*p = o
+	p.s = s
+	return p
+}
+
+// Run implements sim.Operation.
+func (o *operation) Run() {
+	store := o.s.store
+	switch e := o.effect.(type) {
+	case broker.Append:
+		o.err = store.Append(e)
+	case broker.Truncate:
+		o.err = store.Truncate(e)
+	case broker.Sync:
+		o.err = store.Sync(e.Lane)
+	case broker.OpenLane:
+		o.err = store.OpenLane(e.Lane)
+	case broker.RemoveLane:
+		o.err = store.RemoveLane(e.Lane)
+	case broker.Checkpoint:
+		o.err = store.Checkpoint(e)
+	case broker.MetaAppend:
+		o.err = store.Meta(e)
+	default:
+		o.data, o.err = store.Read(*o.slice)
+	}
+}
+
+// done takes the outcome of an operation.
+func (s *simNode) done(o *operation) {
+	switch e := o.effect.(type) {
+	case broker.Append:
+		s.written(e.Lane, o)
+	case broker.Truncate:
+		s.written(e.Lane, o)
+	case broker.Sync:
+		l := s.lane(e.Lane)
+		l.syncing, l.synced = false, o.seq
+		if l.again {
+			s.sync(o.effect, e.Lane)
 		}
+		s.step(broker.Stored{Lane: e.Lane, Written: l.written, Synced: l.synced, Err: o.err})
+	case broker.OpenLane:
+		s.failed(e.Lane, o)
+	case broker.RemoveLane:
+		s.failed(e.Lane, o)
+	case broker.Checkpoint:
+		s.failed(e.Lane, o)
+	case broker.MetaAppend:
+		s.step(broker.MetaStored{Seq: e.Seq, Err: o.err})
+	case broker.Send:
+		if s.read(o) {
+			s.send(e)
+		}
+	case broker.Reply:
+		if s.read(o) {
+			s.reply(e)
+		}
+	}
+}
+
+// submit issues an operation.
+func (s *simNode) submit(e broker.Effect, lane broker.Lane, kind sim.StorageKind, size int) {
+	s.h.Submit(sim.Lane(lane), kind, size, s.operation(operation{effect: e}))
+}
+
+// failed reports an operation whose only outcome of interest is its failure.
+func (s *simNode) failed(lane broker.Lane, o *operation) {
+	if o.err != nil {
+		s.step(broker.Stored{Lane: lane, Err: o.err})
 	}
 }
 
@@ -213,17 +292,18 @@ func (s *simNode) lane(name broker.Lane) *simLane {
 	return l
 }
 
-func (s *simNode) write(name broker.Lane, seq uint64, kind sim.StorageKind, size int, op func() error) {
-	l := s.lane(name)
-	l.issued = seq
-	t := s.h.Submit(sim.Lane(name), kind, size, func() any { return op() })
-	s.done[t] = func(r any) {
-		l.written = seq
-		s.step(broker.Stored{Lane: name, Written: l.written, Synced: l.synced, Err: asError(r)})
-	}
+func (s *simNode) write(e broker.Effect, name broker.Lane, seq uint64, kind sim.StorageKind, size int) {
+	s.lane(name).issued = seq
+	s.h.Submit(sim.Lane(name), kind, size, s.operation(operation{effect: e, seq: seq}))
 }
 
-func (s *simNode) sync(name broker.Lane) {
+func (s *simNode) written(name broker.Lane, o *operation) {
+	l := s.lane(name)
+	l.written = o.seq
+	s.step(broker.Stored{Lane: name, Written: l.written, Synced: l.synced, Err: o.err})
+}
+
+func (s *simNode) sync(e broker.Effect, name broker.Lane) {
 	l := s.lane(name)
 	if l.removed {
 		return
@@ -233,42 +313,34 @@ func (s *simNode) sync(name broker.Lane) {
 		return
 	}
 	l.syncing, l.again = true, false
-	upTo := l.issued
-	t := s.h.Submit(sim.Lane(name), sim.Sync, 0, func() any { return s.store.Sync(name) })
-	s.done[t] = func(r any) {
-		l.syncing = false
-		l.synced = upTo
-		if l.again {
-			s.sync(name)
-		}
-		s.step(broker.Stored{Lane: name, Written: l.written, Synced: l.synced, Err: asError(r)})
-	}
+	s.h.Submit(sim.Lane(name), sim.Sync, 0, s.operation(operation{effect: e, seq: l.issued}))
 }
 
-// filled reads slices in the order of their lanes and runs then once all are in place.
-func (s *simNode) filled(slicesOf []broker.Slice, then func()) {
-	left := len(slicesOf)
-	if left == 0 {
-		then()
-		return
+// filled reports whether an effect has no slices. Otherwise it has them read, in
+// the order of their lanes.
+func (s *simNode) filled(e broker.Effect, slices []broker.Slice) bool {
+	var left *int
+	if n := len(slices); n > 1 {
+		left = &n
 	}
-	for _, sl := range slicesOf {
-		t := s.h.Submit(sim.Lane(sl.Lane), sim.Read, int(sl.To-sl.From)*128, func() any {
-			data, err := s.store.Read(sl)
-			if err != nil {
-				return err
-			}
-			return data
-		})
-		s.done[t] = func(r any) {
-			if err := asError(r); err != nil {
-				s.step(broker.ReadFailed{Lane: sl.Lane, Offset: sl.From, Err: err})
-				return
-			}
-			*sl.Into = r.([]byte)
-			if left--; left == 0 {
-				then()
-			}
-		}
+	for i := range slices {
+		sl := &slices[i]
+		s.h.Submit(sim.Lane(sl.Lane), sim.Read, int(sl.To-sl.From)*128, s.operation(operation{effect: e, slice: sl, left: left}))
 	}
+	return len(slices) == 0
+}
+
+// read takes the outcome of a slice's read, and reports whether it was the last
+// that its effect waited for.
+func (s *simNode) read(o *operation) bool {
+	if o.err != nil {
+		s.step(broker.ReadFailed{Lane: o.slice.Lane, Offset: o.slice.From, Err: o.err})
+		return false
+	}
+	*o.slice.Into = o.data
+	if o.left == nil {
+		return true
+	}
+	*o.left--
+	return *o.left == 0
 }
