@@ -45,6 +45,7 @@ type Plan struct {
 	Size        int               `yaml:"size"`       // bytes of a payload
 	Pinned      float64           `yaml:"pinned"`     // share of producers that believe one node only; below 0: none
 	Idempotent  float64           `yaml:"idempotent"` // share of producers that are idempotent
+	Seekers     int               `yaml:"seekers"`    // pollers that go back now and then
 	Loyal       int               `yaml:"loyal"`      // pollers of each node that ask it alone
 	Seed        uint64            `yaml:"seed"`
 	Expect      string            `yaml:"expect"` // survive or declared
@@ -219,7 +220,7 @@ func clamp(d, low, high time.Duration) time.Duration { return max(low, min(d, hi
 func (p Plan) workload(sys system.System) workloads.Config {
 	return workloads.Config{
 		Seed: p.Seed, Nodes: p.Nodes, Clients: p.Clients, Keys: len(sys.Keys(p.spec(""))), Rate: p.Rate, Size: p.Size, Pinned: p.Pinned,
-		Idempotent: p.Idempotent, Loyal: p.Loyal,
+		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers,
 		ThinkTime: time.Millisecond,
 	}
 }

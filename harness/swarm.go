@@ -237,9 +237,12 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 	if p.Pinned == 0 && !s.Fixed[DimClients] {
 		p.Pinned = pinned
 	}
-	idempotent, watched := pick(rng, 0, 0, 0.3, 0.6), pick(rng, 0, 1, 2)
+	seekers, idempotent, watched := pick(rng, 0, 0, 1), pick(rng, 0, 0, 0.3, 0.6), pick(rng, 0, 1, 2)
 	if p.Idempotent == 0 && !s.Fixed[DimClients] {
 		p.Idempotent = idempotent
+	}
+	if p.Seekers == 0 && !s.Fixed[DimClients] {
+		p.Seekers = seekers
 	}
 	if p.Loyal == 0 && !s.Fixed[DimClients] {
 		p.Loyal = watched

@@ -23,6 +23,11 @@ const (
 	// begins to lead.
 	eagerBackOff = 30 * time.Millisecond
 	maxLoyal     = 16
+	maxSeekers   = 16
+	// A seeker goes back after one of so many answers with records, on average. It
+	// reads little at a time, or it would be through at once.
+	seekEvery = 8
+	seekBytes = 4 << 10
 )
 
 // Validate refuses what no workload can be built from.
@@ -50,6 +55,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("share of idempotent producers %g: it is from 0 to 1", c.Idempotent)
 	case c.Loyal < 0 || c.Loyal > maxLoyal:
 		return fmt.Errorf("%d loyal pollers of each node: 0 to %d are possible", c.Loyal, maxLoyal)
+	case c.Seekers < 0 || c.Seekers > maxSeekers:
+		return fmt.Errorf("%d seekers: 0 to %d are possible", c.Seekers, maxSeekers)
 	case c.ThinkTime < 0:
 		return fmt.Errorf("think time %s: it is 0 or more", c.ThinkTime)
 	}
@@ -132,6 +139,13 @@ func Log(c Config) []ClientSpec {
 		}
 		specs = append(specs, ClientSpec{Name: fmt.Sprintf("loyal-%d", i), Role: "poller", Pinned: i % c.Nodes, Loyal: true, Gen: p})
 	}
+	for i := range c.Seekers {
+		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 3<<32|uint64(i))), backOff: backOff, seeks: true}
+		for k := range c.Keys {
+			p.parts = append(p.parts, part{key: int32(k)})
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("seeker-%d", i), Role: "poller", Pinned: -1, Gen: p})
+	}
 	return specs
 }
 
@@ -194,6 +208,7 @@ type poller struct {
 	rng   *rand.Rand
 
 	backOff time.Duration
+	seeks   bool // it goes back now and then
 }
 
 // Next implements Generator.
@@ -203,12 +218,15 @@ func (p *poller) Next(now time.Duration, last *Result) Step {
 		at = p.learn(now, last)
 		p.turn = (p.turn + 1) % len(p.parts)
 	}
-	part := p.parts[p.turn]
+	part, most := p.parts[p.turn], pollBytes
+	if p.seeks {
+		most = seekBytes
+	}
 	return Step{At: at, Op: &Op{
 		Kind:  history.Poll,
 		Key:   part.key,
 		From:  part.from,
-		Max:   pollBytes,
+		Max:   most,
 		Wait:  pollWait,
 		Reset: part.moved,
 	}}
@@ -235,5 +253,11 @@ func (p *poller) learn(now time.Duration, last *Result) time.Duration {
 		return now + pollPause
 	}
 	part.from = max(part.from, last.Records[len(last.Records)-1].Offset+1)
-	return now
+	if !p.seeks {
+		return now
+	}
+	if p.rng.IntN(seekEvery) == 0 {
+		part.from, part.moved = p.rng.Int64N(part.from), true
+	}
+	return now + pollPause
 }

@@ -77,6 +77,9 @@ type Config struct {
 	Pinned  float64 // share of producers pinned to a node; 0 = the default 0.5, negative = none
 	// Idempotent is the share of producers that are idempotent, the last ones.
 	Idempotent float64
+	// Seekers adds so many pollers of all partitions that now and then go back to
+	// an offset drawn from what they know of the log.
+	Seekers int
 	// Loyal adds, for each node, so many pollers that ask it alone, whoever leads.
 	Loyal int
 	// ThinkTime is a producer's pause after an answer in a closed loop.

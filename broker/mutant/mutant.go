@@ -38,6 +38,10 @@ const (
 	ForgetInSync
 	FetchAnyEpoch
 	FollowerAckBeforeSync
+	RetryTwice
+	ForgetProducers
+	ChecksumIgnored
+	RecoverUnsynced
 	names // how many there are
 )
 
