@@ -16,6 +16,7 @@ type contractChange = func(*history.Contract)
 func TestAnomalies(t *testing.T) {
 	fresh := func(c *history.Contract) { c.Fresh = true }
 	epochs := func(c *history.Contract) { c.Epochs = true }
+	least2 := func(c *history.Contract) { c.MinInSync = 2 }
 	notLinear := func(c *history.Contract) { c.Linearizable = false }
 	perNode := func(c *history.Contract) {
 		c.Offsets, c.Linearizable, c.Order, c.Monotonic = "per-node", false, "none", false
@@ -533,6 +534,69 @@ func TestAnomalies(t *testing.T) {
 				event n1 leader e=3
 				event n2 follower e=3
 				log n1*`},
+
+		// enough-in-sync
+		{
+			name: "acknowledged by the leader alone", class: ClassTooFew, count: 2, breaks: []string{ClauseInSync}, change: least2,
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				p0.3 50-60 @2
+				p0.4 70-80 @3
+				event n1 leader e=1 isr=n1,n2
+				event n1 isr e=1 isr=n1 high=1
+				event n1 isr e=1 isr=n1,n2 high=3
+				log n1* p0.1 p0.2 p0.3 p0.4`,
+		},
+		{
+			name: "a leader that was alone from the beginning", class: ClassTooFew, count: 1, breaks: []string{ClauseInSync}, change: least2,
+			text: `
+				p0.1 10-20 @0
+				p0.2 30- ?
+				event n1 leader e=1 isr=n1
+				event n1 isr e=1 isr=n1,n2 high=1
+				log n1* p0.1 p0.2`,
+		},
+		{name: "the watermark stood still", class: ClassTooFew, change: least2, text: `
+				p0.1 10-20 @0
+				p0.2 30-90 @1
+				event n1 leader e=1 isr=n1,n2
+				event n1 isr e=1 isr=n1 high=1
+				event n1 isr e=1 isr=n1,n2 high=1
+				log n1* p0.1 p0.2`},
+		{name: "moved on by somebody else, in another epoch", class: ClassTooFew, change: least2, text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				event n1 isr e=0 isr=n1 high=1
+				event n1 follower e=1
+				event n1 leader e=2 isr=n1,n2
+				event n1 isr e=2 isr=n1,n2,n3 high=2
+				log n1* p0.1 p0.2`},
+		{name: "another incarnation", class: ClassTooFew, change: least2, text: `
+				p0.1 10-20 @0
+				event n1 isr e=1 isr=n1 high=0
+				event n1 isr e=1 isr=n1,n2 high=1 inc=i2 seq=1
+				log n1* p0.1`},
+		{name: "a report is missing in between", class: ClassTooFew, change: least2, text: `
+				p0.1 10-20 @0
+				event n1 isr e=1 isr=n1 high=0 seq=1
+				event n1 isr e=1 isr=n1,n2 high=1 seq=3
+				log n1* p0.1`},
+		{name: "what is there was appended in a later epoch", class: ClassTooFew, change: least2, text: `
+				p0.1 10-20 @0
+				event n1 isr e=3 isr=n1 high=0
+				event n1 isr e=3 isr=n1,n2 high=1
+				log n1* p0.1`},
+		{name: "not acknowledged", class: ClassTooFew, change: least2, text: `
+				p0.1 10- ?
+				event n1 isr e=1 isr=n1 high=0
+				event n1 isr e=1 isr=n1,n2 high=1
+				log n1* p0.1`},
+		{name: "not promised", class: ClassTooFew, text: `
+				p0.1 10-20 @0
+				event n1 isr e=1 isr=n1 high=0
+				event n1 isr e=1 isr=n1,n2 high=1
+				log n1* p0.1`},
 
 		// linearizable-appends
 		{

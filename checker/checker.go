@@ -60,6 +60,7 @@ const (
 	ClauseMonotonic    = "monotonic-reads"      // skip, non-monotonic
 	ClauseOrder        = "producer-order"       // reorder
 	ClauseSplitBrain   = "one-leader-per-epoch" // split brain
+	ClauseInSync       = "enough-in-sync"       // acknowledged with too few replicas in sync
 	ClauseLinearizable = "linearizable-appends" // Porcupine
 	ClauseStale        = "fresh-reads"          // stale read
 	ClauseRecovers     = "recovers"             // no progress after healing
@@ -84,6 +85,7 @@ const (
 	ClassNonMonotonic = "non-monotonic"
 	ClassReorder      = "reorder"
 	ClassSplitBrain   = "split-brain"
+	ClassTooFew       = "too-few-in-sync"
 	ClassLinearizable = "not-linearizable"
 	ClassStale        = "stale-read"
 	ClassNotRecovered = "not-recovered"

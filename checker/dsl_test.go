@@ -26,7 +26,7 @@ import (
 //	                       the line has "partial"; "start=2" begins it at 2, "digest=x"
 //	drain missing          how the drain ended: complete (default), incomplete, missing,
 //	                       noisy (not quiet), unsynced, "at=500"
-//	event n1 leader e=3    node events: leader, isr=n1,n2, truncate 3-5, unclean; "seq=4"
+//	event n1 leader e=3    node events: leader, isr=n1,n2, truncate 3-5, unclean; "seq=4", "high=7", "inc=i2"
 //	fault 0 kill:leader n1 100-200 role=leader keys=t-0   all proven; "unhealed", "unproven"
 //	phase recovery 300
 //
@@ -74,6 +74,10 @@ func parse(t testing.TB, text string) *history.History {
 					e.Seq = num(t, val)
 				case "isr":
 					e.ISR = strings.Split(val, ",")
+				case "high":
+					e.Offset = num(t, val)
+				case "inc":
+					e.Incarnation = val
 				case "at":
 					e.At = num(t, val) * 1e6
 				default:

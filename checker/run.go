@@ -83,6 +83,7 @@ var clauses = []clauseCheck{
 	{ClauseMonotonic, checkMonotonicReads},
 	{ClauseOrder, checkProducerOrder},
 	{ClauseSplitBrain, checkOneLeaderPerEpoch},
+	{ClauseInSync, checkEnoughInSync},
 	{ClauseLinearizable, checkLinearizable},
 	{ClauseStale, checkFreshReads},
 	{ClauseRecovers, checkRecovers},

@@ -9,6 +9,7 @@ import (
 var headline = []struct{ class, one, many string }{
 	{ClassDivergence, "replicas differ at 1 offset", "replicas differ at %s offsets"},
 	{ClassSplitBrain, "1 epoch had two leaders", "%s epochs had two leaders"},
+	{ClassTooFew, "1 message was acknowledged with too few replicas in sync", "%s messages were acknowledged with too few replicas in sync"},
 	{ClassDirtyRead, "1 delivered message is gone", "%s delivered messages are gone"},
 	{ClassResurrected, "1 failed message became visible", "%s failed messages became visible"},
 	{ClassPhantom, "1 message was never sent", "%s messages were never sent"},

@@ -33,8 +33,11 @@ type MutantHunt struct {
 	// Control is by how much the budget of the broker without a mutant is larger
 	// than that of a mutant; 0: no control.
 	Control int
-	Out     string // where seeds that are not valid are stored; "": nowhere
-	Pool    *Pool
+	// Shrink is how long a smaller plan is looked for that still breaks the same
+	// clause, once per mutant that was found; 0: not at all.
+	Shrink time.Duration
+	Out    string // where seeds that are not valid are stored; "": nowhere
+	Pool   *Pool
 	// Each is told about every mutant and range, and about the controls, as they end.
 	Each func(MutantRun)
 }
@@ -54,7 +57,8 @@ type MutantRun struct {
 	Sentence     string        `json:"sentence,omitempty"`
 	Inconclusive int           `json:"inconclusive"`
 	Failed       int           `json:"harness_errors"`
-	Spoiled      int           `json:"spoiled"` // convicted seeds that are not valid without the mutant either
+	Spoiled      int           `json:"spoiled"`          // convicted seeds that are not valid without the mutant either
+	Shrunk       *Size         `json:"shrunk,omitempty"` // of the smallest plan that was looked for
 	Dir          string        `json:"dir,omitempty"`
 	Interrupted  bool          `json:"interrupted,omitempty"`
 }
@@ -108,11 +112,17 @@ func (h MutantHunt) Run(ctx context.Context) ([]MutantRun, error) {
 		if !slices.Contains(schemes, m.Scheme) {
 			schemes = append(schemes, m.Scheme)
 		}
+		small := false
 		for i := range h.Ranges {
 			if ctx.Err() != nil {
 				return runs, nil
 			}
-			if err := add(h.hunt(ctx, m, m.Scheme, h.First+uint64(i)*SeedRange, 1)); err != nil {
+			r, err := h.hunt(ctx, m, m.Scheme, h.First+uint64(i)*SeedRange, 1)
+			if err == nil && r.Found && h.Shrink > 0 && !small {
+				small = true
+				r.Shrunk, err = h.shrunk(ctx, m, r.Seed)
+			}
+			if err := add(r, err); err != nil {
 				return runs, err
 			}
 		}
@@ -164,6 +174,19 @@ func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uin
 	r.Expected = slices.ContainsFunc(r.Broken, func(b Breach) bool { return slices.Contains(m.Clauses, b.Clause) })
 	r.Interrupted = ctx.Err() != nil && !r.Found
 	return r, nil
+}
+
+// shrunk returns how small the plan of a seed that was convicted becomes.
+func (h MutantHunt) shrunk(ctx context.Context, m Mutant, seed uint64) (*Size, error) {
+	p, err := h.plans(m, m.Scheme, true)(seed)
+	if err != nil {
+		return nil, err
+	}
+	small, err := Shrink(ctx, ShrinkConfig{Plan: p, Budget: h.Shrink, Pool: h.Pool})
+	if err != nil {
+		return nil, fmt.Errorf("shrinking seed %d of mutant %s: %w", seed, m.Name, err)
+	}
+	return &small.After, nil
 }
 
 func (r *MutantRun) exhausted(seeds int, budget time.Duration) bool {

@@ -4,6 +4,7 @@ package harness
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -24,7 +25,7 @@ func TestMutantsAreFound(t *testing.T) {
 	}
 	ms, err := LookupMutants("ack-by-leader-alone", "epoch-not-bumped", "O11", "M16")
 	require.NoError(t, err)
-	runs, err := MutantHunt{Mutants: ms, Plans: swarmOf, First: 1, Ranges: 1, Seeds: 6, Control: 1}.Run(t.Context())
+	runs, err := MutantHunt{Mutants: ms, Plans: swarmOf, First: 1, Ranges: 1, Seeds: 12, Control: 1, Shrink: time.Second}.Run(t.Context())
 	require.NoError(t, err)
 	require.Len(t, runs, len(ms)+2)
 	for i, r := range runs {
@@ -33,13 +34,16 @@ func TestMutantsAreFound(t *testing.T) {
 		if i >= len(ms) {
 			require.Empty(t, r.Name)
 			require.False(t, r.Found, "the control of %s: seed %d: %s", r.Scheme, r.Seed, r.Sentence)
-			require.Equal(t, 6, r.Seeds)
+			require.Equal(t, 12, r.Seeds)
+			require.Nil(t, r.Shrunk)
 			continue
 		}
 		require.Equal(t, ms[i].Name, r.Name)
 		require.True(t, r.Found, r.Name)
 		require.True(t, r.Expected, "%s broke %v, expected was %v", r.Name, r.Broken, ms[i].Clauses)
 		require.NotZero(t, r.Seed)
+		require.NotNil(t, r.Shrunk)
+		require.Positive(t, r.Shrunk.Operations)
 	}
 }
 

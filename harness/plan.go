@@ -39,11 +39,14 @@ type Plan struct {
 	Targets     string            `yaml:"targets"`     // what faults hit that do not choose for themselves; empty: drawn
 	Environment string            `yaml:"environment"` // docker or sim
 	Nodes       int               `yaml:"nodes"`
-	Clients     int               `yaml:"clients"` // producers; pollers come with them
-	Time        time.Duration     `yaml:"time"`    // baseline, fault and recovery together
-	Rate        float64           `yaml:"rate"`    // sends per second over all producers; 0 = closed loop
-	Size        int               `yaml:"size"`    // bytes of a payload
-	Pinned      float64           `yaml:"pinned"`  // share of producers that believe one node only; below 0: none
+	Clients     int               `yaml:"clients"`    // producers; pollers come with them
+	Time        time.Duration     `yaml:"time"`       // baseline, fault and recovery together
+	Rate        float64           `yaml:"rate"`       // sends per second over all producers; 0 = closed loop
+	Size        int               `yaml:"size"`       // bytes of a payload
+	Pinned      float64           `yaml:"pinned"`     // share of producers that believe one node only; below 0: none
+	Idempotent  float64           `yaml:"idempotent"` // share of producers that are idempotent
+	Seekers     int               `yaml:"seekers"`    // pollers that go back now and then
+	Loyal       int               `yaml:"loyal"`      // pollers of each node that ask it alone
 	Seed        uint64            `yaml:"seed"`
 	Expect      string            `yaml:"expect"` // survive or declared
 	Options     map[string]string `yaml:"options"`
@@ -233,6 +236,7 @@ func clamp(d, low, high time.Duration) time.Duration { return max(low, min(d, hi
 func (p Plan) workload(sys system.System) workloads.Config {
 	return workloads.Config{
 		Seed: p.Seed, Nodes: p.Nodes, Clients: p.Clients, Keys: len(sys.Keys(p.spec(""))), Rate: p.Rate, Size: p.Size, Pinned: p.Pinned,
+		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers,
 		ThinkTime: time.Millisecond,
 	}
 }

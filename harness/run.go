@@ -76,8 +76,9 @@ type run struct {
 	counts [3]atomic.Int64
 	mu     sync.Mutex
 	phase  string
-	active map[int]string // faults in force
-	acked  map[int32]bool // keys that took a write in the recovery phase
+	active map[int]string      // faults in force
+	acked  map[int32]bool      // keys that took a write in the recovery phase
+	told   []history.NodeEvent // what the nodes reported, where a step waits for it
 }
 
 // Header describes the history of a resolved plan.
@@ -95,7 +96,7 @@ func Header(p Plan, runID string, started time.Time) (history.Header, error) {
 		Started: started.UTC().Format(time.RFC3339Nano), Contract: sys.Contract(p.spec(runID)),
 	}
 	for _, s := range specs {
-		c := history.Client{Name: s.Name, Role: s.Role}
+		c := history.Client{Name: s.Name, Role: s.Role, Loyal: s.Loyal, Idempotent: s.Idempotent}
 		if s.Pinned >= 0 {
 			c.Pinned = h.Nodes[s.Pinned]
 		}
@@ -233,6 +234,9 @@ func (r *run) Event(ev any) {
 			delete(r.active, f.ID)
 		}
 		r.mu.Unlock()
+		if f.Stage == history.Skipped {
+			r.cfg.Progress.Note("%s", f.Detail)
+		}
 		if f.Stage == history.Unproven {
 			r.cfg.Progress.Note("fault without effect: %s: %s", f.Name, f.Detail)
 		}
@@ -250,7 +254,15 @@ func (r *run) enter(phase string) {
 
 // whole is a run from environment up to environment down.
 func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err error) {
-	r.env.Events(func(ev history.NodeEvent) { r.sink.Event(ev) })
+	waits := slices.ContainsFunc(r.plan.Steps, func(s nemesis.Step) bool { return s.When != "" })
+	r.env.Events(func(ev history.NodeEvent) {
+		r.sink.Event(ev)
+		if waits {
+			r.mu.Lock()
+			r.told = append(r.told, ev)
+			r.mu.Unlock()
+		}
+	})
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), environment.DownTimeout)
 		defer cancel()
@@ -285,8 +297,15 @@ func (r *run) target() nemesis.Target {
 	return nemesis.Target{
 		Nodes: r.spec.Nodes, Clock: r.rt, Network: r.env.Network(), Processes: r.env.Processes(), Disks: r.env.Disks(), Roles: r.cluster,
 		Admin: r.cluster.Admin(), Spares: r.spec.Spares,
-		Machines: r.env.Machines(),
+		Machines: r.env.Machines(), Events: r,
 	}
+}
+
+// Since implements nemesis.Events.
+func (r *run) Since(n int) []history.NodeEvent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clip(r.told[n:])
 }
 
 // work runs the phases on a cluster that is ready.
@@ -360,7 +379,7 @@ func (r *run) recovered() bool {
 // drive is one client: it asks its generator, routes, records and executes, one
 // operation after another.
 func (r *run) drive(ctx context.Context, index, clients int, spec workloads.ClientSpec) {
-	cl := r.cluster.Client(spec.Name, spec.Pinned)
+	cl := r.cluster.Client(spec)
 	defer cl.Close()
 	process := int64(index)
 	acked := r.sys.Options(r.spec)["acks"] != "0"
@@ -395,6 +414,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 		r.sink.Invoke(&op)
 		res = cl.Do(ctx, step.Op)
 		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
+		op.Node = res.Node
 		r.sink.Complete(&op)
 		r.count(&op)
 		if op.Outcome == history.Indeterminate {

@@ -23,6 +23,9 @@ type ScriptClient struct {
 	Name   string `yaml:"name"`
 	Role   string `yaml:"role"`             // producer or poller
 	Pinned string `yaml:"pinned,omitempty"` // the node whose metadata alone it believes; empty: follows the newest leader
+	Loyal  bool   `yaml:"loyal,omitempty"`  // it sends everything to the node that it is pinned to
+
+	Idempotent bool `yaml:"idempotent,omitempty"` // a producer that numbers what it sends, and sends it again
 }
 
 // ScriptOp is one operation. A client does its operations in their order, each
@@ -50,6 +53,10 @@ func (s *Script) validate(nodes []string, keys int) error {
 			return fmt.Errorf("script: client %s has role %q; known: producer, poller", c.Name, c.Role)
 		case c.Pinned != "" && !slices.Contains(nodes, c.Pinned):
 			return fmt.Errorf("script: client %s is pinned to %q, which is none of the nodes", c.Name, c.Pinned)
+		case c.Loyal && c.Pinned == "":
+			return fmt.Errorf("script: client %s is loyal and pinned to no node", c.Name)
+		case c.Idempotent && c.Role != "producer":
+			return fmt.Errorf("script: client %s is idempotent and no producer", c.Name)
 		}
 		names[c.Name] = true
 	}
@@ -79,7 +86,7 @@ func (s *Script) clients(nodes []string, size int) []workloads.ClientSpec {
 				g.ops = append(g.ops, op)
 			}
 		}
-		specs[i] = workloads.ClientSpec{Name: c.Name, Role: c.Role, Pinned: slices.Index(nodes, c.Pinned), Gen: g}
+		specs[i] = workloads.ClientSpec{Name: c.Name, Role: c.Role, Pinned: slices.Index(nodes, c.Pinned), Loyal: c.Loyal, Idempotent: c.Idempotent, Gen: g}
 	}
 	return specs
 }
@@ -149,7 +156,7 @@ func (g *scripted) learn(last *workloads.Result) {
 func scriptOf(h *history.History) *Script {
 	s := &Script{}
 	for _, c := range h.Header.Clients {
-		s.Clients = append(s.Clients, ScriptClient{Name: c.Name, Role: c.Role, Pinned: c.Pinned})
+		s.Clients = append(s.Clients, ScriptClient{Name: c.Name, Role: c.Role, Pinned: c.Pinned, Loyal: c.Loyal, Idempotent: c.Idempotent})
 	}
 	begin := int64(0)
 	for _, p := range h.Phases {

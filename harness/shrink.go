@@ -216,7 +216,7 @@ func (s *shrinker) candidate(c change) (Plan, bool) {
 	}
 	if p.Script != nil {
 		p.Script = p.Script.tidy()
-		p.Rate, p.Pinned, p.Clients = 0, 0, 1
+		p.Rate, p.Pinned, p.Clients, p.Idempotent, p.Loyal, p.Seekers = 0, 0, 1, 0, 0, 0
 		for _, c := range p.Script.Clients[1:] {
 			if c.Role == "producer" {
 				p.Clients++

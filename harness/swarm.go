@@ -39,8 +39,28 @@ type Swarm struct {
 // SwarmPlan draws the resolved plan of a seed with nothing fixed but base's options.
 func SwarmPlan(base Plan, seed uint64) (Plan, error) { return Swarm{Base: base}.Plan(seed) }
 
-// swarmFaults are the faults under which a contract says what it promises.
-var swarmFaults = []string{"partition", "kill", "pause", "stop", "power"}
+// swarmFaults are what is drawn of faults: under each a contract says what it
+// promises. Those of a kind stand in for each other, so that no kind outweighs
+// the others by its number of shapes.
+var swarmFaults = [][]string{
+	{"partition"},
+	{"kill"},
+	{"pause"},
+	{"stop", "rolling-restart"},
+	{"power"},
+	{"restart:kill", "restart:power", "restart:wipe"},
+	{"wipe", "corrupt-file:bit-flip", "corrupt-file:truncate"},
+	{"disk-slow"},
+	{"delay", "loss"},
+	{"reset", "clock:jump", "clock:drift", "disk-full", "disk-error"},
+}
+
+// swarmEvents are the events that a swarm lets steps wait for, as often as they
+// stand here.
+var swarmEvents = []nemesis.Event{
+	nemesis.LeaderChange, nemesis.LeaderChange, nemesis.LeaderChange, nemesis.InSyncExpand, nemesis.InSyncExpand, nemesis.InSyncShrink,
+	nemesis.FollowerChange, nemesis.Truncation, nemesis.NodeStart, nemesis.ControllerChange,
+}
 
 // Limits of what a swarm draws.
 const (
@@ -75,7 +95,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 		p.Nodes = pick(part("nodes"), 3, 3, 5)
 	}
 	if !s.Fixed[DimFaults] {
-		p.Faults = drawFaults(part("faults"), p.Nodes)
+		p.Faults = drawFaults(part("faults"), p.Nodes, p.Scheme)
 	}
 	s.drawOptions(part("options"), &p)
 	s.drawTimeout(part("timeout"), &p, sys)
@@ -86,34 +106,52 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if p, err = p.Resolve(); err != nil {
 		return Plan{}, fmt.Errorf("%w (seed %d)", err, seed)
 	}
-	if !s.Fixed[DimTargets] && p.Targets == "" {
-		overlap(part("overlap"), p.Steps, p.NodeNames())
+	if s.Fixed[DimTargets] || p.Targets != "" {
+		return p, nil
+	}
+	spare(part("spare"), p, sys)
+	overlap(part("overlap"), p)
+	if !s.Fixed[DimFaults] {
+		p = react(part("react"), p, sys.Detection(p.spec("")))
+		s.haze(part("haze"), &p)
 	}
 	return p.Resolve()
 }
 
 func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
 
+// swarmKinds is how many kinds of faults are drawn: a few at a time reach deeper
+// than all together.
+var swarmKinds = []int{1, 2, 2, 3, 3, 4}
+
 // drawFaults draws a non-empty subset of the faults; of partitions half the time
 // only some shapes.
-func drawFaults(rng *rand.Rand, nodes int) []string {
+func drawFaults(rng *rand.Rand, nodes int, scheme string) []string {
+	count := pick(rng, swarmKinds...)
 	var faults []string
-	for len(faults) == 0 {
-		for _, f := range swarmFaults {
-			if rng.IntN(2) == 0 {
-				continue
-			}
-			if f != "partition" || rng.IntN(2) == 0 {
-				faults = append(faults, f)
-				continue
-			}
+	for _, kind := range rng.Perm(len(swarmFaults)) {
+		f := pick(rng, swarmFaults[kind]...)
+		if len(faults) == count {
+			break
+		}
+		if scheme == "single" && (strings.HasPrefix(f, "corrupt-file") || strings.HasSuffix(f, "wipe")) {
+			continue // nothing is promised of the only copy
+		}
+		if f != "partition" || rng.IntN(2) == 0 {
+			faults = append(faults, f)
+			continue
+		}
+		some := slices.Clip(faults)
+		for len(some) == len(faults) {
 			for _, shape := range nemesis.Shapes() {
 				if shape.MinNodes <= nodes && rng.IntN(4) == 0 {
-					faults = append(faults, f+":"+string(shape.Name))
+					some = append(some, f+":"+string(shape.Name))
 				}
 			}
-			faults = faults[:min(len(faults), swarmMaxShapes)]
 		}
+		some = some[:min(len(some), len(faults)+swarmMaxShapes)]
+		count += len(some) - len(faults) - 1 // they are one kind
+		faults = some
 	}
 	return faults
 }
@@ -126,7 +164,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 			p.Options[name] = value
 		}
 	}
-	power := slices.Contains(p.Faults, "power")
+	power := s.Base.Scheme == "single" && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
@@ -141,8 +179,14 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 	if p.Scheme == "isr" {
 		set("replica.lag.time.max.ms", ms(1000, 1500, 2000, 3000))
 		set("replica.fetch.wait.max.ms", ms(50, 200, 500, 1000))
+		set("replica.fetch.max.bytes", ms(1, 4096, 16384, 1<<20))
 		if p.Nodes > 3 {
 			set("replication.factor", strconv.Itoa(p.Nodes))
+		}
+		_, fixed := s.Base.Options["replication.factor"]
+		if n, err := strconv.Atoi(p.Options["partitions"]); err == nil && n < 4 && !fixed {
+			// With fewer replicas than nodes a fault could hit one that has none.
+			p.Options["replication.factor"] = strconv.Itoa(p.Nodes)
 		}
 		rf := min(3, p.Nodes)
 		if v, err := strconv.Atoi(p.Options["replication.factor"]); err == nil {
@@ -197,6 +241,16 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 	if p.Pinned == 0 && !s.Fixed[DimClients] {
 		p.Pinned = pinned
 	}
+	seekers, idempotent, watched := pick(rng, 0, 0, 1), pick(rng, 0, 0, 0.3, 0.6), pick(rng, 0, 1, 2)
+	if p.Idempotent == 0 && !s.Fixed[DimClients] {
+		p.Idempotent = idempotent
+	}
+	if p.Seekers == 0 && !s.Fixed[DimClients] {
+		p.Seekers = seekers
+	}
+	if p.Loyal == 0 && !s.Fixed[DimClients] {
+		p.Loyal = watched
+	}
 }
 
 // drawTime draws a length that holds every named fault, and three at least.
@@ -216,25 +270,117 @@ func (s Swarm) drawTime(rng *rand.Rand, p Plan, sys system.System) time.Duration
 	}
 }
 
+// spare lets steps that take what disks hold hit no more than the contract allows
+// where it would promise nothing otherwise.
+func spare(rng *rand.Rand, p Plan, sys system.System) {
+	for i := range p.Steps {
+		alone := p.spec("")
+		alone.Steps = p.Steps[i : i+1]
+		if !sys.Contract(alone).Acknowledged {
+			p.Steps[i].Targets = pick(rng, nemesis.TargetOne, nemesis.TargetLeader, nemesis.TargetFollower)
+		}
+	}
+}
+
+// promises reports whether acknowledged messages survive the plan's steps.
+func promises(p Plan) bool {
+	sys, err := LookupSystem(p.System)
+	return err == nil && sys.Contract(p.spec("")).Acknowledged
+}
+
+// react adds steps that wait for an event of the cluster, from some time on.
+func react(rng *rand.Rand, p Plan, detection time.Duration) Plan {
+	length := max(3*detection/2, time.Second)
+	for range pick(rng, 0, 3, 6, 10) {
+		r := reaction(rng)
+		r.At = time.Duration(rng.Int64N(int64(p.Phases.Fault - length))).Truncate(time.Millisecond)
+		r.Until, r.Within = r.At+length, p.Phases.Fault-r.At
+		more := p
+		more.Steps = append(slices.Clone(p.Steps), r)
+		for i := range more.Steps {
+			more.Steps[i].ID = i
+		}
+		if promises(more) {
+			p = more
+		}
+	}
+	return p
+}
+
+// reaction draws a fault that waits for an event: most often the new leader goes
+// at once.
+func reaction(rng *rand.Rand) nemesis.Step {
+	r := nemesis.Step{When: nemesis.LeaderChange, Targets: nemesis.TargetEvent, Fault: pick(rng, "kill", "pause", "partition"), Seed: rng.Uint64()}
+	if rng.IntN(2) == 0 {
+		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
+		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power")
+	}
+	switch r.Fault {
+	case "partition":
+		r.Shape = pick(rng, nemesis.IsolateOne, nemesis.IsolateOne, nemesis.OneWayIn, nemesis.OneWayOut)
+	case "restart":
+		r.Shape = nemesis.RestartKill
+	}
+	r.After = time.Duration(rng.Int64N(int64(pick(rng, 1, 5, 50, 500)))) * time.Millisecond
+	return r
+}
+
+// haze lays a fault over all others that makes everything slower, and what
+// happens in a millisecond without it can be met by another fault.
+func (s Swarm) haze(rng *rand.Rand, p *Plan) {
+	h := nemesis.Step{ID: len(p.Steps), Fault: pick(rng, "delay", "delay", "loss", "disk-slow"), At: 100 * time.Millisecond, Seed: rng.Uint64()}
+	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority)
+	if h.Fault == "disk-slow" {
+		h.Targets = pick(rng, nemesis.TargetMinority, nemesis.TargetFollower)
+	}
+	whole := p.Phases.Fault - 500*time.Millisecond
+	h.Until = h.At + whole/4 + time.Duration(rng.Int64N(int64(3*whole/4)))
+	same := [][]string{{"delay", "loss"}, {"disk-slow", "disk-full", "disk-error"}}
+	if rng.IntN(2) == 0 || slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool {
+		return slices.ContainsFunc(same, func(kind []string) bool { return slices.Contains(kind, h.Fault) && slices.Contains(kind, o.Fault) })
+	}) {
+		return
+	}
+	with := *p
+	with.Steps = append([]nemesis.Step{h}, p.Steps...)
+	if !promises(with) {
+		return
+	}
+	for i := range with.Steps {
+		with.Steps[i].ID = i
+	}
+	*p = with
+	for name, value := range map[string]string{"request.timeout.ms": "1000", "quorum.tick.ms": "100"} { // or nothing would ever be answered
+		if _, fixed := s.Base.Options[name]; !fixed {
+			p.Options[name] = value
+		}
+	}
+}
+
 // overlap moves steps forward in time, so that some begin while another lasts. A
 // process belongs to one fault at a time and a role needs a cluster that has it:
 // so a fault on processes meets a partition, or a fault on other processes by
 // name, and what is to be bound by role comes first.
-func overlap(rng *rand.Rand, steps []nemesis.Step, nodes []string) {
+func overlap(rng *rand.Rand, p Plan) {
 	if rng.IntN(2) == 0 {
 		return
 	}
+	steps := p.Steps
 	for i := 1; i < len(steps); i++ {
 		prev, s := &steps[i-1], &steps[i]
 		if rng.IntN(2) == 0 || i > 1 && steps[i-2].Until > prev.At { // two at a time
 			continue
 		}
-		if !meet(rng, prev, s, nodes) {
+		before, was := *prev, *s
+		if !meet(rng, prev, s, p.NodeNames()) {
 			continue
 		}
 		length := prev.Until - prev.At
 		begin := prev.At + length/4 + time.Duration(rng.Int64N(int64(length/2))).Truncate(time.Millisecond)
 		s.At, s.Until = begin, begin+s.Until-s.At
+		if !promises(p) {
+			*prev, *s = before, was
+		}
 	}
 }
 

@@ -2,11 +2,14 @@ package harness
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/faultline-mq/faultline/nemesis"
 )
 
 // swarmBase is what `faultline hunt` begins from.
@@ -41,12 +44,32 @@ func TestSwarmPlan(t *testing.T) {
 		require.LessOrEqual(t, p.Steps[len(p.Steps)-1].Until, p.Phases.Fault)
 		for i, s := range p.Steps {
 			seen[s.Name()]++
-			if i > 0 && s.At < p.Steps[i-1].Until {
-				seen["overlap of "+p.Steps[i-1].Fault+" and "+s.Fault]++
+			for _, o := range p.Steps[:i] {
+				if s.At < o.Until {
+					seen["overlap of "+o.Fault+" and "+s.Fault]++
+				}
 			}
 		}
-		if slices.Contains(p.Faults, "power") {
-			require.Equal(t, "always", p.Options["fsync"], "seed %d", seed)
+		for i, s := range p.Steps {
+			if s.When != "" {
+				seen["when "+string(s.When)]++
+				seen[s.Fault+" at an event"]++
+			}
+			if s.Fault == "power" && p.Options["fsync"] != "always" {
+				seen["power, not synced"]++
+				n, err := nemesis.CountTargets(s.Targets, p.NodeNames())
+				require.NoError(t, err)
+				least, err := strconv.Atoi(p.Options["min.insync.replicas"])
+				require.NoError(t, err)
+				require.Less(t, n, least, "seed %d", seed)
+			}
+			require.Equal(t, i, s.ID)
+		}
+		if p.Loyal > 0 {
+			seen["loyal"]++
+		}
+		if p.Idempotent > 0 {
+			seen["idempotent"]++
 		}
 		if !slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "partition") }) {
 			seen["no partition"]++
@@ -60,7 +83,11 @@ func TestSwarmPlan(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"kill", "pause", "stop", "power", "no partition", "isr of 3", "isr of 5",
+		"kill", "pause", "stop", "power", "no partition", "rolling-restart", "restart:kill", "restart:power", "restart:wipe", "wipe", "corrupt-file:bit-flip",
+		"corrupt-file:truncate", "disk-slow", "delay", "loss", "reset", "clock:jump", "clock:drift", "disk-full", "disk-error", "power, not synced", "loyal", "idempotent",
+		"when leader-change", "when follower-change", "when isr-shrink", "when isr-expand", "when truncation", "when controller-change", "when start",
+		"kill at an event", "pause at an event", "partition at an event", "stop at an event", "restart at an event", "overlap of delay and kill", "overlap of disk-slow and partition",
+		"isr of 3", "isr of 5",
 		"partition:isolate-one", "partition:isolate-leader", "partition:one-way-in", "partition:one-way-out", "partition:ring", "partition:bridge",
 		"partition:halves", "partition:majority", "partition:primaries", "partition:client",
 		"overlap of partition and kill", "overlap of kill and partition", "overlap of kill and pause", "overlap of partition and partition",
@@ -69,7 +96,7 @@ func TestSwarmPlan(t *testing.T) {
 	}
 	for _, name := range []string{
 		"partitions", "request.timeout.ms", "broker.session.timeout.ms", "leader.rebalance.interval.ms", "quorum.tick.ms", "segment.bytes", "fsync",
-		"replica.lag.time.max.ms", "replica.fetch.wait.max.ms", "replication.factor", "min.insync.replicas",
+		"replica.lag.time.max.ms", "replica.fetch.max.bytes", "replica.fetch.wait.max.ms", "replication.factor", "min.insync.replicas",
 	} {
 		require.Greater(t, len(options[name]), 1, "option %s is always the same", name)
 	}

@@ -26,13 +26,14 @@ const (
 	NeedsResets     Capability = "reset connections"
 	NeedsAdmin      Capability = "administer the system's members and leaders"
 	NeedsNewNodes   Capability = "put new nodes in place"
+	NeedsEvents     Capability = "tell the cluster's events"
 )
 
 // Capabilities lists all of them, in the order in which errors name them.
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes,
+		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsEvents,
 	}
 }
 
@@ -64,13 +65,16 @@ type kind struct {
 	bind    func(ctx context.Context, s *Scene) error
 }
 
-var nodeTargets = []string{TargetOne, TargetMinority, TargetMajority, TargetAll, TargetLeader, TargetFollower, TargetFollowers, TargetController, "NAME,…"}
+var nodeTargets = []string{TargetOne, TargetMinority, TargetMajority, TargetAll, TargetLeader, TargetFollower, TargetFollowers, TargetController, TargetEvent, TargetOther, "NAME,…"}
 
 func kinds() []kind {
 	span := []Option{
 		{"at", "duration", "drawn", "when it is injected, from the begin of the fault phase"},
 		{"until", "duration", "drawn, at least three detection times after at", "when it is healed, from the begin of the fault phase"},
 		{"targets", "", "drawn", "which nodes it hits"},
+		{"when", "", "none", "the event of the cluster that it waits for from at on: " + eventNames()},
+		{"within", "duration", "as long as it lasts", "how long it waits for that event at most"},
+		{"after", "duration", "0s", "from that event to the injection"},
 	}
 	processes := []string{TargetLeader, TargetFollower, TargetMinority, TargetMajority, TargetAll}
 	// What takes data away hits a minority, unless a plan says otherwise.
@@ -82,7 +86,7 @@ func kinds() []kind {
 				Description: "cuts links between nodes, or between clients and a node",
 				Proof:       "numbered datagrams of every direction against the intended cuts, and rule counters from the system's own traffic",
 				Shapes:      Shapes(),
-				Targets:     []string{TargetOne, TargetLeader, TargetFollower, TargetController, "NAME"},
+				Targets:     []string{TargetOne, TargetLeader, TargetFollower, TargetController, TargetEvent, TargetOther, "NAME"},
 				Options: append([]Option{
 					{"shape", "", "drawn", "who is cut off from whom"},
 					{"port", "", "all traffic", "one kind of traffic only: client, peer or quorum; proven by rule counters alone, as datagrams pass"},
@@ -169,6 +173,21 @@ func kinds() []kind {
 			draw:    few,
 			settled: true,
 			make:    func() Fault { return &wipe{} },
+			bind:    bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "restart",
+				Description: "ends processes and starts them again at once, before anybody has missed them, with what their disks hold, without what was not synced, or with empty disks",
+				Proof:       "the processes were dead; other start times and answered requests while it lasts and after it; for power and wipe, what those prove of disks",
+				Shapes:      restarts(),
+				Targets:     nodeTargets,
+				Options:     append([]Option{{"shape", "", "drawn", "what the disks lose"}}, span...),
+				Needs:       []Capability{NeedsDisks, NeedsWiping, NeedsProcesses, NeedsRoles},
+			},
+			draw:    few,
+			settled: true,
+			make:    func() Fault { return &restart{} },
 			bind:    bindTargets,
 		},
 		{

@@ -114,6 +114,7 @@ type Scene struct {
 	Cuts    []Cut      // partitions only
 	Limits  Limits
 
+	event   Happening         // that the step waited for
 	figures map[string]string // how roles were bound
 	ground  *ground
 	rng     *rand.Rand

@@ -35,6 +35,8 @@ type Life struct {
 	whole    bool          // the injection was completed
 	injected time.Duration // when
 	earliest time.Duration // of the injection, as faults healed before it say
+	since    time.Duration // of a step with an event: when it began to wait, -1: not yet
+	fires    time.Duration // when it is to be injected, once its event came; -1: it did not
 }
 
 func newLife(step Step, t Target, rec Recorder, limits Limits, g *ground) (*Life, error) {
@@ -54,6 +56,8 @@ func newLife(step Step, t Target, rec Recorder, limits Limits, g *ground) (*Life
 		fault: f,
 		rec:   rec,
 		state: Ready,
+		since: -1,
+		fires: -1,
 		scene: &Scene{
 			Target:  t,
 			Step:    step,
@@ -99,6 +103,12 @@ func (l *Life) Inject(ctx context.Context) error {
 	l.record(history.Injecting, Proof{})
 	l.state = Active
 	if err := l.fault.Inject(ctx, l.scene); err != nil {
+		var u *UnprovenError
+		if l.scene.Step.When != "" && errors.As(err, &u) {
+			// Its event came at a moment at which it cannot be: no fault of the plan's.
+			l.record(history.Skipped, Proof{Detail: name + " " + u.Reason, Figures: u.Figures})
+			return l.Heal(ctx)
+		}
 		if l.miss(err) {
 			return l.Heal(ctx)
 		}

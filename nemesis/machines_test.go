@@ -295,7 +295,7 @@ func machineSteps(targets string) []Step {
 	for _, name := range []string{
 		"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore", "clock:jump", "clock:drift",
 		"clock:strobe", "delay", "loss", "reset",
-		"rolling-restart",
+		"rolling-restart", "restart:kill", "restart:power", "restart:wipe",
 	} {
 		k, shape, err := split(name)
 		if err != nil {
@@ -442,6 +442,14 @@ func TestSabotagedMachineFaultsAreNotProven(t *testing.T) {
 		{"no connection of the system", "reset", "n1", func(w *world) { w.idle = true }, "met no connection of the system itself on n1"},
 		{"never healed", "reset", "n1", stuck, "was not healed: a dial from n2 to n1 was answered: reset"},
 
+		{"not killed", "restart:kill", two, func(w *world) { w.killNoop["n2"] = true }, "restart:kill had no effect: n2 still runs"},
+		{"old incarnation", "restart:kill", "n1", func(w *world) { w.startNoop = true }, "was not healed within 30s: n1 still runs"},
+		{"dead again at half time", "restart:kill", "n1", at(func(w *world) { w.die("n1", 2) }), "was not healed within 30s: n1 is dead"},
+		{"nothing was lost", "restart:power", "n1", func(w *world) { w.tooGentle = true }, "restart:power had no effect: the file that was written on n1"},
+		{"synced data was lost", "restart:power", two, func(w *world) { w.tooRough = true }, "took more than it may"},
+		{"no effect", "restart:wipe", "n1", stub("n1"), "restart:wipe had no effect: 10 bytes of logs are on the disk of n1"},
+		{"data back at the start", "restart:wipe", "n1", func(w *world) { w.starting = func() { w.logs["n1"] = []byte("back") } }, "restart:wipe had no effect: n1 found 4 records"},
+
 		{"exit code", "rolling-restart", "n1,n2,n3", func(w *world) { w.stopCode = 4 }, "was not graceful: n1 exited with code 4"},
 		{"hangs", "rolling-restart", two, func(w *world) { w.stopHangs = true }, "n1 did not exit within 20s"},
 		{"does not come back", "rolling-restart", two, func(w *world) { w.crashes = true }, "did not go on: n1 was back"},
@@ -479,11 +487,14 @@ func TestMachineFaultsHealAfterErrorsOfTheEnvironment(t *testing.T) {
 		t.Run(s.Name(), func(t *testing.T) {
 			w := newWorld(3)
 			require.NoError(t, Setup(t.Context(), []Step{s}, w.target()))
-			for _, what := range []string{"spoil n2", "shape", "start n1"} {
+			for _, what := range []string{"spoil n2", "shape", "start n1", "kill n2", "power"} {
 				w.fail[what] = broken
 			}
 			if s.Fault != "rolling-restart" {
 				delete(w.fail, "start n1")
+			}
+			if s.Fault != "restart" || s.Shape == RestartWipe {
+				delete(w.fail, "kill n2")
 			}
 			err := Run(t.Context(), []Step{s}, w.target(), w, Limits{})
 			require.ErrorIs(t, err, broken)

@@ -162,6 +162,13 @@ type Admin interface {
 	Elect(ctx context.Context, key string) error
 }
 
+// Events tells what the nodes reported of themselves.
+type Events interface {
+	// Since returns the events from number n on, counted from 0, in the order in
+	// which they came. The caller changes nothing in them.
+	Since(n int) []history.NodeEvent
+}
+
 // Target is everything a fault acts on. A nil capability is missing in this
 // environment.
 type Target struct {
@@ -174,6 +181,7 @@ type Target struct {
 	Admin     Admin
 	// Spares are further places, whose nodes are no members at first.
 	Spares []string
+	Events Events
 	Machines
 }
 

@@ -42,6 +42,9 @@ func Check(t Target, steps []Step) error {
 		if err := k.make().Available(t); err != nil {
 			errs = append(errs, fmt.Errorf("step %d: %w", s.ID, err))
 		}
+		if s.When != "" && t.Events == nil {
+			errs = append(errs, fmt.Errorf("step %d: %w", s.ID, lacking("a step that waits for an event", map[Capability]bool{NeedsEvents: false})))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -73,6 +76,9 @@ func Setup(ctx context.Context, steps []Step, t Target) error {
 // that takes data away (wipe, corrupt-file) then waits for the planned gap as
 // well. Steps that overlap in the plan overlap.
 //
+// A step that waits for an event is injected when the event comes, and its stage
+// is Skipped where it does not.
+//
 // Every stage is recorded in rec. A fault without effect is recorded as
 // unproven, not returned: Run returns errors of the environment, or ctx's. In
 // both cases it first heals everything that is active, even though ctx ended,
@@ -82,7 +88,7 @@ func Run(ctx context.Context, steps []Step, t Target, rec Recorder, limits Limit
 		return err
 	}
 	limits = limits.withDefaults()
-	r := &runner{clock: t.Clock, start: t.Clock.Now()}
+	r := &runner{clock: t.Clock, start: t.Clock.Now(), watch: newWatch(t.Events)}
 	g := newGround()
 	for _, s := range steps {
 		l, err := newLife(s, t, rec, limits, g)
@@ -115,41 +121,62 @@ func Run(ctx context.Context, steps []Step, t Target, rec Recorder, limits Limit
 type runner struct {
 	clock   Clock
 	start   time.Duration
+	watch   *watch
 	waiting []*Life
 	active  []*Life
 }
 
+// length is how long a fault lasts.
+func (l *Life) length() time.Duration { return l.scene.Step.Until - l.scene.Step.At }
+
+// givesUp is when a fault stops waiting for its event.
+func (l *Life) givesUp() time.Duration { return l.since + l.scene.Step.Patience() }
+
+// reacts reports whether the fault comes when an event does.
+func (l *Life) reacts() bool { return l.scene.Step.When != "" }
+
+// waits reports whether the fault still has to begin to wait for its event.
+func (l *Life) waits() bool { return l.reacts() && l.since < 0 }
+
 // ends is when an active fault is to be healed.
 func (l *Life) ends() time.Duration {
-	return l.injected + l.scene.Step.Until - l.scene.Step.At
+	return l.injected + l.length()
 }
 
-// next waits for whatever comes next, an injection or a healing, and does it.
+// next waits for whatever comes next, an injection, an event or a healing, and
+// does it.
 func (r *runner) next(ctx context.Context) (more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
 	var heal *Life
 	for _, l := range r.active {
 		if heal == nil || l.ends() < heal.ends() {
 			heal = l
 		}
 	}
-	var inject *Life
-	if len(r.waiting) > 0 {
-		inject = r.waiting[0]
-		for _, l := range r.active {
-			if l.scene.Step.Until <= inject.scene.Step.At {
-				inject = nil // planned to come after l, so l is healed first
-				break
-			}
+	inject, listening := r.upcoming()
+	now := r.clock.Now()
+	r.watch.read(now, listening)
+	for _, l := range listening {
+		if l.fires < 0 && now >= l.givesUp() {
+			l.skip()
+			r.waiting = slices.DeleteFunc(r.waiting, func(w *Life) bool { return w == l })
+			return true, nil
 		}
 	}
 	switch {
 	case heal == nil && inject == nil:
 		return false, nil
 	case inject != nil && (heal == nil || r.begins(inject) < heal.ends()):
-		if err := r.sleepUntil(ctx, r.begins(inject)); err != nil {
-			return false, err
+		if at := r.begins(inject); at > now {
+			return true, r.sleepUntil(ctx, r.soon(at, listening))
 		}
-		r.waiting = r.waiting[1:]
+		if inject.waits() {
+			inject.since = now
+			return true, nil
+		}
+		r.waiting = slices.DeleteFunc(r.waiting, func(w *Life) bool { return w == inject })
 		r.active = append(r.active, inject)
 		if err := inject.Inject(ctx); err != nil {
 			return false, err
@@ -158,8 +185,8 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 			r.forget(inject)
 		}
 	default:
-		if err := r.sleepUntil(ctx, heal.ends()); err != nil {
-			return false, err
+		if at := heal.ends(); at > now {
+			return true, r.sleepUntil(ctx, r.soon(at, listening))
 		}
 		if err := heal.Confirm(ctx); err != nil {
 			return false, err
@@ -177,11 +204,62 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
-// begins is when a fault is to be injected.
+// upcoming returns the fault that is to be injected, or is to begin to wait for
+// its event, next; and those that wait. What was planned to come after another
+// one's end comes when that one is healed. A fault that an event brought comes in
+// between: what has a time of its own waits for its end, as it may need what that
+// fault took.
+func (r *runner) upcoming() (next *Life, listening []*Life) {
+	brought := slices.ContainsFunc(r.active, (*Life).reacts)
+	for i, l := range r.waiting {
+		after := func(o *Life) bool { return !o.reacts() && o.scene.Step.Until <= l.scene.Step.At }
+		if !l.reacts() && (brought || slices.ContainsFunc(r.active, after) || slices.ContainsFunc(r.waiting[:i], after)) {
+			continue
+		}
+		if l.since >= 0 {
+			listening = append(listening, l)
+		}
+		if next == nil || r.begins(l) < r.begins(next) {
+			next = l
+		}
+	}
+	return next, listening
+}
+
+// soon is when to look again: at the latest when a step that waits has waited
+// long enough, and in short intervals while any does.
+func (r *runner) soon(at time.Duration, listening []*Life) time.Duration {
+	for _, l := range listening {
+		if l.fires >= 0 { // its event has just come
+			at = min(at, l.fires)
+		} else {
+			at = min(at, r.clock.Now()+eventInterval, l.givesUp())
+		}
+	}
+	return at
+}
+
+// begins is when a fault is to be injected, or is to begin to wait for its event,
+// or is to give that up. One that was planned to begin during another's time
+// begins no sooner after it.
 func (r *runner) begins(l *Life) time.Duration {
 	at := r.start + l.scene.Step.At
 	if l.kind.settled {
 		at = max(at, l.earliest)
+	}
+	for _, o := range r.waiting {
+		if o == l {
+			break
+		}
+		if !l.reacts() && !o.reacts() && o.scene.Step.Until > l.scene.Step.At {
+			at = max(at, r.begins(o)+l.scene.Step.At-o.scene.Step.At)
+		}
+	}
+	switch {
+	case l.fires >= 0:
+		return l.fires
+	case l.since >= 0:
+		return l.givesUp()
 	}
 	return at
 }
@@ -240,6 +318,9 @@ func MissingProofs(steps []Step, events []history.Fault) []string {
 	}
 	var out []string
 	for _, s := range steps {
+		if stages[s.ID][history.Skipped] {
+			continue
+		}
 		if reason[s.ID] != "" {
 			out = append(out, reason[s.ID])
 			continue

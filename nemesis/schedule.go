@@ -10,13 +10,17 @@ import (
 )
 
 // Step is one fault of a schedule. Times count from the begin of the fault
-// phase.
+// phase. A step with an event waits for it from At on, and lasts as long as Until
+// is after At once it is injected.
 type Step struct {
 	ID      int           `yaml:"id" json:"id"`
 	Fault   string        `yaml:"fault" json:"fault"`                     // "partition", "kill", …
 	Shape   Shape         `yaml:"shape,omitempty" json:"shape,omitempty"` // of faults that have shapes
 	Port    Port          `yaml:"port,omitempty" json:"port,omitempty"`   // partition only: one kind of traffic
 	Targets string        `yaml:"targets,omitempty" json:"targets,omitempty"`
+	When    Event         `yaml:"when,omitempty" json:"when,omitempty"`     // the event of the cluster that it waits for from At on; empty: none
+	After   time.Duration `yaml:"after,omitempty" json:"after,omitempty"`   // from that event to the injection
+	Within  time.Duration `yaml:"within,omitempty" json:"within,omitempty"` // how long it waits at most; 0: as long as it lasts
 	At      time.Duration `yaml:"at" json:"at"`
 	Until   time.Duration `yaml:"until" json:"until"`
 	Seed    uint64        `yaml:"seed" json:"seed"` // draws targets and keys at injection
@@ -41,6 +45,9 @@ func (s Step) Validate(nodes []string) error {
 	}
 	if s.At < 0 || s.Until <= s.At {
 		return wrap(fmt.Errorf("%s lasts from %s until %s: it must end after it begins", s.Name(), s.At, s.Until))
+	}
+	if err := s.validateEvent(); err != nil {
+		return wrap(err)
 	}
 	if s.Fault != "partition" {
 		if s.Port != AnyPort || s.Shape != "" && len(k.Shapes) == 0 {

@@ -201,6 +201,7 @@ func TestStepsKeepInYAML(t *testing.T) {
 	steps, err := Generate(ScheduleConfig{Seed: 3, Faults: []string{"partition", "kill"}, Nodes: names(3), Keys: 2, Detection: 1500 * time.Millisecond, Duration: time.Minute})
 	require.NoError(t, err)
 	steps[0].Port = PeerPort
+	steps[1].When, steps[1].After = LeaderChange, 5*time.Millisecond
 	text, err := yaml.Marshal(steps)
 	require.NoError(t, err)
 	require.Contains(t, string(text), "until: ")
@@ -210,7 +211,7 @@ func TestStepsKeepInYAML(t *testing.T) {
 
 	require.NoError(t, yaml.UnmarshalWithOptions([]byte("- {id: 0, fault: kill, targets: n1, at: 1s, until: 1m30s}"), &back, yaml.Strict()))
 	require.Equal(t, []Step{{Fault: "kill", Targets: "n1", At: time.Second, Until: 90 * time.Second}}, back)
-	require.Error(t, yaml.UnmarshalWithOptions([]byte("- {id: 0, fault: kill, after: 1s}"), &back, yaml.Strict()))
+	require.Error(t, yaml.UnmarshalWithOptions([]byte("- {id: 0, fault: kill, later: 1s}"), &back, yaml.Strict()))
 }
 
 func TestCheckRefuses(t *testing.T) {

@@ -20,6 +20,8 @@ const (
 	TargetFollower   = "follower"   // one node that does not lead one drawn partition
 	TargetFollowers  = "followers"  // every node that does not lead one drawn partition
 	TargetController = "controller" // the leader of the metadata quorum
+	TargetEvent      = "event"      // of a step that waits for an event: the node that it is about
+	TargetOther      = "other"      // of such a step: one node that the event is not about
 )
 
 // CountTargets returns how many of nodes a step's targets mean. An unknown name, a
@@ -34,7 +36,7 @@ func countTargets(spec string, nodes []string) (int, error) {
 	switch spec {
 	case "":
 		return 0, fmt.Errorf("no targets given: say one of %s", strings.Join(nodeTargets, ", "))
-	case TargetOne, TargetLeader, TargetController:
+	case TargetOne, TargetLeader, TargetController, TargetEvent:
 		count = min(1, n)
 	case TargetMinority:
 		count = max(0, (n-1)/2)
@@ -42,7 +44,7 @@ func countTargets(spec string, nodes []string) (int, error) {
 		count = min(n/2+1, n)
 	case TargetAll:
 		count = n
-	case TargetFollower:
+	case TargetFollower, TargetOther:
 		count = min(1, max(0, n-1))
 	case TargetFollowers:
 		count = max(0, n-1)
@@ -119,6 +121,10 @@ func bindTargets(ctx context.Context, s *Scene) error {
 			return unproven("was not injected: the system named no controller within %s", s.Limits.Role)
 		}
 		s.Targets, s.Role = []string{node}, "controller"
+	case TargetEvent:
+		s.Targets = []string{s.event.Node}
+	case TargetOther:
+		s.Targets = draw(s.rng, without(s.Nodes, s.event.Node), count)
 	default:
 		s.Targets = splitNames(spec)
 	}

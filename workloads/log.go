@@ -19,6 +19,15 @@ const (
 	// backOff is the least time after an operation that was not ok; up to as much
 	// is added, drawn from the seed, so that clients do not return in step.
 	backOff = 50 * time.Millisecond
+	// eagerBackOff is that of loyal pollers: they are to be there when their node
+	// begins to lead.
+	eagerBackOff = 30 * time.Millisecond
+	maxLoyal     = 16
+	maxSeekers   = 16
+	// A seeker goes back after one of so many answers with records, on average. It
+	// reads little at a time, or it would be through at once.
+	seekEvery = 8
+	seekBytes = 4 << 10
 )
 
 // Validate refuses what no workload can be built from.
@@ -42,6 +51,12 @@ func (c Config) Validate() error {
 		return fmt.Errorf("rate of %g operations per second over %d clients: each would send less than once an hour", c.Rate, c.Clients)
 	case c.Pinned > 1 || math.IsNaN(c.Pinned):
 		return fmt.Errorf("share of pinned producers %g: it is at most 1", c.Pinned)
+	case !(c.Idempotent >= 0 && c.Idempotent <= 1):
+		return fmt.Errorf("share of idempotent producers %g: it is from 0 to 1", c.Idempotent)
+	case c.Loyal < 0 || c.Loyal > maxLoyal:
+		return fmt.Errorf("%d loyal pollers of each node: 0 to %d are possible", c.Loyal, maxLoyal)
+	case c.Seekers < 0 || c.Seekers > maxSeekers:
+		return fmt.Errorf("%d seekers: 0 to %d are possible", c.Seekers, maxSeekers)
 	case c.ThinkTime < 0:
 		return fmt.Errorf("think time %s: it is 0 or more", c.ThinkTime)
 	}
@@ -73,11 +88,15 @@ func (c Config) pinned() int {
 // leader. Where producers are pinned, as many pinned ones read the same
 // partitions by their own node's word, and so see what a cut-off leader serves.
 //
+// Idempotent producers are the last ones, so that these follow the newest leader
+// where not all do. Loyal pollers divide the partitions among those of one node.
+//
 // Log is pure: the same config gives the same generators. c must be valid
 // (Validate); less than one node, client or partition counts as one.
 func Log(c Config) []ClientSpec {
 	c.Nodes, c.Clients, c.Keys = max(c.Nodes, 1), max(c.Clients, 1), max(c.Keys, 1)
 	pinned := c.pinned()
+	idempotent := int(math.Round(c.Idempotent * float64(c.Clients)))
 	var specs []ClientSpec
 	for i := range c.Clients {
 		p := &producer{
@@ -95,7 +114,7 @@ func Log(c Config) []ClientSpec {
 		if i < pinned {
 			pin = i % c.Nodes
 		}
-		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Gen: p})
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Idempotent: i >= c.Clients-idempotent, Gen: p})
 	}
 	groups := min(c.Clients, c.Keys)
 	pollers := groups
@@ -103,7 +122,7 @@ func Log(c Config) []ClientSpec {
 		pollers *= 2
 	}
 	for i := range pollers {
-		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 1<<32|uint64(i)))}
+		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 1<<32|uint64(i))), backOff: backOff}
 		for k := i % groups; k < c.Keys; k += groups {
 			p.parts = append(p.parts, part{key: int32(k)})
 		}
@@ -113,12 +132,26 @@ func Log(c Config) []ClientSpec {
 		}
 		specs = append(specs, ClientSpec{Name: fmt.Sprintf("poller-%d", i), Role: "poller", Pinned: pin, Gen: p})
 	}
+	for i := range c.Nodes * min(c.Loyal, c.Keys) {
+		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 2<<32|uint64(i))), backOff: eagerBackOff}
+		for k := i / c.Nodes; k < c.Keys; k += c.Loyal {
+			p.parts = append(p.parts, part{key: int32(k)})
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("loyal-%d", i), Role: "poller", Pinned: i % c.Nodes, Loyal: true, Gen: p})
+	}
+	for i := range c.Seekers {
+		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 3<<32|uint64(i))), backOff: backOff, seeks: true}
+		for k := range c.Keys {
+			p.parts = append(p.parts, part{key: int32(k)})
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("seeker-%d", i), Role: "poller", Pinned: -1, Gen: p})
+	}
 	return specs
 }
 
 // standBack returns when a client may go on after an operation that was not ok.
-func standBack(now time.Duration, rng *rand.Rand) time.Duration {
-	return now + backOff + time.Duration(rng.Int64N(int64(backOff)))
+func standBack(now, least time.Duration, rng *rand.Rand) time.Duration {
+	return now + least + time.Duration(rng.Int64N(int64(least)))
 }
 
 // producer sends values 1, 2, 3, … of its own.
@@ -150,7 +183,7 @@ func (p *producer) Next(now time.Duration, last *Result) Step {
 		at = now + p.think
 	}
 	if last != nil && last.Outcome != history.OK {
-		at = max(at, standBack(now, p.rng))
+		at = max(at, standBack(now, backOff, p.rng))
 	}
 	p.seq++
 	return Step{At: at, Op: &Op{
@@ -173,6 +206,9 @@ type poller struct {
 	parts []part
 	turn  int // index of the partition that is being polled
 	rng   *rand.Rand
+
+	backOff time.Duration
+	seeks   bool // it goes back now and then
 }
 
 // Next implements Generator.
@@ -182,12 +218,15 @@ func (p *poller) Next(now time.Duration, last *Result) Step {
 		at = p.learn(now, last)
 		p.turn = (p.turn + 1) % len(p.parts)
 	}
-	part := p.parts[p.turn]
+	part, most := p.parts[p.turn], pollBytes
+	if p.seeks {
+		most = seekBytes
+	}
 	return Step{At: at, Op: &Op{
 		Kind:  history.Poll,
 		Key:   part.key,
 		From:  part.from,
-		Max:   pollBytes,
+		Max:   most,
 		Wait:  pollWait,
 		Reset: part.moved,
 	}}
@@ -205,14 +244,20 @@ func (p *poller) learn(now time.Duration, last *Result) time.Duration {
 			to = max(last.Start, last.High)
 		}
 		part.from, part.moved = max(to, 0), true
-		return standBack(now, p.rng)
+		return standBack(now, p.backOff, p.rng)
 	case last.Outcome != history.OK:
-		return standBack(now, p.rng)
+		return standBack(now, p.backOff, p.rng)
 	}
 	part.moved = false
 	if len(last.Records) == 0 {
 		return now + pollPause
 	}
 	part.from = max(part.from, last.Records[len(last.Records)-1].Offset+1)
-	return now
+	if !p.seeks {
+		return now
+	}
+	if p.rng.IntN(seekEvery) == 0 {
+		part.from, part.moved = p.rng.Int64N(part.from), true
+	}
+	return now + pollPause
 }

@@ -40,6 +40,7 @@ func Known() []Workload {
 			checker.ClauseMonotonic,
 			checker.ClauseOrder,
 			checker.ClauseSplitBrain,
+			checker.ClauseInSync,
 			checker.ClauseLinearizable,
 			checker.ClauseStale,
 			checker.ClauseRecovers,

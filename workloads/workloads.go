@@ -25,6 +25,7 @@ type Op struct {
 type Result struct {
 	Op      Op
 	At      time.Duration // time of the return
+	Node    int16         // that was asked last, or history.NoNode
 	Outcome history.Outcome
 	Code    string
 	Offset  int64 // Send
@@ -55,7 +56,14 @@ type ClientSpec struct {
 	Name   string // "producer-0", "poller-2"
 	Role   string // "producer" or "poller"
 	Pinned int    // index of the node whose metadata alone it believes, or -1: follows the newest leader
-	Gen    Generator
+	// Loyal clients send everything to the node that they are pinned to, whoever
+	// leads, and believe the newest leader epoch that any node names, or, every
+	// other time, give none.
+	Loyal bool
+	// Idempotent producers number what they send and send it again until it is
+	// answered for certain or the time is over (KIP-98).
+	Idempotent bool
+	Gen        Generator
 }
 
 // Config is what a workload is built from.
@@ -67,6 +75,13 @@ type Config struct {
 	Rate    float64 // sends per second over all producers; 0 = closed loop
 	Size    int     // payload bytes
 	Pinned  float64 // share of producers pinned to a node; 0 = the default 0.5, negative = none
+	// Idempotent is the share of producers that are idempotent, the last ones.
+	Idempotent float64
+	// Seekers adds so many pollers of all partitions that now and then go back to
+	// an offset drawn from what they know of the log.
+	Seekers int
+	// Loyal adds, for each node, so many pollers that ask it alone, whoever leads.
+	Loyal int
 	// ThinkTime is a producer's pause after an answer in a closed loop.
 	ThinkTime time.Duration
 }

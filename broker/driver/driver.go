@@ -135,7 +135,7 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 		}
 	}
 	var rec node.Recovered
-	if d.store, rec, err = storage.Open(logs, meta, int64(opts.Int("segment.bytes"))); err != nil {
+	if d.store, rec, err = storage.Open(logs, meta, int64(opts.Int("segment.bytes")), opts.Mutants()); err != nil {
 		return ExitStart, err
 	}
 	if err := d.newNode(opts, rec); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/storage"
 	"github.com/faultline-mq/faultline/broker/vfs"
 )
@@ -34,7 +35,7 @@ const testLane = broker.Lane("t-0.1")
 // storageDriver is a driver without a node, with one open log on a disk in memory.
 func storageDriver(t *testing.T) (*driver, *vfs.Mem) {
 	mem := vfs.NewMem()
-	store, _, err := storage.Open(mem, mem, 1<<20)
+	store, _, err := storage.Open(mem, mem, 1<<20, mutant.Set{})
 	require.NoError(t, err)
 	d := bareDriver(t, DefaultConfig())
 	d.store = store
@@ -189,7 +190,7 @@ func TestMetaLane(t *testing.T) {
 	d.work.Wait()
 	require.NoError(t, d.store.Abandon())
 	mem.PowerLoss(rand.New(rand.NewPCG(1, 1)))
-	_, found, err := storage.Open(mem, mem, 1<<20)
+	_, found, err := storage.Open(mem, mem, 1<<20, mutant.Set{})
 	require.NoError(t, err)
 	require.Len(t, found.Meta, 20)
 

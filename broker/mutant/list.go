@@ -79,7 +79,7 @@ var registry = [names]Info{
 		Doc: "A follower that diverged keeps one record too many, and takes the divergence for settled.",
 	},
 	MinISRIgnored: {
-		ID: "O10", Name: "min-insync-ignored", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		ID: "O10", Name: "min-insync-ignored", Scheme: "isr", Clauses: []string{"enough-in-sync", "acknowledged-survive"},
 		Doc: "A leader acts as if min.insync.replicas were 1.",
 	},
 	AppendThenRefuse: {
@@ -95,7 +95,7 @@ var registry = [names]Info{
 		Doc: "A replica joins the in-sync set before it has reached the high watermark.",
 	},
 	StayInSync: {
-		ID: "O14", Name: "new-incarnation-stays-in-sync", Scheme: "isr", Clauses: []string{"replicas-agree", "acknowledged-survive"},
+		ID: "O14", Name: "new-incarnation-stays-in-sync", Scheme: "isr", Clauses: []string{"replicas-agree", "acknowledged-survive", "recovers"},
 		Doc: "A broker that registers again stays in its in-sync sets and goes on leading in the same epoch.",
 	},
 	ForgetInSync: {
@@ -111,11 +111,27 @@ var registry = [names]Info{
 		Doc: "A follower confirms records that are not durable yet.",
 	},
 	ReassignInSync: {
-		ID: "O18", Name: "reassign-in-sync", Scheme: "isr", Faults: []string{"membership", "kill"}, Clauses: []string{"acknowledged-survive"},
+		ID: "O20", Name: "reassign-in-sync", Scheme: "isr", Faults: []string{"membership", "kill"}, Clauses: []string{"acknowledged-survive"},
 		Doc: "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
 	},
 	ElectOutOfSync: {
-		ID: "O19", Name: "preferred-leader-out-of-sync", Scheme: "isr", Faults: []string{"leadership", "kill", "partition"}, Clauses: []string{"acknowledged-survive"},
+		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Faults: []string{"leadership", "kill", "partition"}, Clauses: []string{"acknowledged-survive"},
 		Doc: "The leadership is given to the preferred leader although it is not in the in-sync set.",
+	},
+	RetryTwice: {
+		ID: "M23", Name: "retry-without-idempotence", Scheme: "isr", Clauses: []string{"at-most-once"},
+		Doc: "What an idempotent producer sends again is appended again.",
+	},
+	ForgetProducers: {
+		ID: "O18", Name: "idempotence-lost-on-fail-over", Scheme: "isr", Clauses: []string{"at-most-once"},
+		Doc: "A new leader does not know what idempotent producers sent to the former ones.",
+	},
+	ChecksumIgnored: {
+		ID: "M25", Name: "checksum-not-verified", Scheme: "isr", Clauses: []string{"only-what-was-sent"},
+		Doc: "Followers do not verify what they replicate, and neither do reads of the log, which alone would keep what is damaged from every follower.",
+	},
+	RecoverUnsynced: {
+		ID: "O19", Name: "recovery-without-sync", Scheme: "single", Clauses: []string{"committed-reads", "recovers"},
+		Doc: "What a killed process left in the page cache counts as durable at the next start, and is not synced.",
 	},
 }

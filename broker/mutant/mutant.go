@@ -40,6 +40,10 @@ const (
 	FollowerAckBeforeSync
 	ReassignInSync
 	ElectOutOfSync
+	RetryTwice
+	ForgetProducers
+	ChecksumIgnored
+	RecoverUnsynced
 	names // how many there are
 )
 

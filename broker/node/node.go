@@ -138,6 +138,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	n.opts.Mutants = cfg.Mutants
 	n.opts.SyncAlways = o.String("fsync") == "always"
 	n.opts.ReplicaLag = o.Duration("replica.lag.time.max.ms")
+	n.opts.FetchBytes = o.Int("replica.fetch.max.bytes")
 	n.opts.FetchWait = o.Duration("replica.fetch.wait.max.ms")
 	if o.String("fsync") == "interval" {
 		n.syncAt = now.Mono + o.Duration("fsync.interval.ms")

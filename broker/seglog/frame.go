@@ -107,6 +107,8 @@ type scanner struct {
 	window int   // bytes to read at a time
 	buf    []byte
 	bufPos int64
+
+	trusting bool // checksums are not verified: a seeded bug
 }
 
 // A reader begins with a small window, which suits the tail of a log, and
@@ -174,7 +176,7 @@ func (s *scanner) at(pos int64) (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
-	if want, got := binary.BigEndian.Uint32(whole[12:]), frameCRC(s.id, pos, whole); want != got {
+	if want, got := binary.BigEndian.Uint32(whole[12:]), frameCRC(s.id, pos, whole); want != got && !s.trusting {
 		return frame{}, &badFrame{pos, fmt.Sprintf("frame's CRC-32C is %08x, its header says %08x", got, want)}
 	}
 	return frame{pos, frameKind(whole[2]), int64(binary.BigEndian.Uint32(whole[8:])), whole[frameHeader:]}, nil

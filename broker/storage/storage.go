@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/node"
 	"github.com/faultline-mq/faultline/broker/seglog"
 	"github.com/faultline-mq/faultline/broker/vfs"
@@ -50,9 +51,9 @@ type Store struct {
 // Open recovers everything that is on disk: logs is the file system of the
 // partition logs, meta that of the metadata log (they may be one). What it
 // returns is durable.
-func Open(logs, meta vfs.FS, segmentBytes int64) (*Store, node.Recovered, error) {
+func Open(logs, meta vfs.FS, segmentBytes int64, mutants mutant.Set) (*Store, node.Recovered, error) {
 	// Every batch is indexed: most reads want the newest one alone, and the node's own index is larger.
-	s := &Store{logs: logs, opt: seglog.Options{SegmentBytes: segmentBytes, IndexBytes: 1}, lanes: map[broker.Lane]*seglog.Log{}}
+	s := &Store{logs: logs, opt: seglog.Options{SegmentBytes: segmentBytes, Mutants: mutants, IndexBytes: 1}, lanes: map[broker.Lane]*seglog.Log{}}
 	var rec node.Recovered
 	if err := vfs.MkdirSynced(logs, LogsDir); err != nil {
 		return nil, rec, fmt.Errorf("data directory: %w", err)

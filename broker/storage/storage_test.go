@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/node"
 	"github.com/faultline-mq/faultline/broker/vfs"
 )
@@ -38,7 +39,7 @@ func records(base int64, n int, fill byte) []byte {
 }
 
 func open(t require.TestingT, logs, meta vfs.FS) (*Store, node.Recovered) {
-	s, rec, err := Open(logs, meta, 1<<16)
+	s, rec, err := Open(logs, meta, 1<<16, mutant.Set{})
 	require.NoError(t, err)
 	return s, rec
 }
@@ -263,7 +264,7 @@ func TestDamage(t *testing.T) {
 			return
 		}
 		require.NoError(t, mem.Flip(file, rapid.Int64Range(0, info.Size-1).Draw(t, "byte"), uint(rapid.IntRange(0, 7).Draw(t, "bit"))))
-		s, rec, err := Open(mem, mem, 1<<16)
+		s, rec, err := Open(mem, mem, 1<<16, mutant.Set{})
 		if err != nil {
 			return
 		}
@@ -293,7 +294,7 @@ func TestStrangers(t *testing.T) {
 			require.NoError(t, mem.MkdirAll(LogsDir))
 		}
 		require.NoError(t, put(mem))
-		_, _, err := Open(mem, mem, 1<<16)
+		_, _, err := Open(mem, mem, 1<<16, mutant.Set{})
 		require.Error(t, err, name)
 	}
 }
@@ -335,7 +336,7 @@ func FuzzOpen(f *testing.F) {
 		require.NoError(t, mem.MkdirAll(MetaDir))
 		require.NoError(t, write(mem, path.Join(dir, names[0]), string(log)))
 		require.NoError(t, write(mem, path.Join(MetaDir, metaNames[0]), string(meta)))
-		s, rec, err := Open(mem, mem, 1<<16)
+		s, rec, err := Open(mem, mem, 1<<16, mutant.Set{})
 		if err != nil {
 			return
 		}

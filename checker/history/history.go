@@ -178,6 +178,11 @@ type Client struct {
 	Name   string `json:"name"`
 	Role   string `json:"role"`             // "producer" or "poller"
 	Pinned string `json:"pinned,omitempty"` // the node whose metadata alone it believes
+	// Loyal: it sends everything to the node that it is pinned to, whoever leads.
+	Loyal bool `json:"loyal,omitempty"`
+	// Idempotent: one send is one or more requests, numbered alike, to whoever
+	// leads, and Op.Node the last one asked.
+	Idempotent bool `json:"idempotent,omitempty"`
 }
 
 // Contract is what the system under test promises in the configuration that
@@ -207,6 +212,9 @@ type Contract struct {
 	Epochs bool `json:"epochs"`
 	// PerReplica: the drain reads every replica's own log.
 	PerReplica bool `json:"per_replica"`
+	// MinInSync: nothing is acknowledged while fewer replicas are in sync. Up to 1:
+	// no promise.
+	MinInSync int `json:"min_in_sync,omitempty"`
 	// Recovers: the system makes progress again once every fault is healed.
 	Recovers bool `json:"recovers"`
 }
@@ -232,6 +240,7 @@ const (
 	Healing     FaultStage = "healing"      // the healing begins
 	Healed      FaultStage = "healed"       // its absence was seen after healing
 	Unproven    FaultStage = "unproven"     // a proof was missing; Detail says which
+	Skipped     FaultStage = "skipped"      // the event that it waited for never came: nothing was injected
 )
 
 // Fault is one event in the life of one fault.

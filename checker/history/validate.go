@@ -193,7 +193,7 @@ func (v *validator) events() {
 	}
 	for _, f := range h.Faults {
 		switch f.Stage {
-		case Injecting, Injected, Proven, StillProven, Healing, Healed, Unproven:
+		case Injecting, Injected, Proven, StillProven, Healing, Healed, Unproven, Skipped:
 		default:
 			v.add("fault %d (%s) has unknown stage %q", f.ID, f.Name, f.Stage)
 		}

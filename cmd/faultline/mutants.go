@@ -41,6 +41,7 @@ failed, 2 interrupted or the control decided too little, 0 otherwise.`,
 	fl.IntVar(&h.Seeds, "seeds", 0, "at most so many seeds per mutant and range (default: until --budget is over)")
 	fl.DurationVar(&h.Budget, "budget", 10*time.Minute, "at most so much time per mutant and range")
 	fl.IntVar(&h.Control, "control", 10, "the control's budget, as a multiple of a mutant's; 0: no control")
+	fl.DurationVar(&h.Shrink, "shrink", time.Minute, "how long to look for the smallest plan that still convicts, once per mutant found; 0: not at all")
 	fl.StringVar(&h.Out, "out", "", "where seeds that are not valid are stored (default: nowhere)")
 	fl.IntVar(&n, "workers", 0, "worker processes (default: one per core)")
 	fl.BoolVar(&asJSON, "json", false, "print one JSON object")
@@ -150,6 +151,9 @@ func mutantLine(r harness.MutantRun) string {
 		line = "CONVICTED " + strings.TrimPrefix(line, "found ")
 	case !r.Expected:
 		line += " (another clause than expected)"
+	}
+	if r.Shrunk != nil {
+		line += fmt.Sprintf("  shrunk to %d faults and %d operations", r.Shrunk.Faults, r.Shrunk.Operations)
 	}
 	if r.Dir != "" {
 		line += "  " + r.Dir

@@ -60,6 +60,10 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 		}
 		p("")
 	}
+	for _, f := range s.Skipped {
+		p("Skipped %s.", md(f))
+		p("")
+	}
 	p("| clause | verdict | detail |")
 	p("|---|---|---|")
 	for _, c := range s.Checks {

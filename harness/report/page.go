@@ -492,6 +492,9 @@ func (p *page) unchecked(res *checker.Result, h *history.History, faults []fault
 			add("fault without proof", fmt.Sprintf("fault %d, %s: %s", f.ID, f.Name, orDash(f.detail())), "")
 		}
 	}
+	for _, f := range skippedFaults(h) {
+		add("fault skipped", fmt.Sprintf("fault %d, %s", f.ID, f.Detail), "")
+	}
 	if n := len(h.Stalls); n > 0 {
 		var ns int64
 		for _, s := range h.Stalls {

@@ -21,11 +21,19 @@ type faultSpan struct {
 	Stages  []history.Fault
 }
 
-// faultSpans returns the faults of h in order of ID.
+// skippedFaults returns the faults of h whose event never came: nothing was injected.
+func skippedFaults(h *history.History) []history.Fault {
+	return slices.DeleteFunc(slices.Clone(h.Faults), func(f history.Fault) bool { return f.Stage != history.Skipped })
+}
+
+// faultSpans returns the faults of h that were to be injected, in order of ID.
 func faultSpans(h *history.History) []faultSpan {
 	byID := map[int]*faultSpan{}
 	var order []*faultSpan
 	for _, e := range h.Faults {
+		if e.Stage == history.Skipped {
+			continue
+		}
 		f := byID[e.ID]
 		if f == nil {
 			f = &faultSpan{ID: e.ID, Name: e.Name, Start: e.At, End: history.Infinity}

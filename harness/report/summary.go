@@ -52,6 +52,7 @@ type Summary struct {
 	Ops             Ops                            `json:"ops"`
 	Phases          map[string]checker.PhaseCounts `json:"phases"`
 	Faults          []FaultSummary                 `json:"faults"`
+	Skipped         []string                       `json:"skipped,omitempty"` // faults whose event never came, each as a sentence
 	Checks          []CheckSummary                 `json:"checks"`
 	Anomalies       map[string]int                 `json:"anomalies"` // by class; "lost" and "duplicate" are always there
 	NotChecked      []string                       `json:"not_checked"`
@@ -126,6 +127,9 @@ func Summarize(run Run, res *checker.Result, h *history.History) Summary {
 			fs.End = &end
 		}
 		s.Faults = append(s.Faults, fs)
+	}
+	for _, f := range skippedFaults(h) {
+		s.Skipped = append(s.Skipped, fmt.Sprintf("fault %d: %s", f.ID, f.Detail))
 	}
 	for _, c := range res.Checks {
 		s.Checks = append(s.Checks, CheckSummary{

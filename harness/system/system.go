@@ -66,7 +66,8 @@ type Cluster interface {
 	// Setup waits until the nodes answer and creates what the workload needs.
 	// It returns once every partition is ready, or an error that says what was missing.
 	Setup(ctx context.Context) error
-	Client(name string, pinned int) Client
+	// Client returns a client as spec says: its name, and how it behaves.
+	Client(spec workloads.ClientSpec) Client
 	// Drain reads what every replica holds; workload connections are closed.
 	Drain(ctx context.Context, limit time.Duration) ([]history.Drain, []history.Replica)
 }
@@ -76,7 +77,8 @@ type Client interface {
 	// Route returns the index of the node that Do will send op to, or
 	// history.NoNode. It may ask for metadata; it is not part of the operation.
 	Route(ctx context.Context, op *workloads.Op) int16
-	// Do executes op: one request to one node with one deadline.
+	// Do executes op: one request to one node with one deadline, and more of them,
+	// numbered alike, where the client is idempotent.
 	Do(ctx context.Context, op *workloads.Op) workloads.Result
 	// Epoch is the leader epoch that the client believes in, -1 where there is none.
 	Epoch(key int32) int32

@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/batch"
+	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
@@ -262,6 +264,10 @@ func (m *Machine) Produce(p scheme.Produce) {
 		}
 		refuse(kerr.NotEnoughReplicas, fmt.Sprintf("%d in-sync replicas, min.insync.replicas is %d", len(m.a.ISR), m.a.MinISR))
 		return
+	}
+	if c, at := m.h.Index().CheckSeq(p.Info); c == logindex.SeqDuplicate &&
+		(m.o.Mutants.On(mutant.RetryTwice) || m.o.Mutants.On(mutant.ForgetProducers) && m.h.Index().EpochAt(at) < m.a.Epoch) {
+		p.Info.ProducerID = batch.NoProducer
 	}
 	base, end, done := scheme.Prepare(m.h, p, m.a.Epoch)
 	if done {

@@ -57,7 +57,10 @@ type leader struct {
 type Client struct {
 	c       *Cluster
 	name    string
-	pinned  int // index of the only node whose metadata it believes, or -1
+	pinned  int  // index of the only node whose metadata it believes, or -1
+	loyal   int  // index of the only node that it sends to, or -1
+	unaware bool // a loyal client gives no leader epoch this time
+	numbers *numbers
 	leaders []leader
 	stale   bool
 	next    int           // node to ask for metadata next
@@ -73,8 +76,14 @@ const (
 )
 
 // NewClient returns a client that knows nothing yet.
-func NewClient(c *Cluster, name string, pinned int) *Client {
-	cl := &Client{c: c, name: name, pinned: pinned, leaders: make([]leader, len(c.Keys)), stale: true, next: max(pinned, 0)}
+func NewClient(c *Cluster, spec workloads.ClientSpec) *Client {
+	cl := &Client{c: c, name: spec.Name, pinned: spec.Pinned, loyal: -1, leaders: make([]leader, len(c.Keys)), stale: true, next: max(spec.Pinned, 0)}
+	if spec.Loyal {
+		cl.loyal, cl.pinned = spec.Pinned, -1
+	}
+	if spec.Idempotent {
+		cl.numbers = &numbers{}
+	}
 	for i := range cl.leaders {
 		cl.leaders[i] = leader{-1, -1}
 	}
@@ -94,6 +103,10 @@ func (cl *Client) Route(ctx context.Context, op *workloads.Op) int16 {
 		if !cl.asked || now-cl.askedAt >= metadataPause {
 			cl.refresh(ctx)
 		}
+	}
+	if cl.loyal >= 0 {
+		cl.unaware = !cl.unaware
+		return int16(cl.loyal)
 	}
 	if l.node < 0 {
 		return history.NoNode
@@ -131,18 +144,15 @@ func (cl *Client) refresh(ctx context.Context) {
 
 // Do executes an operation on the node that Route named.
 func (cl *Client) Do(ctx context.Context, op *workloads.Op) workloads.Result {
-	res := workloads.Result{Op: *op, Offset: history.NoOffset, High: history.NoOffset}
-	l := cl.leaders[op.Key]
-	if l.node < 0 {
+	res := workloads.Result{Op: *op, Node: history.NoNode, Offset: history.NoOffset, High: history.NoOffset}
+	switch {
+	case op.Kind == history.Send && cl.numbers != nil && cl.c.Acks != 0:
+		cl.sendNumbered(ctx, op, &res)
+	case cl.loyal < 0 && cl.leaders[op.Key].node < 0:
 		// Nothing was sent to anybody.
-		res.Outcome, res.Code, res.At = history.Failed, "no leader known", cl.c.Clock.Now()
-		return res
-	}
-	node := cl.c.Nodes[l.node]
-	if op.Kind == history.Send {
-		cl.send(ctx, op, node, &res)
-	} else {
-		cl.poll(ctx, op, node, l.epoch, &res)
+		res.Outcome, res.Code = history.Failed, "no leader known"
+	default:
+		cl.request(ctx, op, &res)
 	}
 	res.At = cl.c.Clock.Now()
 	if res.Outcome != history.OK {
@@ -151,12 +161,32 @@ func (cl *Client) Do(ctx context.Context, op *workloads.Op) workloads.Result {
 	return res
 }
 
-// Epoch is the leader epoch that the client believes in for a key.
-func (cl *Client) Epoch(key int32) int32 { return cl.leaders[key].epoch }
+// request is one request to one node.
+func (cl *Client) request(ctx context.Context, op *workloads.Op, res *workloads.Result) {
+	i := cl.leaders[op.Key].node
+	if cl.loyal >= 0 {
+		i = cl.loyal
+	}
+	res.Node, res.Code = int16(i), ""
+	if op.Kind == history.Send {
+		cl.send(ctx, op, cl.c.Nodes[i], res)
+	} else {
+		cl.poll(ctx, op, cl.c.Nodes[i], cl.Epoch(op.Key), res)
+	}
+}
+
+// Epoch is the leader epoch that the client believes in for a key, and gives; -1
+// where it knows or gives none.
+func (cl *Client) Epoch(key int32) int32 {
+	if cl.unaware {
+		return -1
+	}
+	return cl.leaders[key].epoch
+}
 
 func (cl *Client) send(ctx context.Context, op *workloads.Op, node string, res *workloads.Result) {
 	key := cl.c.Keys[op.Key]
-	req := produceRequest(key, workloads.Encode(cl.c.RunID, op.Value, op.Size), cl.c.Acks, cl.c.Timeout)
+	req := produceRequest(key, workloads.Encode(cl.c.RunID, op.Value, op.Size), cl.numbers.of(op.Key), cl.c.Acks, cl.c.Timeout)
 	resp, err := cl.c.Transport.RoundTrip(ctx, cl.name, node, req, cl.c.Timeout)
 	if err != nil {
 		res.Outcome, res.Code = unanswered(err)

@@ -83,7 +83,7 @@ func fetchAnswer(code int16, data []byte) *kmsg.FetchResponse {
 
 // stored returns the one batch that a send writes, as a log would hold it.
 func stored(offset int64, epoch int32, v history.Value) []byte {
-	req := produceRequest(Partition{"t", 0}, workloads.Encode(run, v, 64), -1, time.Second)
+	req := produceRequest(Partition{"t", 0}, workloads.Encode(run, v, 64), number{-1, -1, -1}, -1, time.Second)
 	return restamp(req.Topics[0].Partitions[0].Records, offset, epoch)
 }
 
@@ -139,7 +139,7 @@ func TestSendOutcomes(t *testing.T) {
 			}
 			c := newCluster(f)
 			c.Foreign = tc.foreign
-			cl := NewClient(c, "p", -1)
+			cl := NewClient(c, spec("p", -1))
 			op := &workloads.Op{Kind: history.Send, Value: history.MakeValue(1, 1), Size: 64}
 			require.EqualValues(t, 1, cl.Route(t.Context(), op))
 			require.EqualValues(t, 4, cl.Epoch(0))
@@ -167,7 +167,7 @@ func TestMalformedAnswersAreIndeterminate(t *testing.T) {
 			}
 			return resp, nil
 		}}
-		cl := NewClient(newCluster(f), "p", -1)
+		cl := NewClient(newCluster(f), spec("p", -1))
 		op := &workloads.Op{Kind: history.Send, Value: history.MakeValue(1, 1), Size: 64}
 		cl.Route(t.Context(), op)
 		require.Equal(t, history.Indeterminate, cl.Do(t.Context(), op).Outcome, "%T", resp)
@@ -176,7 +176,7 @@ func TestMalformedAnswersAreIndeterminate(t *testing.T) {
 
 func TestNothingIsSentWithoutLeader(t *testing.T) {
 	f := &fake{answer: func(string, kmsg.Request) (kmsg.Response, error) { return metadataOf(-1, 3), nil }}
-	cl := NewClient(newCluster(f), "p", -1)
+	cl := NewClient(newCluster(f), spec("p", -1))
 	op := &workloads.Op{Kind: history.Send, Value: history.MakeValue(1, 1), Size: 64}
 	require.Equal(t, history.NoNode, cl.Route(t.Context(), op))
 	before := len(f.asked)
@@ -193,11 +193,11 @@ func TestPinnedClientBelievesItsNodeOnly(t *testing.T) {
 	}}
 	c := newCluster(f)
 	op := &workloads.Op{Kind: history.Send, Size: 64}
-	pinned := NewClient(c, "p", 2)
+	pinned := NewClient(c, spec("p", 2))
 	require.EqualValues(t, 2, pinned.Route(t.Context(), op))
 	require.Equal(t, map[string]int{"n3": 1}, f.asked)
 
-	free := NewClient(c, "q", -1)
+	free := NewClient(c, spec("q", -1))
 	for range 6 { // whoever it asks, it never goes back to the older epoch
 		free.stale = true
 		c.Clock.(*stepClock).now += time.Second
@@ -229,7 +229,7 @@ func TestPollOutcomes(t *testing.T) {
 				}
 				return tc.resp, tc.err
 			}}
-			cl := NewClient(newCluster(f), "c", -1)
+			cl := NewClient(newCluster(f), spec("c", -1))
 			op := &workloads.Op{Kind: history.Poll, From: 5, Max: 1 << 20}
 			cl.Route(t.Context(), op)
 			res := cl.Do(t.Context(), op)
@@ -249,7 +249,7 @@ func TestRecords(t *testing.T) {
 	both := []history.Record{{Offset: 0, Value: a}, {Offset: 1, Value: b, Epoch: 3}}
 	flipped := append([]byte(nil), two...)
 	flipped[len(flipped)-1] ^= 1
-	otherRun := produceRequest(Partition{"t", 0}, workloads.Encode("another", a, 64), -1, time.Second).Topics[0].Partitions[0].Records
+	otherRun := produceRequest(Partition{"t", 0}, workloads.Encode("another", a, 64), number{-1, -1, -1}, -1, time.Second).Topics[0].Partitions[0].Records
 	compressed := restamp(stored(0, 0, a), 0, 0)
 	compressed[22] |= 1
 

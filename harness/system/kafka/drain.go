@@ -119,7 +119,7 @@ func (c *Cluster) sendSentinel(ctx context.Context, index int32, key Partition, 
 		state, missing := c.inSync(ctx, key, false, deadline)
 		if missing == "" {
 			value := workloads.EncodeSentinel(c.RunID, history.MakeValue(index, attempt), workloads.MinPayload)
-			resp, err := c.Transport.RoundTrip(ctx, admin, state.Leader, produceRequest(key, value, -1, AskTimeout), AskTimeout+AskTimeout/2)
+			resp, err := c.Transport.RoundTrip(ctx, admin, state.Leader, produceRequest(key, value, (*numbers)(nil).of(0), -1, AskTimeout), AskTimeout+AskTimeout/2)
 			p := produced(resp)
 			switch {
 			case err != nil:

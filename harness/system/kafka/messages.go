@@ -14,16 +14,22 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// produceRequest writes one value as one uncompressed record batch, without
-// producer id.
-func produceRequest(key Partition, value []byte, acks int16, timeout time.Duration) *kmsg.ProduceRequest {
+// number is what an idempotent producer gives to one batch.
+type number struct {
+	id    int64
+	epoch int16
+	first int32
+}
+
+// produceRequest writes one value as one uncompressed record batch.
+func produceRequest(key Partition, value []byte, n number, acks int16, timeout time.Duration) *kmsg.ProduceRequest {
 	r := kmsg.NewRecord()
 	r.Value = value
 	// The record's length prefix is a varint over what follows it.
 	room := make([]byte, 0, len(value)+32)
 	r.Length = int32(len(r.AppendTo(room)) - 1) // an empty length takes one byte
 	b := kmsg.NewRecordBatch()
-	b.PartitionLeaderEpoch, b.Magic, b.ProducerID, b.ProducerEpoch, b.FirstSequence, b.NumRecords = -1, 2, -1, -1, -1, 1
+	b.PartitionLeaderEpoch, b.Magic, b.ProducerID, b.ProducerEpoch, b.FirstSequence, b.NumRecords = -1, 2, n.id, n.epoch, n.first, 1
 	b.Records = r.AppendTo(room)
 	b.Length = int32(49 + len(b.Records))
 	raw := b.AppendTo(make([]byte, 0, 64+len(b.Records)))

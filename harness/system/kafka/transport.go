@@ -1,6 +1,7 @@
 // Package kafka drives any system that speaks Kafka's protocol with precise
 // clients: one operation is one request to one node with one deadline, without
-// hidden retry and without idempotence. It also reads what the drain needs.
+// hidden retry, unless the client is an idempotent producer. It also reads what
+// the drain needs.
 package kafka
 
 import (

@@ -22,6 +22,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/kafka"
 	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/workloads"
 )
 
 // Topic is the workload's topic.
@@ -148,31 +149,33 @@ func (System) Detection(spec system.Spec) time.Duration {
 
 // Contract implements system.System. What is promised depends on the options:
 // acknowledged messages survive if every acknowledgement waited for the in-sync
-// set, that set has at least two members, no leader is elected outside it,
-// power losses meet synced logs, and disks are lost or damaged on fewer nodes at
-// once than that set has, while no other fault keeps the others out of it (see
-// keepsCopies). Full, failing and slow disks, wrong clocks and bad links take
-// nothing from the promise.
+// set, that set has at least two members, no leader is elected outside it, and
+// what disks hold is lost or damaged on fewer nodes at once than that set has,
+// while no other fault keeps the others out of it (see keepsCopies); a power loss
+// takes what was not synced, which is nothing of importance with fsync=always.
+// Full, failing and slow disks, wrong clocks and bad links take nothing from the
+// promise.
 func (s System) Contract(spec system.Spec) history.Contract {
 	o := resolve(spec)
 	rf := s.replication(spec, o)
 	minISR := min(o.Int("min.insync.replicas"), rf)
-	power := len(planned(spec, "power")) > 0 || named(spec, "power")
-	copies := s.keepsCopies(spec, minISR)
-	synced := o.String("fsync") == "always"
+	copies := s.keepsCopies(spec, minISR, o.String("fsync") == "always")
 	c := history.Contract{
 		Expect: spec.Expect, AtMostOnce: true, Order: "producer", Offsets: "global", CommittedReads: true, Monotonic: true,
 		Epochs: true, PerReplica: true, Recovers: true,
 	}
 	switch spec.Scheme {
 	case "single":
-		c.Acknowledged = o.Acks() != 0 && (synced || !power) && copies
-		c.CommittedReads = (synced || !power) && copies
+		c.Acknowledged = o.Acks() != 0 && copies
+		c.CommittedReads = copies
 		c.Fresh = c.Acknowledged // one copy: whoever reads after an acknowledgement sees it
 	default:
-		safe := !o.Bool("unclean.leader.election.enable") && (synced || !power) && copies
+		safe := !o.Bool("unclean.leader.election.enable") && copies
 		c.Acknowledged = o.Acks() == -1 && minISR >= 2 && safe
 		c.CommittedReads = minISR >= 2 && safe
+	}
+	if spec.Scheme == "isr" && o.Acks() == -1 {
+		c.MinInSync = minISR
 	}
 	// A replica that is damaged refuses to lead: where it was the last in sync,
 	// staying away is the right answer, and not to recover no breach.
@@ -184,17 +187,29 @@ func (s System) Contract(spec system.Spec) history.Contract {
 	return c
 }
 
-// named reports whether the plan names one of these faults, in whatever shape.
-func named(spec system.Spec, faults ...string) bool {
-	return slices.ContainsFunc(spec.Faults, func(f string) bool {
-		name, _, _ := strings.Cut(f, ":")
-		return slices.Contains(faults, name)
-	})
+// loses reports whether a step takes away or damages what disks hold.
+func loses(scheme string, step nemesis.Step, synced bool) bool {
+	switch step.Fault {
+	case "wipe", "corrupt-file":
+		return true
+	case "membership":
+		// Where there are other replicas, one that goes hands over before its disk is lost.
+		return step.Shape == nemesis.ReplaceNode || scheme == "single"
+	case "power":
+		return !synced
+	case "restart":
+		return step.Shape == nemesis.RestartWipe || step.Shape == nemesis.RestartPower && !synced
+	}
+	return false
 }
 
-// planned returns the steps of these faults.
-func planned(spec system.Spec, faults ...string) []nemesis.Step {
-	return slices.DeleteFunc(slices.Clone(spec.Steps), func(s nemesis.Step) bool { return !slices.Contains(faults, s.Fault) })
+// end is when a step is healed at the latest, as planned: one that waits for an
+// event may have to wait for it.
+func end(step nemesis.Step) time.Duration {
+	if step.When == "" {
+		return step.Until
+	}
+	return step.Until + step.Patience()
 }
 
 // keepsCopies reports whether lost and damaged disks leave a copy of everything
@@ -202,22 +217,27 @@ func planned(spec system.Spec, faults ...string) []nemesis.Step {
 // minISR members: so they must hit fewer nodes than that at once. And they must
 // not hit the last one that is in sync, as the scheme elects it again, without
 // what it lost (Kafka did so until KIP-966): so no other fault may be on the
-// cluster within a detection time before.
-func (s System) keepsCopies(spec system.Spec, minISR int) bool {
-	losing := []string{"wipe", "corrupt-file", "membership"}
-	if spec.Scheme == "single" && named(spec, losing...) {
-		return false
+// cluster within a detection time before. Faults that are named and not planned
+// yet are held for the worst where they may be so.
+func (s System) keepsCopies(spec system.Spec, minISR int, synced bool) bool {
+	if len(spec.Steps) == 0 {
+		return !slices.ContainsFunc(spec.Faults, func(f string) bool {
+			name, shape, _ := strings.Cut(f, ":")
+			step := nemesis.Step{Fault: name, Shape: nemesis.Shape(shape)}
+			worst := shape == "" && (name == "restart" || name == "membership")
+			return (loses(spec.Scheme, step, synced) || worst) && (spec.Scheme == "single" || name == "power")
+		})
 	}
 	harmless := []string{"clock"} // nothing is decided by wall clocks
-	for _, step := range planned(spec, losing...) {
-		if step.Fault == "membership" && step.Shape != nemesis.ReplaceNode {
-			continue // replicas are handed over before their disks are lost
+	for _, step := range spec.Steps {
+		if !loses(spec.Scheme, step, synced) {
+			continue
 		}
 		if n, err := nemesis.CountTargets(step.Targets, spec.Nodes); err != nil || n >= minISR || spec.Scheme == "single" {
 			return false
 		}
 		for _, other := range spec.Steps {
-			if other.ID != step.ID && other.At < step.Until && other.Until+s.Detection(spec) > step.At && !slices.Contains(harmless, other.Fault) {
+			if other.ID != step.ID && other.At < end(step) && end(other)+s.Detection(spec) > step.At && !slices.Contains(harmless, other.Fault) {
 				return false
 			}
 		}
@@ -312,8 +332,8 @@ func (c *cluster) Admin() nemesis.Admin { return kafka.Admin{Cluster: c.Cluster}
 func (c *cluster) Keys() []string { return c.KeyNames() }
 
 // Client implements system.Cluster.
-func (c *cluster) Client(name string, pinned int) system.Client {
-	return kafka.NewClient(c.Cluster, name, pinned)
+func (c *cluster) Client(spec workloads.ClientSpec) system.Client {
+	return kafka.NewClient(c.Cluster, spec)
 }
 
 // Setup implements system.Cluster.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/storage"
 	"github.com/faultline-mq/faultline/broker/vfs"
 	"github.com/faultline-mq/faultline/broker/wire"
@@ -67,6 +68,15 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 		}
 		return s
 	}
+	restart := func(how nemesis.Shape, targets string) nemesis.Step {
+		s := at(0, "restart", targets, 5, 15)
+		s.Shape = how
+		return s
+	}
+	when := func(s nemesis.Step) nemesis.Step {
+		s.When = nemesis.LeaderChange
+		return s
+	}
 	five := []string{"n1", "n2", "n3", "n4", "n5"}
 	for _, tc := range []struct {
 		name   string
@@ -93,6 +103,16 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 		{"replaced", "isr", three, nil, []nemesis.Step{at(0, "membership:replace", "n1", 5, 15)}, true},
 		{"replaced while another is dead", "isr", three, nil, []nemesis.Step{at(0, "membership:replace", "n1", 5, 15), at(1, "kill", "n2", 4, 12)}, false},
 		{"removed while another is dead", "isr", three, nil, []nemesis.Step{at(0, "membership:remove", "n1", 5, 15), at(1, "kill", "n2", 7, 12)}, true},
+		{"one without power, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{at(0, "power", "n1", 5, 15), at(1, "kill", "all", 20, 30)}, true},
+		{"two without power, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{at(0, "power", "n1,n2", 5, 15)}, false},
+		{"all without power, synced", "isr", three, nil, []nemesis.Step{at(0, "power", "all", 5, 15)}, true},
+		{"without power while others are dead, not synced", "isr", three, map[string]string{"fsync": "interval"}, []nemesis.Step{at(0, "kill", "n2", 1, 20), at(1, "power", "n1", 5, 15)}, false},
+		{"restarted, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{restart("kill", "all")}, true},
+		{"restarted without power, synced", "isr", three, nil, []nemesis.Step{restart("power", "all")}, true},
+		{"two restarted without power, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{restart("power", "n1,n2")}, false},
+		{"two restarted with empty disks", "isr", three, nil, []nemesis.Step{restart("wipe", "n1,n2")}, false},
+		{"killed at an event before", "isr", three, nil, []nemesis.Step{when(at(0, "kill", "n2", 5, 10)), at(1, "wipe", "n1", 17, 25)}, false},
+		{"killed at an event long before", "isr", three, nil, []nemesis.Step{when(at(0, "kill", "n2", 5, 10)), at(1, "wipe", "n1", 18, 25)}, true},
 		{"one copy", "single", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
 		{"full disk, one copy", "single", three, nil, []nemesis.Step{at(0, "disk-full", "n1", 5, 15)}, true},
 		{"failing disks", "isr", three, nil, []nemesis.Step{at(0, "disk-error", "all", 5, 15)}, true},
@@ -195,7 +215,7 @@ func TestVolume(t *testing.T) {
 		require.ErrorContains(t, v.Replace(bad), "identity")
 	}
 	require.NoError(t, v.Replace("77"))
-	_, rec, err := storage.Open(v.data, v.meta, 1<<20)
+	_, rec, err := storage.Open(v.data, v.meta, 1<<20, mutant.Set{})
 	require.NoError(t, err)
 	require.EqualValues(t, 77, rec.Directory)
 	require.Empty(t, rec.Lanes)
@@ -207,7 +227,7 @@ func TestVolume(t *testing.T) {
 
 // opened gives the metadata disk of a node that has begun with the cluster.
 func (v *volume) opened(t *testing.T) vfs.FS {
-	_, rec, err := storage.Open(v.data, v.meta, 1<<20)
+	_, rec, err := storage.Open(v.data, v.meta, 1<<20, mutant.Set{})
 	require.NoError(t, err)
 	require.Zero(t, rec.Directory)
 	return v.meta
@@ -284,7 +304,7 @@ func scripted(t *testing.T, change func(*sim.Options)) ([]history.Record, string
 		require.NoError(t, w.Up(ctx))
 		c := System{}.ConnectSim(spec, w)
 		require.NoError(t, c.Setup(ctx))
-		cl := c.Client("c", -1)
+		cl := c.Client(workloads.ClientSpec{Name: "c", Pinned: -1})
 		for seq := int64(1); seq <= 50; seq++ {
 			op := &workloads.Op{Kind: history.Send, Value: history.MakeValue(1, seq), Size: 100}
 			for cl.Route(ctx, op); ; cl.Route(ctx, op) {
@@ -308,7 +328,7 @@ func scripted(t *testing.T, change func(*sim.Options)) ([]history.Record, string
 					require.NoError(t, w.Sleep(ctx, 100*time.Millisecond))
 				}
 				require.NoError(t, w.Processes().Start(ctx, leader))
-				cl = c.Client("d", -1)
+				cl = c.Client(workloads.ClientSpec{Name: "d", Pinned: -1})
 			}
 		}
 		drains, replicas := c.Drain(ctx, time.Minute)

@@ -53,7 +53,7 @@ func newSimNode(h sim.Host, schemeName string, opts options.Values, voters int) 
 		first = append(first, m.ID)
 	}
 	disks := h.Volume().(*volume)
-	store, rec, err := storage.Open(disks.data, disks.meta, int64(opts.Int("segment.bytes")))
+	store, rec, err := storage.Open(disks.data, disks.meta, int64(opts.Int("segment.bytes")), opts.Mutants())
 	if err != nil {
 		h.Logger().Error("the node cannot start", "error", err)
 		h.Exit(4)
