@@ -22,6 +22,7 @@ build: ## build bin/faultline and bin/faultbroker
 test: ## all tests with the race detector; Docker tests skip where there is no Docker, unless CI=true
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./harness ./... # the longest first
+	$(if $(RACE),$(GO) test -short -timeout 20m ./broker/cluster ./harness) # in full what has one goroutine at a time
 
 test-docker: ## every test that needs Docker, the long ones too
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...

@@ -17,5 +17,6 @@ var clauseDocs = map[string]string{
 	ClauseSplitBrain:   "a partition has at most one leader in a leader epoch",
 	ClauseLinearizable: "appends and reads take effect in one order that agrees with real time",
 	ClauseStale:        "a read shows everything that was acknowledged before it began",
+	ClauseInSync:       "a write is acknowledged only while the least number of replicas is in sync",
 	ClauseRecovers:     "after the last fault is healed every partition takes writes again, in time",
 }

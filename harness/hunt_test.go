@@ -107,6 +107,7 @@ func TestHuntInParallel(t *testing.T) {
 
 // TestHuntSwarm hunts as the command does, with the broker as it is.
 func TestHuntSwarm(t *testing.T) {
+	plainly(t)
 	workers, _ := pool(t, "serve", 2)
 	found, trials := hunted(t, HuntConfig{Plans: Swarm{Base: swarmBase()}.Plan, First: 40, Seeds: seedsOf(4), Pool: workers, Out: t.TempDir()})
 	for seed, trial := range trials {
@@ -124,6 +125,7 @@ func TestHuntSwarm(t *testing.T) {
 
 // TestHuntConvicts stores what it finds, so that it can be judged and run again.
 func TestHuntConvicts(t *testing.T) {
+	plainly(t)
 	p := simPlan("partition:isolate-leader")
 	p.Options["acks"] = "1"
 	workers, _ := pool(t, "serve", 1)
@@ -153,6 +155,7 @@ func TestHuntConvicts(t *testing.T) {
 // TestHuntTooShort: a valid run that was too short, too quiet or too little
 // disturbed decides nothing.
 func TestHuntTooShort(t *testing.T) {
+	plainly(t)
 	out := t.TempDir()
 	found, trials := hunted(t, HuntConfig{Plan: simPlan("kill"), First: 1, Seeds: 1, Out: out})
 	require.Equal(t, checker.Valid, trials[1].Verdict)

@@ -14,6 +14,7 @@ import (
 // has a member more or less than before, or a new one in the place of another, and
 // right before it is as before again.
 func TestFaultsWhileMembersDiffer(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	steps := func(shape nemesis.Shape, nodes []string, seed int) []nemesis.Step {
 		// One node changes, the others are hit.

@@ -25,6 +25,7 @@ func losing() Plan {
 // TestShrink: a run of thousands of operations shrinks to a handful that break the
 // same clause in the same way, and the same whoever runs the candidates.
 func TestShrink(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	workers, _ := pool(t, "serve", 2)
 	var told []Size
@@ -61,9 +62,6 @@ func TestShrink(t *testing.T) {
 		require.Contains(t, story, word)
 	}
 
-	if raceEnabled {
-		return // the search once more takes too long
-	}
 	alone, err := Shrink(t.Context(), ShrinkConfig{Plan: losing()})
 	require.NoError(t, err)
 	require.Equal(t, small.Plan, alone.Plan, "the number of workers changes nothing")
@@ -72,6 +70,7 @@ func TestShrink(t *testing.T) {
 // TestShrinkUnclean: all replicas in sync acknowledge, and one that was not is
 // elected. Of three faults the two that do it stay, and the options that allow it.
 func TestShrinkUnclean(t *testing.T) {
+	plainly(t)
 	p := simPlan("kill")
 	p.Time, p.Rate, p.Clients = 40*time.Second, 50, 3
 	p.Options["unclean.leader.election.enable"], p.Options["min.insync.replicas"], p.Options["replication.factor"] = "true", "1", "2"

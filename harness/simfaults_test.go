@@ -19,6 +19,7 @@ var diskNetworkClockFaults = []string{
 // TestMachineFaultsAreSurvived runs the defaults under each fault of disks, files,
 // clocks, packets, members and leaders: what was acknowledged must be there, and every fault proven.
 func TestMachineFaultsAreSurvived(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	for _, fault := range diskNetworkClockFaults {
 		t.Run(fault, func(t *testing.T) {
