@@ -243,7 +243,9 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 	}
 	seekers, idempotent, watched := pick(rng, 0, 0, 1), pick(rng, 0, 0, 0.3, 0.6), pick(rng, 0, 1, 2)
 	if p.Idempotent == 0 && !s.Fixed[DimClients] {
-		p.Idempotent = idempotent
+		// One that is idempotent and bound to a node that is cut off asks it for the
+		// same message all the while: too little to judge the fault by.
+		p.Idempotent = min(idempotent, 1-max(pinned, 0))
 	}
 	if p.Seekers == 0 && !s.Fixed[DimClients] {
 		p.Seekers = seekers
