@@ -26,7 +26,7 @@ var imageSources = []string{
 }
 
 // errNoSource: no source tree above the working directory.
-var errNoSource = errors.New("the working directory is not inside the source tree")
+var errNoSource = errors.New("the working directory is not inside the source that the image is made from: run faultline in a clone of it, or use --env sim")
 
 // SourceDigest returns the digest (64 hexadecimal digits) of the source that
 // the node image must have been built from: of the tree above the working
