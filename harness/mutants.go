@@ -197,11 +197,6 @@ func (r *MutantRun) exhausted(seeds int, budget time.Duration) bool {
 func (h MutantHunt) plans(m Mutant, scheme string, with bool) func(seed uint64) (Plan, error) {
 	return func(seed uint64) (Plan, error) {
 		p, err := h.Plans(scheme, seed)
-		if err == nil && len(m.Faults) > 0 {
-			base := DefaultPlan()
-			base.Environment, base.Scheme, base.Faults = "sim", scheme, m.Faults
-			p, err = Swarm{Base: base, Fixed: map[string]bool{DimFaults: true}}.Plan(seed)
-		}
 		if err != nil || m.Name == "" || !with {
 			return p, err
 		}

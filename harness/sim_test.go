@@ -526,6 +526,27 @@ func TestRegression(t *testing.T) {
 	}
 }
 
+// TestKeptSeeds: plans that a hunt once found something by, in the broker or in the
+// harness itself. Each is a file that is named after the cause, and tells it.
+func TestKeptSeeds(t *testing.T) {
+	plainly(t)
+	t.Parallel()
+	files, err := filepath.Glob("testdata/kept/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			t.Parallel()
+			p, err := ReadPlan(file)
+			require.NoError(t, err)
+			p, err = p.Resolve()
+			require.NoError(t, err)
+			j := simulated(t, p)
+			require.Equal(t, checker.Valid, j.Verdict, j.why())
+		})
+	}
+}
+
 // TestInterruptedSimulation ends at once, with what was recorded judged as far as
 // it goes.
 func TestInterruptedSimulation(t *testing.T) {

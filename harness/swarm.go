@@ -49,10 +49,12 @@ var swarmFaults = [][]string{
 	{"stop", "rolling-restart"},
 	{"power"},
 	{"restart:kill", "restart:power", "restart:wipe"},
-	{"wipe", "corrupt-file:bit-flip", "corrupt-file:truncate"},
+	{"wipe", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore"},
+	{"membership:add", "membership:remove", "membership:replace"},
+	{"leadership:transfer", "leadership:flap"},
 	{"disk-slow"},
 	{"delay", "loss"},
-	{"reset", "clock:jump", "clock:drift", "disk-full", "disk-error"},
+	{"reset", "clock:jump", "clock:drift", "clock:strobe", "disk-full", "disk-error"},
 }
 
 // swarmEvents are the events that a swarm lets steps wait for, as often as they
@@ -134,8 +136,8 @@ func drawFaults(rng *rand.Rand, nodes int, scheme string) []string {
 		if len(faults) == count {
 			break
 		}
-		if scheme == "single" && (strings.HasPrefix(f, "corrupt-file") || strings.HasSuffix(f, "wipe")) {
-			continue // nothing is promised of the only copy
+		if kind, _, _ := strings.Cut(f, ":"); scheme == "single" && (strings.HasSuffix(f, "wipe") || slices.Contains([]string{"corrupt-file", "membership", "leadership"}, kind)) {
+			continue // nothing is promised of the only copy, and nobody else could lead it
 		}
 		if f != "partition" || rng.IntN(2) == 0 {
 			faults = append(faults, f)
@@ -222,7 +224,7 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 	loyal, others := p.Nodes+rng.IntN(2), 1+rng.IntN(4)
 	cuts := slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "partition") })
 	if rng.IntN(3) == 0 && !cuts {
-		loyal = 0
+		loyal, others = 0, others+2 // or they would all wait for one node at once
 	}
 	clients, rate, size := loyal+others, pick(rng, 80.0, 120, 160, 200, 300), pick(rng, 32, 128, 128, 512, 1024)
 	pinned := float64(loyal) / float64(clients)
@@ -294,7 +296,7 @@ func promises(p Plan) bool {
 func react(rng *rand.Rand, p Plan, detection time.Duration) Plan {
 	length := max(3*detection/2, time.Second)
 	for range pick(rng, 0, 3, 6, 10) {
-		r := reaction(rng)
+		r := reaction(rng, p.Scheme)
 		r.At = time.Duration(rng.Int64N(int64(p.Phases.Fault - length))).Truncate(time.Millisecond)
 		r.Until, r.Within = r.At+length, p.Phases.Fault-r.At
 		more := p
@@ -310,9 +312,12 @@ func react(rng *rand.Rand, p Plan, detection time.Duration) Plan {
 }
 
 // reaction draws a fault that waits for an event: most often the new leader goes
-// at once.
-func reaction(rng *rand.Rand) nemesis.Step {
+// at once. Where nobody else could lead, what happens is that a process starts.
+func reaction(rng *rand.Rand, scheme string) nemesis.Step {
 	r := nemesis.Step{When: nemesis.LeaderChange, Targets: nemesis.TargetEvent, Fault: pick(rng, "kill", "pause", "partition"), Seed: rng.Uint64()}
+	if scheme == "single" {
+		r.When, r.Fault = nemesis.NodeStart, pick(rng, "kill", "restart", "power", "power")
+	}
 	if rng.IntN(2) == 0 {
 		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
 		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power")
@@ -328,10 +333,11 @@ func reaction(rng *rand.Rand) nemesis.Step {
 }
 
 // haze lays a fault over all others that makes everything slower, and what
-// happens in a millisecond without it can be met by another fault.
+// happens in a millisecond without it can be met by another fault. A new member
+// would hardly ever catch up under it.
 func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 	h := nemesis.Step{ID: len(p.Steps), Fault: pick(rng, "delay", "delay", "loss", "disk-slow"), At: 100 * time.Millisecond, Seed: rng.Uint64()}
-	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority)
+	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority, nemesis.TargetMinority)
 	if h.Fault == "disk-slow" {
 		h.Targets = pick(rng, nemesis.TargetMinority, nemesis.TargetFollower)
 	}
@@ -339,7 +345,7 @@ func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 	h.Until = h.At + whole/4 + time.Duration(rng.Int64N(int64(3*whole/4)))
 	same := [][]string{{"delay", "loss"}, {"disk-slow", "disk-full", "disk-error"}}
 	if rng.IntN(2) == 0 || slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool {
-		return slices.ContainsFunc(same, func(kind []string) bool { return slices.Contains(kind, h.Fault) && slices.Contains(kind, o.Fault) })
+		return o.Fault == "membership" || slices.ContainsFunc(same, func(kind []string) bool { return slices.Contains(kind, h.Fault) && slices.Contains(kind, o.Fault) })
 	}) {
 		return
 	}

@@ -61,8 +61,10 @@ type kind struct {
 	// settled: it takes data away, so the system must have had the planned time to
 	// recover from what came before, however long that took to heal.
 	settled bool
-	make    func() Fault
-	bind    func(ctx context.Context, s *Scene) error
+	// calm: it is healed only when no fault that an event brought is active.
+	calm bool
+	make func() Fault
+	bind func(ctx context.Context, s *Scene) error
 }
 
 var nodeTargets = []string{TargetOne, TargetMinority, TargetMajority, TargetAll, TargetLeader, TargetFollower, TargetFollowers, TargetController, TargetEvent, TargetOther, "NAME,…"}
@@ -144,9 +146,10 @@ func kinds() []kind {
 				Options:     span,
 				Needs:       []Capability{NeedsProcesses, NeedsDisks, NeedsRoles},
 			},
-			draw: processes,
-			make: func() Fault { return &power{} },
-			bind: bindTargets,
+			draw:    processes,
+			settled: true,
+			make:    func() Fault { return &power{} },
+			bind:    bindTargets,
 		},
 		{
 			Info: Info{
@@ -309,6 +312,7 @@ func kinds() []kind {
 			},
 			draw:    []string{TargetOne, TargetLeader, TargetFollower, TargetController},
 			settled: true,
+			calm:    true,
 			make:    func() Fault { return &membership{} },
 			bind:    bindMember,
 		},

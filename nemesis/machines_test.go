@@ -571,7 +571,7 @@ func TestTakingDataAwayWaitsForTheGap(t *testing.T) {
 	for _, c := range []struct {
 		fault string
 		waits bool
-	}{{"wipe", true}, {"kill", false}} {
+	}{{"wipe", true}, {"power", true}, {"kill", false}} {
 		a, b := step("kill", "", "n1"), step(c.fault, "", "n2")
 		b.ID, b.At, b.Until = 1, 13*time.Second, 23*time.Second
 		w := newWorld(3)

@@ -150,8 +150,9 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	var heal *Life
+	brought := slices.ContainsFunc(r.active, (*Life).reacts)
 	for _, l := range r.active {
-		if heal == nil || l.ends() < heal.ends() {
+		if (heal == nil || l.ends() < heal.ends()) && !(l.kind.calm && brought) {
 			heal = l
 		}
 	}

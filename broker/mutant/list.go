@@ -19,7 +19,7 @@ var registry = [names]Info{
 	JoinAnyBrokerEpoch: {
 		ID: "M4", Name: "join-any-broker-epoch", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc:        "Neither the leader nor the controller compares the broker epoch of a replica that joins the in-sync set.",
-		Equivalent: "with fsync=always a new incarnation has everything that the former one confirmed, and below that the contract promises nothing under power loss",
+		Equivalent: "with fsync=always a new incarnation has everything that the former one confirmed; it shows where a disk is lost in the milliseconds in which its replica's joining is decided, and both other copies fail before it has caught up, of which the contract promises nothing",
 	},
 	JoinFenced: {
 		ID: "M5", Name: "join-fenced", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -104,18 +104,19 @@ var registry = [names]Info{
 	},
 	FetchAnyEpoch: {
 		ID: "O16", Name: "fetch-any-epoch", Scheme: "isr", Clauses: []string{"replicas-agree", "acknowledged-survive"},
-		Doc: "Leader and follower do not compare leader epochs in replication.",
+		Doc:        "Leader and follower do not compare leader epochs in replication.",
+		Equivalent: "an answer belongs to the one fetch under way, a fetch names the epoch of its last record, and a follower takes no record of an epoch above its own: two other guards refuse all that this one would",
 	},
 	FollowerAckBeforeSync: {
 		ID: "O17", Name: "follower-confirms-before-fsync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc: "A follower confirms records that are not durable yet.",
 	},
 	ReassignInSync: {
-		ID: "O20", Name: "reassign-in-sync", Scheme: "isr", Faults: []string{"membership", "kill"}, Clauses: []string{"acknowledged-survive"},
+		ID: "O20", Name: "reassign-in-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc: "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
 	},
 	ElectOutOfSync: {
-		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Faults: []string{"leadership", "kill", "partition"}, Clauses: []string{"acknowledged-survive"},
+		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc: "The leadership is given to the preferred leader although it is not in the in-sync set.",
 	},
 	RetryTwice: {

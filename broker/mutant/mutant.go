@@ -55,8 +55,6 @@ type Info struct {
 	Doc string
 	// Scheme is the replication scheme in which it is hunted.
 	Scheme string
-	// Faults are those of the plans in which it is hunted; empty: drawn.
-	Faults []string
 	// Clauses are those of the contract that it is expected to break.
 	Clauses []string
 	// Equivalent, where set, says why nothing that the contract promises breaks,
