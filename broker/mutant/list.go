@@ -10,7 +10,7 @@ var registry = [names]Info{
 	},
 	TruncateOnce: {
 		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},
-		Doc: "A follower truncates once in a leader epoch and does not compare epochs again (Kafka before KIP-279).",
+		Doc: "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
 	},
 	ExpansionAfterReply: {
 		ID: "M3", Name: "expansion-after-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},

@@ -162,7 +162,10 @@ func (m *Machine) truncate(known int32, end int64) {
 	before := x.End()
 	own, ownEnd := x.EpochEnd(known)
 	to := min(end, ownEnd, before)
-	if own != known {
+	switch {
+	case m.o.Mutants.On(mutant.TruncateOnce):
+		to = min(end, before)
+	case own != known:
 		to = min(ownEnd, before)
 	}
 	if m.o.Mutants.On(mutant.TruncateOneLess) {
