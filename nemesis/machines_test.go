@@ -282,7 +282,7 @@ func (w wMachines) Resets(context.Context, string) (uint64, error) {
 
 func (w wMachines) Dial(_ context.Context, from, n string) (string, error) {
 	for _, r := range w.rejects {
-		if r == n && !w.stubs[n] && !w.stubs[from] {
+		if (r == n || r == from) && !w.stubs[n] && !w.stubs[from] {
 			return "reset", nil
 		}
 	}
@@ -585,6 +585,18 @@ func TestTakingDataAwayWaitsForTheGap(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Of two resets that overlap, the first is healed while the second still answers
+// dials from its own node.
+func TestResetsThatOverlap(t *testing.T) {
+	a, b := step("reset", "", "n2"), step("reset", "", "n3")
+	b.ID, b.At, b.Until = 1, a.At+time.Second, a.Until+time.Second
+	w := newWorld(3)
+	w.run(t, a, b)
+	require.Equal(t, whole, w.stages(0), w.why(0))
+	require.Equal(t, whole, w.stages(1), w.why(1))
+	w.requireClean(t)
 }
 
 // A wipe exchanges the disk that a later power loss has its synced file on.

@@ -74,7 +74,8 @@ func (r *reset) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (
 			return Proof{}, &UnprovenError{fmt.Sprintf("cannot be proven: %s is no longer the process with pid %d: it is %s", n, was.PID, describe(st)), figures}
 		}
 		for _, from := range append(slices.Clone(s.Nodes), Clients) {
-			if from == n || s.ground.isCut(Pair{from, n}) || s.ground.isCut(Pair{n, from}) {
+			other := stage == history.Healed && s.ground.owners["process of "+from] == s.Step.Name() // its resets are still there
+			if from == n || other || s.ground.isCut(Pair{from, n}) || s.ground.isCut(Pair{n, from}) {
 				continue
 			}
 			// Packets of a dial may be lost to another fault: one answer of several is enough.
