@@ -32,6 +32,7 @@ var ErrBadPlan = errors.New("bad plan")
 // with its time and seed, every option with its value.
 type Plan struct {
 	Version     int               `yaml:"version"`
+	Scenario    string            `yaml:"scenario,omitempty"` // whose plan it is, weakened or not; its steps and phases are fixed
 	System      string            `yaml:"system"`
 	Scheme      string            `yaml:"scheme"`
 	Workload    string            `yaml:"workload"`
@@ -184,6 +185,9 @@ func (p Plan) Resolve() (Plan, error) {
 			return bad("%w", err)
 		}
 	}
+	if err := nemesis.ValidateNames(p.Steps); err != nil {
+		return bad("%w", err)
+	}
 	if _, err := p.clientSpecs(sys); err != nil {
 		return bad("%w", err)
 	}
@@ -293,15 +297,21 @@ func (p Plan) FaultList() string {
 func (p Plan) Command() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "faultline run --system %s --scheme %s --workload %s", p.System, p.Scheme, p.Workload)
-	if len(p.Faults) > 0 {
+	switch {
+	case p.Scenario != "":
+		fmt.Fprintf(&b, " --scenario %s", p.Scenario)
+	case len(p.Faults) > 0:
 		fmt.Fprintf(&b, " --faults %s", strings.Join(p.Faults, ","))
-	} else {
+	default:
 		b.WriteString(" --faults none")
 	}
 	if p.Targets != "" {
 		fmt.Fprintf(&b, " --targets %s", p.Targets)
 	}
-	fmt.Fprintf(&b, " --env %s --nodes %d --clients %d --time %s --rate %g --seed %d --expect %s", p.Environment, p.Nodes, p.Clients, p.Time, p.Rate, p.Seed, p.Expect)
+	if p.Scenario == "" {
+		fmt.Fprintf(&b, " --nodes %d --time %s", p.Nodes, p.Time)
+	}
+	fmt.Fprintf(&b, " --env %s --clients %d --rate %g --seed %d --expect %s", p.Environment, p.Clients, p.Rate, p.Seed, p.Expect)
 	sys, err := LookupSystem(p.System)
 	if err != nil {
 		return b.String()

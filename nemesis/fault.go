@@ -148,10 +148,11 @@ type ground struct {
 	owners map[string]string // "process of n1" → the fault that it belongs to
 	cuts   map[int][]Cut     // step → its cuts
 	wiped  map[string]bool   // nodes whose data disk was exchanged in this run
+	names  map[string]string // what steps named → the node
 }
 
 func newGround() *ground {
-	return &ground{owners: map[string]string{}, cuts: map[int][]Cut{}, wiped: map[string]bool{}}
+	return &ground{owners: map[string]string{}, cuts: map[int][]Cut{}, wiped: map[string]bool{}, names: map[string]string{}}
 }
 
 // claim takes what ("process", "disk", "clock", "links") of nodes for a fault, all or none.

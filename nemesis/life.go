@@ -100,6 +100,9 @@ func (l *Life) Inject(ctx context.Context) error {
 	if len(l.scene.Targets) == 0 {
 		return fmt.Errorf("injecting %s (step %d): it has no target", name, l.scene.Step.ID)
 	}
+	if as := l.scene.Step.As; as != "" {
+		l.scene.ground.names[as] = l.scene.Targets[0]
+	}
 	l.record(history.Injecting, Proof{})
 	l.state = Active
 	if err := l.fault.Inject(ctx, l.scene); err != nil {

@@ -23,7 +23,7 @@ func Check(t Target, steps []Step) error {
 	if t.Clock == nil {
 		return errors.New("the target has no clock")
 	}
-	var errs []error
+	errs := []error{ValidateNames(steps)}
 	seen := map[int]bool{}
 	for _, s := range steps {
 		if seen[s.ID] {

@@ -18,6 +18,7 @@ type Step struct {
 	Shape   Shape         `yaml:"shape,omitempty" json:"shape,omitempty"` // of faults that have shapes
 	Port    Port          `yaml:"port,omitempty" json:"port,omitempty"`   // partition only: one kind of traffic
 	Targets string        `yaml:"targets,omitempty" json:"targets,omitempty"`
+	As      string        `yaml:"as,omitempty" json:"as,omitempty"`         // a name for its one target, for the targets of later steps: "@old", "not @old", "all but @old"
 	When    Event         `yaml:"when,omitempty" json:"when,omitempty"`     // the event of the cluster that it waits for from At on; empty: none
 	After   time.Duration `yaml:"after,omitempty" json:"after,omitempty"`   // from that event to the injection
 	Within  time.Duration `yaml:"within,omitempty" json:"within,omitempty"` // how long it waits at most; 0: as long as it lasts
@@ -47,6 +48,9 @@ func (s Step) Validate(nodes []string) error {
 		return wrap(fmt.Errorf("%s lasts from %s until %s: it must end after it begins", s.Name(), s.At, s.Until))
 	}
 	if err := s.validateEvent(); err != nil {
+		return wrap(err)
+	}
+	if err := s.validateAs(nodes); err != nil {
 		return wrap(err)
 	}
 	if s.Fault != "partition" {

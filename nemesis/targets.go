@@ -33,6 +33,13 @@ func CountTargets(spec string, nodes []string) (int, error) { return countTarget
 func countTargets(spec string, nodes []string) (int, error) {
 	n := len(nodes)
 	count := 0
+	how, name, byName := reference(spec)
+	if byName {
+		if err := validName(name); err != nil {
+			return 0, err
+		}
+		count = countNamed(how, n)
+	}
 	switch spec {
 	case "":
 		return 0, fmt.Errorf("no targets given: say one of %s", strings.Join(nodeTargets, ", "))
@@ -49,6 +56,9 @@ func countTargets(spec string, nodes []string) (int, error) {
 	case TargetFollowers:
 		count = max(0, n-1)
 	default:
+		if byName {
+			break
+		}
 		names := splitNames(spec)
 		for i, name := range names {
 			if !slices.Contains(nodes, name) {
@@ -126,6 +136,9 @@ func bindTargets(ctx context.Context, s *Scene) error {
 	case TargetOther:
 		s.Targets = draw(s.rng, without(s.Nodes, s.event.Node), count)
 	default:
+		if how, name, ok := reference(spec); ok {
+			return bindNamed(s, how, name, count)
+		}
 		s.Targets = splitNames(spec)
 	}
 	return nil

@@ -207,8 +207,9 @@ func listCommand() *cobra.Command {
 			}
 			return all
 		},
-		"faults":  func() any { return faultEntries() },
-		"options": func() any { return optionEntries() },
+		"faults":    func() any { return faultEntries() },
+		"options":   func() any { return optionEntries() },
+		"scenarios": func() any { return scenarioEntries() },
 	}
 	names := slices.Sorted(maps.Keys(kinds))
 	asJSON := false
@@ -262,6 +263,25 @@ func faultEntries() []entry {
 		all = append(all, e)
 	}
 	return all
+}
+
+func scenarioEntries() []entry {
+	all, err := harness.Scenarios()
+	if err != nil {
+		panic(err) // they are part of the binary
+	}
+	var entries []entry
+	for _, s := range all {
+		var steps, weak []string
+		for _, step := range s.Plan.Steps {
+			steps = append(steps, step.Name())
+		}
+		for _, name := range slices.Sorted(maps.Keys(s.Weakened)) {
+			weak = append(weak, name+"="+s.Weakened[name])
+		}
+		entries = append(entries, entry{Name: s.Name, Doc: s.Doc, More: []string{"steps: " + strings.Join(steps, ", "), "weakened: " + strings.Join(weak, ", ")}})
+	}
+	return entries
 }
 
 func optionEntries() []entry {

@@ -17,10 +17,12 @@ import (
 
 // planFlags are the flags that make a plan.
 type planFlags struct {
-	plan   harness.Plan
-	faults string
-	file   string
-	set    []string
+	plan     harness.Plan
+	faults   string
+	file     string
+	set      []string
+	scenario string
+	weakened bool
 }
 
 func (f *planFlags) add(c *cobra.Command) {
@@ -44,29 +46,55 @@ func (f *planFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.file, "plan", "", "plan file (YAML); flags that are given override it")
 }
 
+// base returns the plan that flags override, and whether there is one.
+func (f *planFlags) base(c *cobra.Command) (p harness.Plan, ok bool, err error) {
+	switch {
+	case f.scenario != "" && f.file != "":
+		return p, false, badArguments(errors.New("--scenario and --plan exclude each other"))
+	case f.scenario != "":
+		for _, name := range []string{"faults", "targets", "nodes", "time"} {
+			if c.Flags().Changed(name) {
+				return p, false, badArguments(fmt.Errorf("--%s: a scenario has its own; run its stored plan.yaml with --plan to change it", name))
+			}
+		}
+		p, err = harness.LookupScenario(f.scenario, f.weakened)
+		return p, true, err
+	case f.weakened:
+		return p, false, badArguments(errors.New("--weakened: say which --scenario"))
+	case f.file != "":
+		p, err = harness.ReadPlan(f.file)
+		return p, true, err
+	}
+	return p, false, nil
+}
+
 // resolve returns the plan that the flags make.
 func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 	p := f.plan
-	if f.file != "" {
-		read, err := harness.ReadPlan(f.file)
-		if err != nil {
-			return p, err
-		}
+	base, ok, err := f.base(c)
+	if err != nil {
+		return p, err
+	}
+	if ok {
 		given := p
-		p = read
+		p = base
 		for name, take := range map[string]func(){
 			"system": func() { p.System = given.System }, "scheme": func() { p.Scheme = given.Scheme }, "workload": func() { p.Workload = given.Workload },
 			"targets": func() { p.Targets, p.Steps = given.Targets, nil }, "env": func() { p.Environment = given.Environment },
 			"nodes": func() { p.Nodes, p.Steps = given.Nodes, nil }, "clients": func() { p.Clients = given.Clients },
 			"time": func() { p.Time, p.Phases, p.Steps = given.Time, harness.Phases{}, nil }, "rate": func() { p.Rate = given.Rate },
-			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed, p.Steps = given.Seed, nil }, "expect": func() { p.Expect = given.Expect },
+			"size": func() { p.Size = given.Size }, "seed": func() {
+				if p.Seed = given.Seed; p.Scenario == "" {
+					p.Steps = nil
+				}
+			}, "expect": func() { p.Expect = given.Expect },
 		} {
 			if c.Flags().Changed(name) {
 				take()
 			}
 		}
 	}
-	if f.file == "" || c.Flags().Changed("faults") {
+	if !ok || c.Flags().Changed("faults") {
 		p.Steps, p.Faults = nil, nil
 		if f.faults != "" && f.faults != "none" {
 			p.Faults = strings.Split(f.faults, ",")
@@ -125,6 +153,8 @@ func runCommand() *cobra.Command {
 	}
 	f.add(c)
 	f.addOutput(c)
+	c.Flags().StringVar(&f.scenario, "scenario", "", "a schedule of several steps by name (faultline list scenarios)")
+	c.Flags().BoolVar(&f.weakened, "weakened", false, "without the protection that the scenario tests: it is to end invalid")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		p, err := f.resolve(c)
 		if err != nil {
