@@ -165,6 +165,7 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 		return fmt.Errorf("%w: %w", ErrBadPlan, err)
 	}
 	cfg.Log = r.cfg.Log
+	cfg.Disks, cfg.Throttle = disksNeeded(r.plan.Steps)
 	if r.cfg.DockerConfig != nil {
 		r.cfg.DockerConfig(&cfg)
 	}
