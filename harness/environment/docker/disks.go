@@ -254,18 +254,26 @@ const (
 	slowestRate = 1
 )
 
-// Slow lets each write wait until a sync takes factor times as long as now, from
-// 100 ms to a second.
+// slowProbes are how many syncs are timed before a disk is slowed.
+const slowProbes = 5
+
+// Slow lets each write wait until a sync takes at least factor times as long as
+// now, within what the rates allow: 100 ms to a second for each write of it.
 func (d disks) Slow(ctx context.Context, node string, factor float64) error {
-	p, err := d.Probe(ctx, node)
-	if err == nil {
-		err = p.Err
+	var took []time.Duration
+	for range slowProbes {
+		p, err := d.Probe(ctx, node)
+		if err == nil {
+			err = p.Err
+		}
+		if err != nil {
+			return err
+		}
+		took = append(took, p.Sync)
 	}
-	if err != nil {
-		return err
-	}
-	rate := int(1 / max(p.Sync.Seconds()*factor, 1e-3))
-	return d.slow(ctx, node, max(slowestRate, min(rate, fastestRate)))
+	slices.Sort(took)
+	wait := max(time.Duration(float64(took[len(took)/2])*factor), time.Second/fastestRate)
+	return d.slow(ctx, node, max(slowestRate, int(time.Second/wait)))
 }
 
 func (d disks) Quicken(ctx context.Context, node string) error { return d.slow(ctx, node, 0) }
