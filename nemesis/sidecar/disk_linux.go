@@ -559,7 +559,7 @@ const probeBytes = 64 << 10
 // or the error of the file system. An error that is not the file system's is returned.
 func Probe(out io.Writer, file string, procs ...string) error {
 	for _, p := range procs {
-		if err := os.WriteFile(p, []byte("0"), 0); err != nil {
+		if err := writeTo(p, "0"); err != nil {
 			return err
 		}
 	}

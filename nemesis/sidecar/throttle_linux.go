@@ -89,7 +89,7 @@ func (t *throttle) limit(device string, containers []string, rate int) error {
 		if two {
 			t.enable(dir)
 		}
-		err := os.WriteFile(filepath.Join(dir, file), []byte(line), 0)
+		err := writeTo(filepath.Join(dir, file), line)
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: the host's control groups cannot throttle block devices; it needs the controller blkio (version 1) or io (version 2), and a kernel with CONFIG_BLK_DEV_THROTTLING", err)
 		}
@@ -114,7 +114,18 @@ func (t *throttle) enable(dir string) {
 	}
 	at := root
 	for _, name := range strings.Split(rel, string(filepath.Separator)) {
-		_ = os.WriteFile(filepath.Join(at, "cgroup.subtree_control"), []byte("+io"), 0)
+		_ = writeTo(filepath.Join(at, "cgroup.subtree_control"), "+io")
 		at = filepath.Join(at, name)
 	}
+}
+
+// writeTo writes into a control group's file, which must be there: to make one is
+// refused with another error.
+func writeTo(file, text string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }

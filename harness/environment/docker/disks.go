@@ -247,10 +247,11 @@ func (d disks) Mend(ctx context.Context, node string) error {
 	return nil
 }
 
-// The rates to which writes are throttled, per second. Above the highest the
-// kernel lets several pass at once and the next ones wait; the lowest is its unit.
+// The rates to which writes are throttled, per second. The kernel grants what a
+// rate allows in a tenth of a second: from ten on, a write that comes alone does
+// not wait at all. The lowest is the kernel's unit.
 const (
-	fastestRate = 10
+	fastestRate = 5
 	slowestRate = 1
 )
 
@@ -258,7 +259,7 @@ const (
 const slowProbes = 5
 
 // Slow lets each write wait until a sync takes at least factor times as long as
-// now, within what the rates allow: 100 ms to a second for each write of it.
+// now, within what the rates allow: 200 ms to a second for each write of it.
 func (d disks) Slow(ctx context.Context, node string, factor float64) error {
 	var took []time.Duration
 	for range slowProbes {

@@ -97,7 +97,7 @@ func (p processes) Start(ctx context.Context, node string) error {
 		return fmt.Errorf("starting %s: %w", node, err)
 	}
 	if n.rate > 0 { // a control group ends with its process
-		if err := p.e.throttle(ctx, n, n.rate); err != nil {
+		if err := p.e.throttle(ctx, n, n.rate, n.containerID, n.disk.id); err != nil {
 			return fmt.Errorf("starting %s: %w", node, err)
 		}
 	}
