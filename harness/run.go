@@ -450,9 +450,12 @@ func ResultDir(out string, p Plan, started time.Time) (string, error) {
 	return dir, nil
 }
 
+// latestLink is the link to the newest result directory.
+const latestLink = "latest"
+
 // pointLatest points out/latest at a result directory.
 func pointLatest(out, dir string) error {
-	latest := filepath.Join(out, "latest")
+	latest := filepath.Join(out, latestLink)
 	rel, err := filepath.Rel(out, dir)
 	if err != nil {
 		return err

@@ -41,11 +41,11 @@ func (e *Environment) startDisk(ctx context.Context, n *node) error {
 	}
 	agent, err := e.runSidecar(ctx, n, "disk", e.sidecarConfig(n), host, nil, func(a *agent) { n.disk = a })
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNoDisks, err)
+		return noDisks(ctx, err)
 	}
 	made, err := agent.Disk(ctx, sidecar.DiskRequest{Op: sidecar.DiskAttach, Size: diskSize})
 	if err != nil {
-		return fmt.Errorf("%w: at the engine's host: %w; or use --env sim", ErrNoDisks, err)
+		return noDisks(ctx, err)
 	}
 	n.device = made.Device
 	if e.cfg.Throttle {
@@ -94,10 +94,19 @@ func (e *Environment) volumes(ctx context.Context, n *node) ([]mount.Mount, erro
 func (e *Environment) tryThrottle(ctx context.Context, n *node, id string) error {
 	for _, rate := range []int{slowestRate, 0} {
 		if err := e.throttle(ctx, n, rate, id); err != nil {
-			return fmt.Errorf("%w: at the engine's host: %w; or use --env sim", ErrNoDisks, err)
+			return noDisks(ctx, err)
 		}
 	}
 	return nil
+}
+
+// noDisks says that the engine's host cannot do what a disk needs, unless the run
+// was given up on.
+func noDisks(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: at the engine's host: %w; or use --env sim", ErrNoDisks, err)
 }
 
 // throttle lets so many writes per second of each of some containers, as far as
