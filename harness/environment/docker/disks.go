@@ -158,7 +158,19 @@ func (d disks) whileDown(ctx context.Context, name string, req sidecar.DiskReque
 	case s.Running:
 		return fmt.Errorf("disk of %s: its process runs: kill it first", name)
 	}
-	return d.tell(ctx, name, req)
+	return d.atOnce(ctx, n, req)
+}
+
+// atOnce sends a command that writes what is not a node's load. A slow disk is
+// not slow for it: replaying a log write by write would take minutes.
+func (d disks) atOnce(ctx context.Context, n *node, req sidecar.DiskRequest) (err error) {
+	if n.rate > 0 {
+		if err := d.e.throttle(ctx, n, 0, n.disk.id); err != nil {
+			return fmt.Errorf("disk of %s: %w", n.spec.Name, err)
+		}
+		defer func() { err = errors.Join(err, d.e.throttle(ctx, n, n.rate, n.disk.id)) }()
+	}
+	return d.tell(ctx, n.spec.Name, req)
 }
 
 func (d disks) WriteCanary(ctx context.Context, node, name string, sync bool) error {
@@ -190,9 +202,7 @@ func (d disks) PowerLoss(ctx context.Context, nodes []string) error {
 			return errors.Join(fmt.Errorf("power of %s: its process is not known to be dead, so no disk was cut", name), err)
 		}
 	}
-	return each(held, func(n *node) error {
-		return d.tell(ctx, n.spec.Name, sidecar.DiskRequest{Op: sidecar.DiskCut})
-	})
+	return each(held, func(n *node) error { return d.atOnce(ctx, n, sidecar.DiskRequest{Op: sidecar.DiskCut}) })
 }
 
 // Probe is done by a process among the node's where a throttle matters, as it
@@ -232,7 +242,7 @@ func (d disks) Break(ctx context.Context, node string) error {
 	}
 	defer unlock()
 	n.broken = true
-	return d.tell(ctx, node, sidecar.DiskRequest{Op: sidecar.DiskBreak})
+	return d.atOnce(ctx, n, sidecar.DiskRequest{Op: sidecar.DiskBreak})
 }
 
 // Mend mounts the file system anew. A process that still runs has the old one
@@ -249,7 +259,7 @@ func (d disks) Mend(ctx context.Context, node string) error {
 	if err := n.kill(ctx); err != nil {
 		return err
 	}
-	if err := d.tell(ctx, node, sidecar.DiskRequest{Op: sidecar.DiskRemount}); err != nil {
+	if err := d.atOnce(ctx, n, sidecar.DiskRequest{Op: sidecar.DiskRemount}); err != nil {
 		return err
 	}
 	n.broken = false

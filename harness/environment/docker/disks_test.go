@@ -2,8 +2,11 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +14,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 	"github.com/stretchr/testify/require"
@@ -105,12 +109,36 @@ func disksUp(t *testing.T, sabotage sidecar.Sabotage) *cluster {
 	t.Helper()
 	cfg := testConfig(2)
 	cfg.Disks, cfg.Throttle, cfg.Sabotage = true, true, sabotage
+	cfg.Nodes[1].Image = otherUsersImage(t)
 	c := up(t, cfg)
 	for _, n := range c.Nodes() {
 		c.eventuallyAnswers(n, cfg.Ports.Client)
 	}
 	require.NoError(t, nemesis.Setup(t.Context(), diskSteps(), c.target()))
 	return c
+}
+
+// otherUsersImage is an image as others make them: its process is not root, and
+// may write to its data folder alone.
+func otherUsersImage(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	dockerfile := filepath.Join(dir, "Dockerfile")
+	require.NoError(t, os.WriteFile(dockerfile, []byte("FROM "+testImage+"\nCOPY --chown=1000:1000 keep /data/\nUSER 1000\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "keep"), nil, 0o600))
+	cli, err := connect(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = cli.Close() }()
+	const name = "faultline/environment-test:other-user"
+	files := map[string]string{"Dockerfile": dockerfile, "keep": filepath.Join(dir, "keep")}
+	require.NoError(t, buildImage(t.Context(), cli, files, []string{name}, nil, io.Discard))
+	t.Cleanup(func() {
+		cli, err := connect(context.Background())
+		require.NoError(t, err)
+		_, err = cli.ImageRemove(context.Background(), name, image.RemoveOptions{Force: true})
+		require.NoError(t, errors.Join(err, cli.Close()))
+	})
+	return name
 }
 
 // TestDiskFaults leads one cluster through every fault of disks.
@@ -164,7 +192,9 @@ func TestDiskFaults(t *testing.T) {
 	t.Run("a slow disk stays slow for the next process", func(t *testing.T) {
 		ctx, d := t.Context(), c.Machines()
 		require.NoError(t, d.SlowDisks.Slow(ctx, "n1", 100))
-		require.NoError(t, c.Processes().Kill(ctx, "n1"))
+		begin := time.Now()
+		require.NoError(t, c.Disks().PowerLoss(ctx, []string{"n1"}))
+		require.Less(t, time.Since(begin), 20*time.Second, "it is not slow for what a power loss does to it")
 		probe := func() time.Duration { // the median: the first write of a throttled process may pass at once
 			var took []time.Duration
 			for range 5 {
