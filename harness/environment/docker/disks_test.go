@@ -135,7 +135,7 @@ func otherUsersImage(t *testing.T) string {
 	t.Cleanup(func() {
 		cli, err := connect(context.Background())
 		require.NoError(t, err)
-		_, err = cli.ImageRemove(context.Background(), name, image.RemoveOptions{Force: true})
+		_, err = cli.ImageRemove(context.Background(), name, image.RemoveOptions{Force: true, PruneChildren: true})
 		require.NoError(t, errors.Join(err, cli.Close()))
 	})
 	return name
