@@ -104,11 +104,12 @@ func (c *cluster) live(t *testing.T, s nemesis.Step) *stages {
 	return rec
 }
 
-// disksUp is a cluster whose nodes have disks, with what faults do before clients start.
+// disksUp is a cluster whose nodes have disks, with what faults do before clients
+// start. Only n2 is sabotaged.
 func disksUp(t *testing.T, sabotage sidecar.Sabotage) *cluster {
 	t.Helper()
 	cfg := testConfig(2)
-	cfg.Disks, cfg.Throttle, cfg.Sabotage = true, true, sabotage
+	cfg.Disks, cfg.Throttle, cfg.Sabotage, cfg.SabotageNode = true, true, sabotage, "n2"
 	cfg.Nodes[1].Image = otherUsersImage(t)
 	c := up(t, cfg)
 	for _, n := range c.Nodes() {
@@ -227,7 +228,7 @@ func TestDiskFaults(t *testing.T) {
 	requireUnbound(t, devices)
 }
 
-// TestDiskFaultsStubbed: where nothing is done to disks, no fault is proven.
+// TestDiskFaultsStubbed: where nothing is done to the disk of one target, no fault is proven.
 func TestDiskFaultsStubbed(t *testing.T) {
 	needDocker(t)
 	needAll(t)
@@ -239,6 +240,7 @@ func TestDiskFaultsStubbed(t *testing.T) {
 		t.Run(fmt.Sprintf("%s of %s, seed %d", s.Name(), s.Targets, s.Seed), func(t *testing.T) {
 			_, why := c.live(t, s).reached()
 			require.Contains(t, why, "had no effect", "%s", s.Name())
+			require.Contains(t, why, "n2")
 		})
 	}
 }
