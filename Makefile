@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-docker lint determinism bench fuzz images test-partition test-kill test-pause verify mutants clean
+.PHONY: help build test test-docker test-faults lint determinism bench fuzz images test-partition test-kill test-pause verify mutants clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: ## all tests with the race detector; Docker tests skip where there is no D
 
 test-docker: ## every test that needs Docker, the long ones too
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...
+
+test-faults: ## every fault in Docker: proven, healed, and not proven where it is stubbed
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 60m -run 'TestDocker(Faults|Stubbed|Sabotage|Power)|TestDiskFaults|TestSabotage|TestKilledHarness' ./harness ./harness/environment/docker
 
 lint: ## gofumpt, vet, staticcheck
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi

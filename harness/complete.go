@@ -13,6 +13,7 @@ import (
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
+	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/report"
 )
 
@@ -74,6 +75,7 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 		// Nothing began: what was made of the directory would only be in the way.
 		return Outcome{}, errors.Join(err, os.RemoveAll(o.Dir))
 	}
+	before, _ := os.Readlink(filepath.Join(out, latestLink)) // none: no run before
 	if err := pointLatest(out, o.Dir); err != nil {
 		return o, errors.Join(err, w.Close())
 	}
@@ -87,6 +89,14 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 	}
 	if err != nil {
 		return o, err
+	}
+	if refused := o.Execution.Err; errors.Is(refused, docker.ErrNoDisks) {
+		// It never came to a node: another engine or another environment mends it.
+		err := errors.Join(fmt.Errorf("%w: %w", ErrBadPlan, refused), os.RemoveAll(o.Dir))
+		if before == "" {
+			return Outcome{}, errors.Join(err, os.Remove(filepath.Join(out, latestLink)))
+		}
+		return Outcome{}, errors.Join(err, pointLatest(out, filepath.Join(out, before)))
 	}
 	if ctx.Err() != nil {
 		o.Execution.Err = fmt.Errorf("interrupted; everything was cleaned up, and what was recorded until then is in %s", o.Dir)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +24,7 @@ import (
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/nemesis/sidecar"
 )
 
@@ -170,6 +174,16 @@ func TestDockerFaults(t *testing.T) {
 		{"partition:bridge", "", 5},
 		{"partition:ring", "", 5},
 		{"stop", "leader", 3},
+		{"power", "all", 3},
+		{"restart:power", "leader", 3},
+		{"restart:wipe", "leader", 3},
+		{"wipe", "leader", 3},
+		{"disk-full", "all", 3},
+		{"disk-error", "all", 3},
+		{"disk-slow", "leader", 3},
+		{"corrupt-file:bit-flip", "leader", 3},
+		{"corrupt-file:truncate", "leader", 3},
+		{"corrupt-file:stale-restore", "follower", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {
@@ -197,6 +211,140 @@ func TestDockerConvictsAlways(t *testing.T) {
 		j := contained(t, p, nil)
 		require.Equal(t, checker.Invalid, j.Verdict, "seed %d: %s", p.Seed, j.why())
 		requireLost(t, j.Result, j.history)
+	}
+}
+
+// TestDockerPowerUnsynced: where nothing is synced, a power loss of all nodes at
+// once takes the newest of what was acknowledged, and nothing older than that.
+func TestDockerPowerUnsynced(t *testing.T) {
+	needAll(t)
+	p := dockerPlan("power")
+	p.Targets, p.Options["fsync"] = "all", "never"
+	for seed := range uint64(3) {
+		p.Seed = 1 + seed
+		j := contained(t, p, nil)
+		require.Equal(t, checker.Invalid, j.Verdict, "seed %d: %s", p.Seed, j.why())
+		j.requireProven(t)
+		requireTailLost(t, j.history)
+	}
+}
+
+// TestDockerPowerSynced: where everything is synced before it is acknowledged, it takes nothing.
+func TestDockerPowerSynced(t *testing.T) {
+	needAll(t)
+	p := dockerPlan("power")
+	p.Targets, p.Options["fsync"] = "all", "always"
+	for seed := range uint64(3) {
+		p.Seed = 1 + seed
+		j := contained(t, p, nil)
+		j.requireValidInDocker(t)
+		cut := cutAt(t, j.history)
+		before := 0
+		for _, op := range j.history.Ops {
+			if op.Kind == history.Send && op.Outcome == history.OK && op.Return < cut {
+				before++
+			}
+		}
+		require.Greater(t, before, 500, "acknowledged before the cut")
+	}
+}
+
+// cutAt is when the power was cut: from the begin of its injection on.
+func cutAt(t *testing.T, h *history.History) int64 {
+	t.Helper()
+	i := slices.IndexFunc(h.Faults, func(f history.Fault) bool { return f.Name == "power" && f.Stage == history.Injecting })
+	require.GreaterOrEqual(t, i, 0)
+	return h.Faults[i].At
+}
+
+// requireTailLost wants a partition's messages that were acknowledged before a cut
+// to be there up to some offset and lost from there on, and no later one lost.
+func requireTailLost(t *testing.T, h *history.History) {
+	t.Helper()
+	lost, _ := lostByHand(t, h)
+	require.NotEmpty(t, lost)
+	first := map[int32]int64{}
+	for _, op := range lost {
+		if at, ok := first[op.Key]; !ok || op.Offset < at {
+			first[op.Key] = op.Offset
+		}
+	}
+	injected := slices.IndexFunc(h.Faults, func(f history.Fault) bool { return f.Name == "power" && f.Stage == history.Injected })
+	require.GreaterOrEqual(t, injected, 0)
+	for _, op := range h.Ops {
+		if op.Kind != history.Send || op.Outcome != history.OK {
+			continue
+		}
+		_, gone := lost[op.Value]
+		at, some := first[op.Key]
+		if op.Call > h.Faults[injected].At {
+			require.False(t, gone, "%s was sent after the cut", op.Value)
+		} else {
+			require.Equal(t, some && op.Offset >= at, gone, "%s at offset %d; lost from %d on", op.Value, op.Offset, at)
+		}
+	}
+}
+
+// TestDockerPowerStubbed: a power loss that takes nothing is none.
+func TestDockerPowerStubbed(t *testing.T) {
+	needAll(t)
+	requireWithoutEffect(t, contained(t, dockerPlan("power"), func(c *docker.Config) { c.Sabotage = sidecar.Stubbed }), "power")
+}
+
+// TestDockerRefusesDisks: an engine that cannot give nodes disks is told of in one
+// sentence, and no result is left.
+func TestDockerRefusesDisks(t *testing.T) {
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", docker.MinAPIVersion)
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/info"):
+			_, _ = w.Write([]byte(`{"SecurityOptions":["name=seccomp,profile=default","name=rootless"]}`))
+		default: // an image
+			_, _ = w.Write([]byte(`{"Id":"sha256:1"}`))
+		}
+	}))
+	defer engine.Close()
+	for _, name := range []string{"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv(client.EnvOverrideHost, "tcp://"+strings.TrimPrefix(engine.URL, "http://"))
+	out := t.TempDir()
+	for range 2 {
+		_, err := Run(t.Context(), Config{Plan: dockerPlan("power"), RunID: docker.NewRunID(), DockerConfig: func(c *docker.Config) {
+			c.SidecarImage = "somebody/else"
+			for i := range c.Nodes {
+				c.Nodes[i].Image = "somebody/else"
+			}
+		}}, out, "")
+		require.ErrorIs(t, err, ErrBadPlan)
+		require.ErrorIs(t, err, docker.ErrNoDisks)
+		require.ErrorContains(t, err, "is rootless and may not make loop devices; name one that runs as root with DOCKER_HOST, or use --env sim")
+		left, err := filepath.Glob(out + "/*/*")
+		require.NoError(t, err)
+		require.Empty(t, left)
+		_, err = os.Lstat(filepath.Join(out, latestLink))
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+	p := simPlan("")
+	p.Time = 9 * time.Second
+	_, err := Run(t.Context(), Config{Plan: p, RunID: docker.NewRunID()}, out, "")
+	require.NoError(t, err)
+	before, err := os.Readlink(filepath.Join(out, latestLink))
+	require.NoError(t, err)
+	_, err = Run(t.Context(), Config{Plan: dockerPlan("wipe"), RunID: docker.NewRunID()}, out, "")
+	require.ErrorIs(t, err, docker.ErrNoDisks)
+	after, err := os.Readlink(filepath.Join(out, latestLink))
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
+// TestDockerPlainVolumes: nodes have disks of their own only where a fault needs them.
+func TestDockerPlainVolumes(t *testing.T) {
+	for _, f := range nemesis.Known() {
+		disks, slowed := disksNeeded([]nemesis.Step{{Fault: "kill"}, {Fault: f.Name}})
+		onDisks := []string{"power", "restart", "wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file", "membership"}
+		require.Equal(t, slices.Contains(onDisks, f.Name), disks, f.Name)
+		require.Equal(t, f.Name == "disk-slow", slowed, f.Name)
 	}
 }
 

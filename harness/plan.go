@@ -208,7 +208,27 @@ func lacking(env string, s nemesis.Step) error {
 }
 
 // dockerHas is what environment docker can do.
-var dockerHas = []nemesis.Capability{nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin}
+var dockerHas = append([]nemesis.Capability{nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin}, ofDisks...)
+
+// ofDisks is what environment docker can do only to nodes that have disks of their own.
+var ofDisks = []nemesis.Capability{
+	nemesis.NeedsDisks, nemesis.NeedsRoom, nemesis.NeedsDiskErrors, nemesis.NeedsSlowDisks, nemesis.NeedsWiping, nemesis.NeedsFiles,
+}
+
+// disksNeeded reports whether steps need nodes in Docker to have disks of their
+// own, and whether these are going to be slowed. Other runs do without: making
+// disks takes time and privilege, and syncs through a loop device are slower.
+func disksNeeded(steps []nemesis.Step) (disks, slowed bool) {
+	for _, f := range nemesis.Known() {
+		for _, s := range steps {
+			if s.Fault == f.Name {
+				disks = disks || slices.ContainsFunc(f.Needs, func(c nemesis.Capability) bool { return slices.Contains(ofDisks, c) })
+				slowed = slowed || slices.Contains(f.Needs, nemesis.NeedsSlowDisks)
+			}
+		}
+	}
+	return disks, slowed
+}
 
 // DockerLacks returns the first capability that a fault needs and environment
 // docker does not have yet.

@@ -165,6 +165,7 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 		return fmt.Errorf("%w: %w", ErrBadPlan, err)
 	}
 	cfg.Log = r.cfg.Log
+	cfg.Disks, cfg.Throttle = disksNeeded(r.plan.Steps)
 	if r.cfg.DockerConfig != nil {
 		r.cfg.DockerConfig(&cfg)
 	}
@@ -449,9 +450,12 @@ func ResultDir(out string, p Plan, started time.Time) (string, error) {
 	return dir, nil
 }
 
+// latestLink is the link to the newest result directory.
+const latestLink = "latest"
+
 // pointLatest points out/latest at a result directory.
 func pointLatest(out, dir string) error {
-	latest := filepath.Join(out, "latest")
+	latest := filepath.Join(out, latestLink)
 	rel, err := filepath.Rel(out, dir)
 	if err != nil {
 		return err

@@ -222,7 +222,7 @@ func kinds() []kind {
 		{
 			Info: Info{
 				Name:        "disk-slow",
-				Description: "slows the disks of partition logs by a factor of 30, 100 or 300, drawn",
+				Description: "slows syncs on the disks of partition logs by a factor of 30, 100 or 300, drawn, up to about a second",
 				Proof:       "the measured time of a sync of the harness on the same disk, before, during and after it",
 				Targets:     nodeTargets,
 				Options:     span,

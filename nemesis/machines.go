@@ -54,9 +54,11 @@ type DiskFiller interface {
 // is on another volume and is not touched.
 type DiskBreaker interface {
 	DiskProber
-	// Break lets every change and every sync fail with syscall.EIO; reads go on.
+	// Break lets every change and every sync fail with syscall.EIO; reads may go on
+	// or fail. What was written before it stays.
 	Break(ctx context.Context, node string) error
-	// Mend ends that. A disk that is not broken is left alone.
+	// Mend ends that, and may end the node's process for it. A disk that is not
+	// broken is left alone.
 	Mend(ctx context.Context, node string) error
 }
 
@@ -64,7 +66,8 @@ type DiskBreaker interface {
 // another volume and is not touched.
 type DiskSlower interface {
 	DiskProber
-	// Slow lets operations that are issued from now on take factor (above 1) times as long.
+	// Slow lets syncs that are issued from now on take about factor (above 1) times
+	// as long, or longer; other operations may take longer as well.
 	Slow(ctx context.Context, node string, factor float64) error
 	// Quicken ends that. A disk that is not slow is left alone.
 	Quicken(ctx context.Context, node string) error

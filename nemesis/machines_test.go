@@ -23,6 +23,8 @@ type hardware struct {
 	mute    map[string]bool  // nodes that report nothing
 	disks   map[string]error
 	slow    map[string]float64
+	sync    time.Duration // of a disk that is not slow
+	coarse  float64       // what slows disks slows them so many times too much
 	clocks  map[string]wClock
 	shapes  map[string][]Shaping
 	hits    uint64
@@ -50,6 +52,7 @@ func newHardware() hardware {
 	return hardware{
 		logs: map[string][]byte{}, copies: map[string][]byte{}, founds: map[string]int64{}, mute: map[string]bool{}, disks: map[string]error{}, slow: map[string]float64{},
 		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, stubs: map[string]bool{},
+		sync: time.Millisecond, coarse: 1,
 	}
 }
 
@@ -82,7 +85,7 @@ func (w wMachines) Break(_ context.Context, n string) error { return w.spoil(n, 
 func (w wMachines) Mend(_ context.Context, n string) error  { return w.restore(n) }
 
 func (w wMachines) Probe(_ context.Context, n string) (DiskProbe, error) {
-	p := DiskProbe{Sync: time.Millisecond, Err: w.disks[n]}
+	p := DiskProbe{Sync: w.sync, Err: w.disks[n]}
 	if f := w.slow[n]; f > 0 {
 		p.Sync = time.Duration(f * float64(p.Sync))
 	}
@@ -91,7 +94,7 @@ func (w wMachines) Probe(_ context.Context, n string) (DiskProbe, error) {
 
 func (w wMachines) Slow(_ context.Context, n string, factor float64) error {
 	if !w.stubs[n] {
-		w.slow[n] = factor
+		w.slow[n] = factor * w.coarse
 	}
 	return w.fail["spoil "+n]
 }
@@ -345,6 +348,21 @@ func TestDeadOfABadDiskAreStarted(t *testing.T) {
 	}
 }
 
+// Where syncs are slow already, the factor is one that they can be slowed by; and
+// a disk that was slowed by more is healed when it is fast again, not as it was.
+func TestDiskSlowKeepsToWhatIsPossible(t *testing.T) {
+	for seed := range uint64(6) {
+		w := newWorld(3)
+		w.sync, w.coarse = 40*time.Millisecond, 10
+		w.at(29*time.Second, func() { w.sync = time.Second })
+		s := step("disk-slow", "", "n1")
+		s.Until, s.Seed = 30*time.Second, seed
+		w.run(t, s)
+		require.Equal(t, whole, w.stages(0), w.why(0))
+		require.Contains(t, w.events[2].Proof["n1"], "40ms before; factor 25")
+	}
+}
+
 func TestSabotagedMachineFaultsAreNotProven(t *testing.T) {
 	stub := func(n string) func(*world) { return func(w *world) { w.stubs[n] = true } }
 	half := 15 * time.Second
@@ -383,6 +401,7 @@ func TestSabotagedMachineFaultsAreNotProven(t *testing.T) {
 		{"one of two", "disk-slow", two, stub("n2"), "a sync on n2 takes 1ms"},
 		{"over at half time", "disk-slow", "n1", at(func(w *world) { delete(w.slow, "n1") }), "a sync on n1 takes 1ms"},
 		{"never healed", "disk-slow", "n1", stuck, "was not healed: a sync on n1 still takes"},
+		{"slow without it", "disk-slow", "n1", func(w *world) { w.sync = 130 * time.Millisecond }, "was not injected: syncs take too long without it: map[n1:130ms]"},
 		{"disk broken meanwhile", "disk-slow", "n1", at(func(w *world) { w.disks["n1"] = syscall.EIO }), "no sync of n1 can be timed"},
 
 		{"no effect", "corrupt-file:bit-flip", "n1", stub("n1"), "corrupt-file:bit-flip had no effect: log on n1 is as it was"},

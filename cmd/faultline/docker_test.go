@@ -67,6 +67,20 @@ func requireNothing(t *testing.T, cli *client.Client, run string) {
 	require.Equal(t, [3]int{}, [3]int{c, n, v}, "of run %s: containers, networks, volumes", run)
 }
 
+// loops lists the loop devices of a run.
+func loops(t *testing.T, cli *client.Client, run string) []string {
+	t.Helper()
+	vs, err := cli.VolumeList(t.Context(), volume.ListOptions{Filters: filters.NewArgs(filters.Arg("label", "io.faultline.run="+run))})
+	require.NoError(t, err)
+	var devices []string
+	for _, v := range vs.Volumes {
+		if d := v.Options["device"]; d != "" {
+			devices = append(devices, d)
+		}
+	}
+	return devices
+}
+
 // output is what a living process has printed.
 type output struct {
 	mu sync.Mutex
@@ -177,28 +191,39 @@ func TestKilledHarness(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	cli := needAll(t)
 	for _, c := range []struct {
-		name, text string
-		containers int // that are there by then
+		name, fault, text string
+		containers        int // that are there by then
 	}{
-		{"before it comes up", "setup ", 0},
-		{"while it comes up", "setup ", 2},
-		{"in the baseline", "baseline ", 6},
-		{"in mid-fault", "fault: kill n", 6},
+		{"before it comes up", "kill", "setup ", 0},
+		{"while it comes up", "kill", "setup ", 2},
+		{"in the baseline", "kill", "baseline ", 6},
+		{"in mid-fault", "kill", "fault: kill n", 6},
+		{"while disks come up", "power", "setup ", 2},
+		{"without power", "power", "fault: power n", 9},
+		{"with a broken disk", "disk-error", "fault: disk-error n", 9},
+		{"with a slow disk", "disk-slow", "fault: disk-slow n", 9},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := start(t, "--faults", "kill", "--targets", "leader", "--time", "60s")
+			p := start(t, "--faults", c.fault, "--targets", "leader", "--time", "60s")
 			p.says(c.text)
 			run := p.run()
 			require.Eventually(t, func() bool {
 				n, _, _ := left(t, cli, run)
 				return n >= c.containers
 			}, time.Minute, 5*time.Millisecond)
+			devices := loops(t, cli, run)
 			require.NoError(t, p.cmd.Process.Signal(os.Interrupt))
 			a := p.end()
 			require.Equal(t, 255, a.code, a.stdout+a.stderr)
 			require.Contains(t, a.stdout, "HARNESS ERROR  Harness error: interrupted; everything was cleaned up")
 			require.Empty(t, a.stderr)
 			requireNothing(t, cli, run)
+			for _, d := range devices {
+				require.Eventually(t, func() bool {
+					_, err := os.Stat("/sys/block/" + filepath.Base(d) + "/loop")
+					return errors.Is(err, os.ErrNotExist)
+				}, 10*time.Second, 10*time.Millisecond, "%s is in use", d)
+			}
 			s, err := report.ReadSummary(filepath.Join(p.out, "latest"))
 			require.NoError(t, err)
 			require.Equal(t, checker.HarnessError, s.Verdict)

@@ -48,7 +48,7 @@ func TestBadInput(t *testing.T) {
 		{"target", "run --env sim --faults kill --targets n9", []string{`unknown target "n9"`, "n1, n2, n3", "leader"}},
 		{"target of none", "run --env sim --nodes 1 --faults kill --targets minority", []string{`"minority" are none of 1 nodes`}},
 		{"target for a shape that chooses", "run --env sim --nodes 5 --faults partition:ring --targets n1", []string{"partition:ring chooses its own targets"}},
-		{"fault that docker lacks", "run --env docker --faults power", []string{"fault power", "docker", "--env sim"}},
+		{"fault that docker lacks", "run --env docker --faults membership:replace --time 90s", []string{"fault membership:replace", "docker", "--env sim"}},
 		{"scheme", "run --env sim --scheme bogus", []string{`unknown scheme "bogus"`, "known schemes: isr, single"}},
 		{"workload", "run --env sim --workload bogus", []string{`unknown workload "bogus"`, "known are log"}},
 		{"system", "run --env sim --system bogus", []string{`unknown system "bogus"`, "known systems: reference"}},

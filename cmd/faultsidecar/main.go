@@ -17,6 +17,13 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if args := os.Args[1:]; len(args) > 1 && args[0] == sidecar.ProbeCommand {
+		if err := sidecar.Probe(os.Stdout, args[1], args[2:]...); err != nil {
+			log.Error("faultsidecar", "error", err)
+			return 1
+		}
+		return 0
+	}
 	// As process 1 of its container it has no default action for signals.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -18,6 +18,7 @@ type Agent struct {
 	boot   Boot
 	filter filter
 	weak   weakness
+	disk   disk
 	log    *slog.Logger
 
 	mu     sync.Mutex // against the timer of a half-time sabotage
@@ -38,11 +39,11 @@ func NewAgent(s Sabotage, log *slog.Logger) (*Agent, error) {
 }
 
 func newAgent(f filter, weak weakness, log *slog.Logger) *Agent {
-	return &Agent{boot: NewBoot(), filter: f, weak: weak, log: log, sets: map[string]RuleSet{}}
+	return &Agent{boot: NewBoot(), filter: f, weak: weak, log: log, sets: map[string]RuleSet{}, disk: disk{dir: DiskDir, stubbed: weak.stubbed}}
 }
 
 // Serve carries out commands until in ends (unless it was told to stay) or ctx
-// does, and then takes every rule away. It returns nil at the orderly end of in. Reading in is not
+// does, and then takes every rule away and lets go of its disk. It returns nil at the orderly end of in. Reading in is not
 // interrupted by ctx: the caller closes it, or exits.
 func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, a.shutdown()) }()
@@ -76,7 +77,7 @@ func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err err
 		case m := <-messages:
 			if errors.Is(m.err, io.EOF) {
 				if a.stay {
-					err := a.shutdown()
+					err := a.restore()
 					<-ctx.Done()
 					return err
 				}
@@ -109,7 +110,7 @@ func (a *Agent) handle(req Request, arrived time.Time) Response {
 	}
 	if err != nil {
 		resp.Error = err.Error()
-		a.log.Warn("command failed", "op", req.Op, "error", err)
+		a.log.Warn("command failed", "op", req.name(), "error", err)
 	}
 	return resp
 }
@@ -122,6 +123,12 @@ func (a *Agent) do(req Request, resp *Response) error {
 	case opStay:
 		a.stay = true
 		return nil
+	case opDisk:
+		if req.Disk == nil {
+			return errors.New("disk: nothing given")
+		}
+		resp.Disk = &DiskResponse{}
+		return a.disk.do(*req.Disk, resp.Disk)
 	case opConfigure:
 		return a.configure(req.Configure)
 	case opApply, opRemove, opObserve:
@@ -261,6 +268,14 @@ func (a *Agent) observe() (*Observation, error) {
 
 // shutdown takes the rules away first: healing does not wait for anything.
 func (a *Agent) shutdown() error {
+	err := a.restore()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return errors.Join(err, a.disk.close())
+}
+
+// restore takes the rules away.
+func (a *Agent) restore() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, t := range a.timers {

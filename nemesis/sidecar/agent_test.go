@@ -165,7 +165,7 @@ func TestAgent(t *testing.T) {
 	wall, err := s.Time(ctx)
 	require.NoError(t, err)
 	require.WithinRange(t, wall, before.Add(-time.Millisecond), time.Now())
-	_, err = s.do(ctx, Request{Op: "dance"})
+	_, err = s.do(ctx, DefaultTimeout, Request{Op: "dance"})
 	require.ErrorContains(t, err, "dance")
 
 	require.NoError(t, s.Close())

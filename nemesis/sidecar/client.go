@@ -64,8 +64,8 @@ func (c *Client) read(out io.Reader) {
 	}
 }
 
-func (c *Client) do(ctx context.Context, req Request) (Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, DefaultTimeout)
+func (c *Client) do(ctx context.Context, limit time.Duration, req Request) (Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	req.Timeout = max(time.Until(deadline), 1) // 0 would be the default
@@ -73,7 +73,7 @@ func (c *Client) do(ctx context.Context, req Request) (Response, error) {
 	c.mu.Lock()
 	if c.err != nil {
 		defer c.mu.Unlock()
-		return Response{}, fmt.Errorf("%s: %w", req.Op, c.err)
+		return Response{}, fmt.Errorf("%s: %w", req.name(), c.err)
 	}
 	c.next++
 	req.ID = c.next
@@ -85,18 +85,18 @@ func (c *Client) do(ctx context.Context, req Request) (Response, error) {
 	c.writing.Unlock()
 	if err != nil {
 		c.forget(req.ID)
-		return Response{}, fmt.Errorf("%s: %w: %w", req.Op, ErrGone, err)
+		return Response{}, fmt.Errorf("%s: %w: %w", req.name(), ErrGone, err)
 	}
 	select {
 	case <-ctx.Done():
 		c.forget(req.ID)
-		return Response{}, fmt.Errorf("%s: %w", req.Op, ctx.Err())
+		return Response{}, fmt.Errorf("%s: %w", req.name(), ctx.Err())
 	case resp, ok := <-ch:
 		if !ok {
-			return Response{}, fmt.Errorf("%s: %w", req.Op, ErrGone)
+			return Response{}, fmt.Errorf("%s: %w", req.name(), ErrGone)
 		}
 		if resp.Error != "" {
-			return Response{}, fmt.Errorf("%s: %s", req.Op, resp.Error)
+			return Response{}, fmt.Errorf("%s: %s", req.name(), resp.Error)
 		}
 		return resp, nil
 	}
@@ -110,26 +110,26 @@ func (c *Client) forget(id uint64) {
 
 // Configure tells the sidecar who it is and starts its nonces.
 func (c *Client) Configure(ctx context.Context, cfg Configure) error {
-	_, err := c.do(ctx, Request{Op: opConfigure, Configure: &cfg})
+	_, err := c.do(ctx, DefaultTimeout, Request{Op: opConfigure, Configure: &cfg})
 	return err
 }
 
 // Apply adds a rule set, all of it or nothing. The same set again does nothing;
 // another one under a known id is an error.
 func (c *Client) Apply(ctx context.Context, set RuleSet) error {
-	_, err := c.do(ctx, Request{Op: opApply, Apply: &set})
+	_, err := c.do(ctx, DefaultTimeout, Request{Op: opApply, Apply: &set})
 	return err
 }
 
 // Remove takes a rule set away. An unknown id does nothing.
 func (c *Client) Remove(ctx context.Context, id string) error {
-	_, err := c.do(ctx, Request{Op: opRemove, Remove: id})
+	_, err := c.do(ctx, DefaultTimeout, Request{Op: opRemove, Remove: id})
 	return err
 }
 
 // Observe returns the sidecar's counters and its boot id.
 func (c *Client) Observe(ctx context.Context) (Observation, string, error) {
-	resp, err := c.do(ctx, Request{Op: opObserve})
+	resp, err := c.do(ctx, DefaultTimeout, Request{Op: opObserve})
 	if err != nil {
 		return Observation{}, "", err
 	}
@@ -141,7 +141,7 @@ func (c *Client) Observe(ctx context.Context) (Observation, string, error) {
 
 // Time returns the wall clock of the sidecar's host.
 func (c *Client) Time(ctx context.Context) (time.Time, error) {
-	resp, err := c.do(ctx, Request{Op: opTime})
+	resp, err := c.do(ctx, DefaultTimeout, Request{Op: opTime})
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -149,8 +149,8 @@ func (c *Client) Time(ctx context.Context) (time.Time, error) {
 }
 
 // Stay makes the sidecar outlive its input: when that ends it still takes its
-// rules away, but keeps the namespace until it is told to terminate.
+// rules away, but keeps the namespace and the disk until it is told to terminate.
 func (c *Client) Stay(ctx context.Context) error {
-	_, err := c.do(ctx, Request{Op: opStay})
+	_, err := c.do(ctx, DefaultTimeout, Request{Op: opStay})
 	return err
 }

@@ -13,4 +13,7 @@
 // one-way cut stays one-way. A cut between two nodes is dropped in the input
 // of the receiving node. A cut from a node to the clients, who have no
 // namespace of ours, is dropped in the node's output.
+//
+// Where a fault needs it, a second sidecar per node, which is privileged, serves
+// the node's data from a disk of its own (DiskOp).
 package sidecar

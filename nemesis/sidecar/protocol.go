@@ -16,6 +16,7 @@ const (
 	opObserve   = "observe"
 	opTime      = "time"
 	opStay      = "stay"
+	opDisk      = "disk"
 )
 
 // Request is one command to a sidecar. Commands are carried out one after
@@ -29,19 +30,29 @@ type Request struct {
 	Configure *Configure    `json:"configure,omitempty"`
 	Apply     *RuleSet      `json:"apply,omitempty"`
 	Remove    string        `json:"remove,omitempty"` // a rule set's id
+	Disk      *DiskRequest  `json:"disk,omitempty"`
+}
+
+// name is what errors call the command.
+func (r Request) name() string {
+	if r.Disk != nil {
+		return r.Op + " " + string(r.Disk.Op)
+	}
+	return r.Op
 }
 
 // Response answers the request of the same ID.
 type Response struct {
-	ID    uint64       `json:"id"`
-	Error string       `json:"error,omitempty"`
-	Boot  string       `json:"boot,omitempty"`
-	State *Observation `json:"state,omitempty"`
-	Wall  int64        `json:"wall,omitempty"` // time: nanoseconds since 1970
+	ID    uint64        `json:"id"`
+	Error string        `json:"error,omitempty"`
+	Boot  string        `json:"boot,omitempty"`
+	State *Observation  `json:"state,omitempty"`
+	Wall  int64         `json:"wall,omitempty"` // time: nanoseconds since 1970
+	Disk  *DiskResponse `json:"disk,omitempty"`
 }
 
 // DefaultTimeout bounds a command that names no bound of its own, and every
-// command of a Client.
+// command of a Client but those about disks.
 const DefaultTimeout = 5 * time.Second
 
 // Clients is the endpoint name of the harness, as in package nemesis, which the

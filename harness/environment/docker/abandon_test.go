@@ -17,12 +17,12 @@ import (
 	"github.com/faultline-mq/faultline/nemesis"
 )
 
-// abandonedRun is a harness that brings a cluster up, cuts a link and hangs
-// until it is killed. It is this test binary, started again.
+// abandonedRun is a harness that brings a cluster with disks up, cuts a link and
+// hangs until it is killed. It is this test binary, started again.
 func abandonedRun(run string) {
 	ctx := context.Background()
 	cfg := testConfig(2)
-	cfg.RunID = run
+	cfg.RunID, cfg.Disks = run, true
 	e, err := New(cfg)
 	if err == nil {
 		err = e.Up(ctx)
@@ -71,19 +71,23 @@ func TestKilledHarness(t *testing.T) {
 	require.NoError(t, killed)
 	require.Error(t, cmd.Wait(), "killed")
 
-	require.Eventually(t, func() bool { return states(t, cli, run, roleSidecar)["exited"] == 2 }, 10*time.Second, 20*time.Millisecond)
+	devices := devicesOf(t, cli, run)
+	require.Len(t, bound(t, devices), 2)
+	// Two for networks, two for disks.
+	require.Eventually(t, func() bool { return states(t, cli, run, roleSidecar)["exited"] == 4 }, 10*time.Second, 20*time.Millisecond)
 	cs, err := cli.ContainerList(t.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(
 		filters.Arg("label", labelRun+"="+run), filters.Arg("label", labelRole+"="+roleSidecar))})
 	require.NoError(t, err)
 	for _, c := range cs {
 		s, err := cli.ContainerInspect(t.Context(), c.ID)
 		require.NoError(t, err)
-		require.Zero(t, s.State.ExitCode, "it took its rules away")
+		require.Zero(t, s.State.ExitCode, "it took its rules away, or let go of its disk")
 	}
 	require.Equal(t, map[string]int{"running": 2}, states(t, cli, run, roleNode))
 
 	third := up(t, testConfig(1)) // which sweeps
 	requireNothing(t, cli, run)
+	requireUnbound(t, devices)
 	require.Empty(t, third.cutNow())
 	require.Equal(t, pairs(cut), live.cutNow())
 	live.eventuallyDropped("x", cut)
@@ -124,6 +128,7 @@ func TestDownDuringUp(t *testing.T) {
 	cli := needDocker(t)
 	needAll(t)
 	cfg := testConfig(3)
+	cfg.Disks = true
 	e, err := New(cfg)
 	require.NoError(t, err)
 	result := make(chan error)
@@ -141,7 +146,7 @@ func TestRelease(t *testing.T) {
 	cli := needDocker(t)
 	needAll(t)
 	cfg := testConfig(1)
-	cfg.Keep = true
+	cfg.Keep, cfg.Disks = true, true
 	e, err := New(cfg)
 	require.NoError(t, err)
 	c := &cluster{Environment: e, t: t}
@@ -151,7 +156,9 @@ func TestRelease(t *testing.T) {
 	c.eventuallyAnswers("n1", cfg.Ports.Client)
 	require.NoError(t, e.Network().Block(t.Context(), "x", []nemesis.Cut{{From: nemesis.Clients, To: "n1"}}))
 	require.False(t, c.answers("n1", cfg.Ports.Client, 200*time.Millisecond))
+	devices := devicesOf(t, cli, cfg.RunID)
 	require.NoError(t, e.Down(t.Context()))
+	require.Len(t, bound(t, devices), 1)
 
 	require.Eventually(t, func() bool { return dials(at) }, 10*time.Second, 20*time.Millisecond, "healed")
 	_, err = Sweep(t.Context(), SweepOptions{})
@@ -161,4 +168,5 @@ func TestRelease(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, swept.Runs, cfg.RunID)
 	requireNothing(t, cli, cfg.RunID)
+	requireUnbound(t, devices)
 }

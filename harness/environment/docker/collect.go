@@ -24,7 +24,7 @@ const (
 
 // Collect writes below dir/<node>/: stdout.log, stderr.log, events.jsonl (the
 // events with their times on the run's clock), sidecar.log, and data.sha256, a
-// digest of every file of the node's volume in the format of sha256sum. It does
+// digest of every file of the node's volumes in the format of sha256sum. It does
 // what it can and returns what failed. Call it before Down; nodes may be running.
 // Where Up created no node there is nothing to write.
 func (e *Environment) Collect(ctx context.Context, dir string) error {
@@ -53,39 +53,19 @@ func (e *Environment) Collect(ctx context.Context, dir string) error {
 	return errs
 }
 
-// digest lists the files of the node's volume with their digests. A file that
+// digest lists the files of the node's volumes with their digests. A file that
 // changes meanwhile has the digest of what was read.
 func (n *node) digest(ctx context.Context, to string) error {
-	r, _, err := n.cli.CopyFromContainer(ctx, n.containerID, n.spec.DataDir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = r.Close() }()
 	var out []string
-	t := tar.NewReader(io.LimitReader(r, digestLimit))
-	for {
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			break
+	for _, dir := range []string{n.spec.DataDir, n.spec.MetaDir} {
+		if dir == "" {
+			continue
 		}
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			out = append(out, fmt.Sprintf("# stopped after %d bytes", digestLimit))
-			break
-		}
+		files, err := n.digests(ctx, dir)
 		if err != nil {
 			return err
 		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		sum := sha256.New()
-		if _, err := io.Copy(sum, t); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return err
-		} else if err != nil {
-			out = append(out, fmt.Sprintf("# stopped after %d bytes", digestLimit))
-			break
-		}
-		out = append(out, hex.EncodeToString(sum.Sum(nil))+"  "+h.Name)
+		out = append(out, files...)
 	}
 	// By path, not by digest.
 	slices.SortFunc(out, func(a, b string) int { return strings.Compare(a[min(66, len(a)):], b[min(66, len(b)):]) })
@@ -94,4 +74,37 @@ func (n *node) digest(ctx context.Context, to string) error {
 		fmt.Fprintln(&buf, line)
 	}
 	return os.WriteFile(to, buf.Bytes(), 0o644)
+}
+
+// digests lists the files of one volume.
+func (n *node) digests(ctx context.Context, dir string) (out []string, err error) {
+	r, _, err := n.cli.CopyFromContainer(ctx, n.containerID, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }()
+	t := tar.NewReader(io.LimitReader(r, digestLimit))
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return append(out, fmt.Sprintf("# stopped after %d bytes", digestLimit)), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		sum := sha256.New()
+		switch _, err := io.Copy(sum, t); {
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return append(out, fmt.Sprintf("# stopped after %d bytes", digestLimit)), nil
+		case err != nil:
+			return nil, err
+		}
+		out = append(out, hex.EncodeToString(sum.Sum(nil))+"  "+h.Name)
+	}
 }

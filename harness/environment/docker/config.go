@@ -33,6 +33,12 @@ type Config struct {
 	Access Access
 	// SidecarImage holds /faultsidecar. Default: the image of this source.
 	SidecarImage string
+	// Disks puts DataDir of every node on a disk of its own, which faults of disks
+	// need: an ext4 file system in a sparse file on a loop device of the engine's host.
+	Disks bool
+	// Throttle says that these disks are going to be slowed, and lets Up fail where
+	// the engine's host cannot do that.
+	Throttle bool
 	// Keep leaves the cluster up at Down. What is kept goes by Sweep with Kept set.
 	Keep bool
 	// LogLimit bounds each stored output stream of a node, in bytes; what is beyond
@@ -58,8 +64,13 @@ type NodeSpec struct {
 	Env []string // NAME=value
 	// Ports are published where containers are not reached directly. Default: client and admin port.
 	Ports []int
-	// DataDir is where the node's volume is mounted. Default /data.
+	// DataDir is where the node's data volume is mounted. Default /data.
 	DataDir string
+	// MetaDir is where a second volume is mounted, which is always a plain one: for
+	// what faults of disks must not touch. "" = none.
+	MetaDir string
+	// Records is the extension of the files below DataDir that hold records; "" = all files.
+	Records string
 }
 
 const (
@@ -98,6 +109,9 @@ func (c Config) Validate() error {
 		if port < 1 || port > 65535 {
 			return fmt.Errorf("%s port %d: it needs to be 1 to 65535", kind, port)
 		}
+	}
+	if c.Throttle && !c.Disks {
+		return errors.New("nodes without disks of their own cannot have them throttled")
 	}
 	if c.LogLimit < 0 {
 		return errors.New("a negative log limit")

@@ -1,11 +1,13 @@
 // Package docker is the environment that runs nodes as containers.
 //
-// Per node there are two containers and a volume. The sidecar's container owns
-// the network namespace, the host name and a fixed address on the run's own
+// Per node there are two containers and a volume or two. The sidecar's container
+// owns the network namespace, the host name and a fixed address on the run's own
 // bridge network; the node's container joins it, so that a killed node which is
 // started again comes back into the same namespace, under the same rules. The
-// volume holds the node's data. Everything carries the run's and the host's
-// label; what a dead run left behind is found by them (Sweep).
+// volumes hold the node's data. Where Config.Disks says so, the data volume is a
+// file system of its own on a loop device, which a second sidecar made and holds.
+// Everything carries the run's and the host's label; what a dead run left behind
+// is found by them (Sweep).
 //
 // This package alone knows the Engine's API, so that another client library
 // replaces it in one place.
@@ -28,9 +30,7 @@ import (
 
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
 	"github.com/docker/go-connections/nat"
@@ -82,17 +82,33 @@ type node struct {
 	cli  *client.Client
 
 	containerID string
-	sidecarID   string
 	log         *nodeLog
-	agent       *sidecar.Client
-	agentConn   types.HijackedResponse
+	agent       *agent
+	disk        *agent              // nil: the data volume is a plain one
+	device      string              // of that disk, on the engine's host
 	published   map[nat.Port]string // host:port by container port
 	tasks       *sync.WaitGroup
 
-	ops  chan struct{} // a lock that a context can give up on
-	mu   sync.Mutex
-	conn types.HijackedResponse // of the incarnation whose output is read
-	read chan struct{}          // closed when that output has ended
+	ops    chan struct{} // a lock that a context can give up on; also of the two below
+	broken bool          // the disk's file system is shut down
+	rate   int           // writes per second to which the disk is throttled, 0 = not
+
+	mu    sync.Mutex
+	conn  types.HijackedResponse // of the incarnation whose output is read
+	read  chan struct{}          // closed when that output has ended
+	found *int64                 // records that the present incarnation found when it started; nil: not said yet
+}
+
+// agent is a running sidecar.
+type agent struct {
+	*sidecar.Client
+	id   string // of its container
+	conn types.HijackedResponse
+}
+
+// agents are the node's sidecars, as far as there are.
+func (n *node) agents() []*agent {
+	return slices.DeleteFunc([]*agent{n.agent, n.disk}, func(a *agent) bool { return a == nil })
 }
 
 const (
@@ -128,11 +144,26 @@ func (e *Environment) Network() nemesis.Network { return e.links }
 // Processes returns the capability to control processes.
 func (e *Environment) Processes() nemesis.Processes { return processes{e} }
 
-// Disks returns nil: the nodes' volumes are plain folders of the engine's host.
-func (e *Environment) Disks() nemesis.Disks { return nil }
+// Disks returns the capability to take the power from disks, or nil where
+// Config.Disks is not set: plain volumes are folders of the engine's host.
+func (e *Environment) Disks() nemesis.Disks {
+	if !e.cfg.Disks {
+		return nil
+	}
+	return disks{e}
+}
 
-// Machines implements environment.Environment: nothing of it can be done here yet.
-func (e *Environment) Machines() nemesis.Machines { return nemesis.Machines{} }
+// Machines implements environment.Environment: what Config asks for.
+func (e *Environment) Machines() nemesis.Machines {
+	var m nemesis.Machines
+	if d := (disks{e}); e.cfg.Disks {
+		m.FullDisks, m.BadDisks, m.LostDisks, m.Files = d, d, d, d
+		if e.cfg.Throttle {
+			m.SlowDisks = d
+		}
+	}
+	return m
+}
 
 // Events sets what receives the nodes' events, one after another. Call it
 // before Up. While f does not return, nodes are held back rather than events lost.
@@ -157,8 +188,8 @@ func (e *Environment) Versions() map[string]string {
 
 // Up creates the network, the sidecars, the volumes and the nodes, and starts
 // them; readiness is the caller's to establish. It sweeps what dead runs left
-// behind first. After an error the caller still calls Down. Errors are
-// ErrUnavailable, ErrNoImage, ErrStaleImage, ErrNoSubnet (wrapped), ctx's, or the engine's.
+// behind first. After an error the caller still calls Down. Errors are ErrUnavailable,
+// ErrNoImage, ErrStaleImage, ErrNoSubnet, ErrNoDisks (wrapped), ctx's, or the engine's.
 func (e *Environment) Up(ctx context.Context) error {
 	e.mu.Lock()
 	if e.started || e.down {
@@ -227,13 +258,21 @@ func (e *Environment) up(ctx context.Context) error {
 	nodes := map[string]*node{}
 	addrs := map[string]netip.Addr{}
 	for i, spec := range e.cfg.Nodes {
-		log, err := newNodeLog(spec.Name, filepath.Join(st.spoolDir(e.cfg.RunID), spec.Name), e.cfg.LogLimit, &e.hostClock, e.runtime.Now, e.emit)
+		n := &node{spec: spec, addr: hostAt(subnet, 2+i), cli: cli, tasks: &e.tasks, ops: make(chan struct{}, 1)}
+		n.log, err = newNodeLog(spec.Name, filepath.Join(st.spoolDir(e.cfg.RunID), spec.Name), e.cfg.LogLimit, &e.hostClock, e.runtime.Now, func(ev history.NodeEvent) {
+			n.note(ev)
+			e.emit(ev)
+		})
 		if err != nil {
 			return err
 		}
-		n := &node{spec: spec, addr: hostAt(subnet, 2+i), cli: cli, log: log, tasks: &e.tasks, ops: make(chan struct{}, 1)}
 		nodes[spec.Name], addrs[spec.Name] = n, n.addr
 		e.set(func() { e.nodes[spec.Name] = n })
+	}
+	if e.cfg.Disks {
+		if err := each(nodes, func(n *node) error { return e.startDisk(ctx, n) }); err != nil {
+			return err
+		}
 	}
 	if err := each(nodes, func(n *node) error { return e.startSidecar(ctx, n, addrs, gateway, access) }); err != nil {
 		return err
@@ -241,7 +280,7 @@ func (e *Environment) up(ctx context.Context) error {
 	if err := e.startNonces(nodes, access); err != nil {
 		return err
 	}
-	first := nodes[e.cfg.Nodes[0].Name].agent
+	first := nodes[e.cfg.Nodes[0].Name].agent.Client
 	for range clockWindow {
 		if err := e.sampleClock(ctx, first); err != nil {
 			return fmt.Errorf("asking a sidecar for the time: %w", err)
@@ -322,6 +361,9 @@ func (e *Environment) checkImages(ctx context.Context) error {
 	found["os"] = info.OperatingSystem
 	found["arch"] = info.Architecture
 	found["cgroup"] = info.CgroupVersion
+	if rootless := slices.ContainsFunc(info.SecurityOptions, func(o string) bool { return strings.Contains(o, "name=rootless") }); rootless && e.cfg.Disks {
+		return fmt.Errorf("%w: the engine at %s is rootless and may not make loop devices; name one that runs as root with DOCKER_HOST, or use --env sim", ErrNoDisks, e.cli.DaemonHost())
+	}
 	if digest, err := SourceDigest(); err == nil {
 		found["source"] = digest
 	}
@@ -379,20 +421,11 @@ func (e *Environment) createNetwork(ctx context.Context) (netip.Prefix, error) {
 }
 
 func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[string]netip.Addr, gateway netip.Addr, access Access) error {
-	cfg := &container.Config{
-		Image: e.cfg.SidecarImage, Entrypoint: []string{"/faultsidecar"}, Cmd: []string{}, Hostname: n.spec.Name,
-		Labels:    e.labels(n.spec.Name, roleSidecar),
-		OpenStdin: true, StdinOnce: true, AttachStdin: true, AttachStdout: true, AttachStderr: true,
-	}
-	if e.cfg.SabotageNode == "" || e.cfg.SabotageNode == n.spec.Name {
-		cfg.Env = []string{sidecar.SabotageEnv + "=" + string(e.cfg.Sabotage)}
-	}
+	cfg := e.sidecarConfig(n)
+	cfg.Hostname = n.spec.Name
 	host := &container.HostConfig{
 		NetworkMode: container.NetworkMode(e.netName()),
 		CapDrop:     []string{"ALL"}, CapAdd: []string{"NET_ADMIN"}, SecurityOpt: []string{"no-new-privileges"},
-		ReadonlyRootfs: true,
-		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
-		LogConfig:      container.LogConfig{Type: "none"}, // its output is protocol
 	}
 	for _, peer := range slices.Sorted(maps.Keys(addrs)) {
 		if peer != n.spec.Name { // the engine adds the own name
@@ -409,31 +442,11 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 		}
 	}
 	endpoint := &network.EndpointSettings{IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: n.addr.String()}}
-	name := e.netName() + "-" + n.spec.Name + "-net"
-	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
-		return e.cli.ContainerCreate(ctx, cfg, host, &network.NetworkingConfig{
-			EndpointsConfig: map[string]*network.EndpointSettings{e.netName(): endpoint},
-		}, nil, name)
-	})
+	agent, err := e.runSidecar(ctx, n, "net", cfg, host, &network.NetworkingConfig{
+		EndpointsConfig: map[string]*network.EndpointSettings{e.netName(): endpoint},
+	}, func(a *agent) { n.agent = a })
 	if err != nil {
-		return fmt.Errorf("creating the sidecar of %s: %w", n.spec.Name, err)
-	}
-	n.sidecarID = created.ID
-	conn, err := e.cli.ContainerAttach(ctx, created.ID, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
-	if err != nil {
-		return fmt.Errorf("attaching to the sidecar of %s: %w", n.spec.Name, err)
-	}
-	out, outWriter := io.Pipe()
-	e.tasks.Go(func() {
-		_, err := stdcopy.StdCopy(outWriter, n.log.stream(sidecarFile), conn.Reader)
-		_ = outWriter.CloseWithError(err) // never fails
-	})
-	agent := sidecar.NewClient(stdin{conn}, out)
-	e.set(func() { n.agentConn, n.agent = conn, agent })
-	if _, err := create(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, e.cli.ContainerStart(ctx, created.ID, container.StartOptions{})
-	}); err != nil {
-		return fmt.Errorf("starting the sidecar of %s: %w", n.spec.Name, err)
+		return err
 	}
 	peers := maps.Clone(addrs)
 	delete(peers, n.spec.Name)
@@ -446,7 +459,7 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 	if access != Published {
 		return nil
 	}
-	c, err := e.cli.ContainerInspect(ctx, created.ID)
+	c, err := e.cli.ContainerInspect(ctx, agent.id)
 	if err != nil {
 		return fmt.Errorf("inspecting the sidecar of %s: %w", n.spec.Name, err)
 	}
@@ -461,6 +474,50 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 	}
 	e.set(func() { n.published = published })
 	return nil
+}
+
+// sidecarConfig is what both kinds of sidecar have in common.
+func (e *Environment) sidecarConfig(n *node) *container.Config {
+	cfg := &container.Config{
+		Image: e.cfg.SidecarImage, Entrypoint: []string{"/faultsidecar"}, Cmd: []string{},
+		Labels:    e.labels(n.spec.Name, roleSidecar),
+		OpenStdin: true, StdinOnce: true, AttachStdin: true, AttachStdout: true, AttachStderr: true,
+	}
+	if e.cfg.SabotageNode == "" || e.cfg.SabotageNode == n.spec.Name {
+		cfg.Env = []string{sidecar.SabotageEnv + "=" + string(e.cfg.Sabotage)}
+	}
+	return cfg
+}
+
+// runSidecar starts a sidecar of a node and attaches to it. Its name ends in
+// kind, and keep puts it where Down finds it.
+func (e *Environment) runSidecar(ctx context.Context, n *node, kind string, cfg *container.Config, host *container.HostConfig, nets *network.NetworkingConfig, keep func(*agent)) (*agent, error) {
+	host.ReadonlyRootfs = true
+	host.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyDisabled}
+	host.LogConfig = container.LogConfig{Type: "none"} // its output is protocol
+	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
+		return e.cli.ContainerCreate(ctx, cfg, host, nets, nil, e.netName()+"-"+n.spec.Name+"-"+kind)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("creating the sidecar of %s: %w", n.spec.Name, err)
+	}
+	conn, err := e.cli.ContainerAttach(ctx, created.ID, container.AttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
+	if err != nil {
+		return nil, fmt.Errorf("attaching to the sidecar of %s: %w", n.spec.Name, err)
+	}
+	out, outWriter := io.Pipe()
+	e.tasks.Go(func() {
+		_, err := stdcopy.StdCopy(outWriter, n.log.stream(sidecarFile), conn.Reader)
+		_ = outWriter.CloseWithError(err) // never fails
+	})
+	a := &agent{Client: sidecar.NewClient(stdin{conn}, out), id: created.ID, conn: conn}
+	e.set(func() { keep(a) })
+	if _, err := create(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, e.cli.ContainerStart(ctx, created.ID, container.StartOptions{})
+	}); err != nil {
+		return nil, fmt.Errorf("starting the sidecar of %s: %w", n.spec.Name, err)
+	}
+	return a, nil
 }
 
 func tcpPorts(ports []int) []nat.Port {
@@ -518,11 +575,9 @@ func (e *Environment) sampleClock(ctx context.Context, agent *sidecar.Client) er
 
 func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]netip.Addr) error {
 	name := e.netName() + "-" + n.spec.Name
-	vol, err := create(ctx, func(ctx context.Context) (volume.Volume, error) {
-		return e.cli.VolumeCreate(ctx, volume.CreateOptions{Name: name + "-data", Driver: "local", Labels: e.labels(n.spec.Name, "")})
-	})
+	mounts, err := e.volumes(ctx, n)
 	if err != nil {
-		return fmt.Errorf("creating the volume of %s: %w", n.spec.Name, err)
+		return err
 	}
 	cfg := &container.Config{
 		Image: n.spec.Image, Entrypoint: n.spec.Entrypoint, Env: n.spec.Env,
@@ -532,9 +587,9 @@ func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]n
 		cfg.Cmd = n.spec.Cmd(maps.Clone(addrs))
 	}
 	host := &container.HostConfig{
-		NetworkMode:   container.NetworkMode("container:" + n.sidecarID),
+		NetworkMode:   container.NetworkMode("container:" + n.agent.id),
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
-		Mounts:        []mount.Mount{{Type: mount.TypeVolume, Source: vol.Name, Target: n.spec.DataDir}},
+		Mounts:        mounts,
 		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "1"}},
 	}
 	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
@@ -546,6 +601,9 @@ func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]n
 	e.set(func() { n.containerID = created.ID })
 	if err := n.start(ctx); err != nil {
 		return fmt.Errorf("starting node %s: %w", n.spec.Name, err)
+	}
+	if e.cfg.Throttle {
+		return e.tryThrottle(ctx, n, n.containerID)
 	}
 	return nil
 }
@@ -569,7 +627,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	read := make(chan struct{})
 	n.mu.Lock()
-	n.conn, n.read = conn, read
+	n.conn, n.read, n.found = conn, read, nil
 	n.mu.Unlock()
 	n.tasks.Go(func() {
 		defer close(read)
@@ -588,6 +646,15 @@ func (n *node) start(ctx context.Context) error {
 		conn.Close()
 	}
 	return err
+}
+
+// note remembers what the node said of its start.
+func (n *node) note(ev history.NodeEvent) {
+	if ev.Kind == "start" {
+		n.mu.Lock()
+		n.found = &ev.Offset
+		n.mu.Unlock()
+	}
 }
 
 // emit hands an event to the dispatcher; a full buffer makes the node wait.
@@ -635,7 +702,7 @@ func (e *Environment) agent(name string) (*sidecar.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n.agent, nil
+	return n.agent.Client, nil
 }
 
 func (e *Environment) clientNonces() (sent, received map[string]uint64, boot string, err error) {
@@ -714,9 +781,9 @@ func (e *Environment) end(ctx context.Context, keep bool) error {
 		}
 	}
 	for _, n := range e.nodes {
-		if n.agent != nil {
-			_ = n.agent.Close() // its container may be gone
-			n.agentConn.Close()
+		for _, a := range n.agents() {
+			_ = a.Close() // its container may be gone
+			a.conn.Close()
 		}
 		n.mu.Lock()
 		if n.read != nil {
@@ -774,11 +841,10 @@ func (e *Environment) drain(ctx context.Context) error {
 func (e *Environment) keep(ctx context.Context) error {
 	errs := e.state.markKept(e.cfg.RunID)
 	for name, n := range e.nodes {
-		if n.agent == nil {
-			continue
-		}
-		if err := n.agent.Stay(ctx); err != nil {
-			errs = errors.Join(errs, fmt.Errorf("keeping node %s: %w", name, err))
+		for _, a := range n.agents() {
+			if err := a.Stay(ctx); err != nil {
+				errs = errors.Join(errs, fmt.Errorf("keeping node %s: %w", name, err))
+			}
 		}
 	}
 	return errs

@@ -450,7 +450,7 @@ func TestCluster(t *testing.T) {
 		require.NoError(t, net.Block(ctx, "gone", []nemesis.Cut{n1to2}))
 		n, err := c.node("n2")
 		require.NoError(t, err)
-		require.NoError(t, cli.ContainerKill(ctx, n.sidecarID, "SIGKILL"))
+		require.NoError(t, cli.ContainerKill(ctx, n.agent.id, "SIGKILL"))
 		<-n.agent.Done()
 		_, err = net.Observe(ctx)
 		require.ErrorIs(t, err, sidecar.ErrGone)

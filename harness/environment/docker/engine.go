@@ -24,6 +24,8 @@ var (
 	ErrStaleImage = errors.New("stale image")
 	// ErrNoSubnet: every subnet of the pools is in use.
 	ErrNoSubnet = errors.New("no free subnet")
+	// ErrNoDisks: the engine's host cannot give nodes disks of their own.
+	ErrNoDisks = errors.New("no disks for this run's faults")
 	// ErrNotUp: the environment is not up.
 	ErrNotUp = errors.New("the environment is not up")
 )

@@ -30,11 +30,22 @@ func (p processes) Kill(ctx context.Context, node string) error {
 	if !s.Running {
 		return fmt.Errorf("killing %s: it is not running", node)
 	}
-	if err := n.cli.ContainerKill(ctx, n.containerID, "SIGKILL"); err != nil {
-		return fmt.Errorf("killing %s: %w", node, err)
+	return n.kill(ctx)
+}
+
+// kill ends the node's process, if it runs, and returns once it is dead.
+func (n *node) kill(ctx context.Context) error {
+	err := n.cli.ContainerKill(ctx, n.containerID, "SIGKILL")
+	if err != nil {
+		if s, serr := n.state(ctx); serr == nil && !s.Running {
+			err = nil // it was dead already
+		}
 	}
-	if _, err := n.waitExit(ctx); err != nil {
-		return fmt.Errorf("killing %s: %w", node, err)
+	if err == nil {
+		_, err = n.waitExit(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("killing %s: %w", n.spec.Name, err)
 	}
 	return nil
 }
@@ -84,6 +95,11 @@ func (p processes) Start(ctx context.Context, node string) error {
 	}
 	if err := n.start(ctx); err != nil {
 		return fmt.Errorf("starting %s: %w", node, err)
+	}
+	if n.rate > 0 { // a control group ends with its process
+		if err := p.e.throttle(ctx, n, n.rate, n.containerID, n.disk.id); err != nil {
+			return fmt.Errorf("starting %s: %w", node, err)
+		}
 	}
 	return nil
 }

@@ -42,6 +42,7 @@ func TestConfigValidate(t *testing.T) {
 	require.Equal(t, []string{"n1", "n2"}, e.Nodes())
 	require.Equal(t, environment.DefaultPorts, e.cfg.Ports)
 	require.Nil(t, e.Disks())
+	require.Equal(t, nemesis.Machines{}, e.Machines())
 	for name, change := range map[string]func(*Config){
 		"no run id":      func(c *Config) { c.RunID = "" },
 		"run id":         func(c *Config) { c.RunID = "../x" },
@@ -55,6 +56,7 @@ func TestConfigValidate(t *testing.T) {
 			c.Ports = environment.NodePorts{Client: 70000, Peer: 1, Quorum: 1, Admin: 1, Nonce: 1}
 		},
 		"log limit":         func(c *Config) { c.LogLimit = -1 },
+		"throttle":          func(c *Config) { c.Throttle = true },
 		"sabotage":          func(c *Config) { c.Sabotage = "x" },
 		"sabotaged nowhere": func(c *Config) { c.SabotageNode = "n9" },
 	} {

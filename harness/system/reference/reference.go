@@ -245,20 +245,27 @@ func (s System) keepsCopies(spec system.Spec, minISR int, synced bool) bool {
 	return true
 }
 
+// Where a node's volumes are mounted. The metadata log has its own, so that a lost,
+// full, broken or damaged data disk leaves the metadata quorum alone.
+const (
+	dataDir = "/data"
+	metaDir = "/meta"
+)
+
 // Docker implements system.System.
 func (s System) Docker(spec system.Spec) (docker.Config, error) {
 	p := environment.DefaultPorts
 	cfg := docker.Config{RunID: spec.RunID, Ports: p}
 	for i, name := range spec.Nodes {
 		cfg.Nodes = append(cfg.Nodes, docker.NodeSpec{
-			Name: name,
+			Name: name, DataDir: dataDir, MetaDir: metaDir, Records: ".log",
 			Cmd: func(addrs map[string]netip.Addr) []string {
 				var members []string
 				for j, n := range spec.Nodes {
 					members = append(members, fmt.Sprintf("%d@%s:%s", j+1, n, addrs[n]))
 				}
 				cmd := []string{
-					"/faultbroker", "--id", strconv.Itoa(i + 1), "--name", name, "--data", "/data", "--cluster", strings.Join(members, ","),
+					"/faultbroker", "--id", strconv.Itoa(i + 1), "--name", name, "--data", dataDir, "--meta-data", metaDir, "--cluster", strings.Join(members, ","),
 					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
 					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
 				}

@@ -1,6 +1,7 @@
 // Command testnode stands for a system under test: it answers TCP connections
 // on its ports, sends a byte to each peer's port every 20 ms, writes events and
-// keeps a count of its starts in its data folder.
+// keeps a count of its starts in its data folder, where it also writes a byte
+// every 20 ms and syncs nothing.
 package main
 
 import (
@@ -17,10 +18,12 @@ import (
 // testnode DATADIR PORT[,PORT...] PEER:PORT[,PEER:PORT...]
 func main() {
 	starts, _ := os.ReadFile(os.Args[1] + "/starts")
+	found := len(starts)
 	starts = append(starts, 'x')
 	if err := os.WriteFile(os.Args[1]+"/starts", starts, 0o600); err != nil {
 		panic(err)
 	}
+	go tick(os.Args[1] + "/ticks")
 	for _, port := range strings.Split(os.Args[2], ",") {
 		l, err := net.Listen("tcp4", ":"+port)
 		if err != nil {
@@ -36,7 +39,7 @@ func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	host, _ := os.Hostname()
-	fmt.Printf(`{"event":"start","incarnation":%d,"seq":1,"wall":%d,"detail":"%s"}`+"\n", len(starts), time.Now().UnixNano(), host)
+	fmt.Printf(`{"event":"start","incarnation":%d,"seq":1,"wall":%d,"offset":%d,"detail":"%s"}`+"\n", len(starts), time.Now().UnixNano(), found, host)
 	fmt.Println("a line of log")
 	fmt.Fprintln(os.Stderr, "a line of errors")
 	<-stop
@@ -45,6 +48,16 @@ func main() {
 		return
 	}
 	select {}
+}
+
+// tick writes on, whatever the disk answers.
+func tick(name string) {
+	for ; ; time.Sleep(20 * time.Millisecond) {
+		if f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+			_, _ = f.Write([]byte{1})
+			_ = f.Close()
+		}
+	}
 }
 
 func serve(l net.Listener) {
