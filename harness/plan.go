@@ -283,15 +283,19 @@ func ReadPlan(path string) (Plan, error) {
 	return ParsePlan(b, path)
 }
 
-// ParsePlan parses a plan; name stands in errors.
+// ParsePlan parses a plan over the defaults; name stands in errors. The default
+// faults are those of a plan that has neither faults nor steps.
 func ParsePlan(b []byte, name string) (Plan, error) {
 	p := DefaultPlan()
-	p.Version = 0
+	p.Version, p.Faults = 0, nil
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField())
 	if err := dec.Decode(&p); err != nil {
 		// The first line says it; the others draw the place.
 		line, _, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
 		return Plan{}, fmt.Errorf("%w: %s: %s; see plan.yaml in any result directory for a plan that is right", ErrBadPlan, name, line)
+	}
+	if p.Faults == nil && len(p.Steps) == 0 {
+		p.Faults = DefaultPlan().Faults
 	}
 	if p.Version == 0 {
 		return Plan{}, fmt.Errorf("%w: %s has no version; this faultline reads version %d", ErrBadPlan, name, PlanVersion)
@@ -328,10 +332,11 @@ func (p Plan) Command() string {
 	if p.Targets != "" {
 		fmt.Fprintf(&b, " --targets %s", p.Targets)
 	}
+	fmt.Fprintf(&b, " --env %s", p.Environment)
 	if p.Scenario == "" {
 		fmt.Fprintf(&b, " --nodes %d --time %s", p.Nodes, p.Time)
 	}
-	fmt.Fprintf(&b, " --env %s --clients %d --rate %g --seed %d --expect %s", p.Environment, p.Clients, p.Rate, p.Seed, p.Expect)
+	fmt.Fprintf(&b, " --clients %d --rate %g --seed %d --expect %s", p.Clients, p.Rate, p.Seed, p.Expect)
 	sys, err := LookupSystem(p.System)
 	if err != nil {
 		return b.String()

@@ -61,3 +61,17 @@ func TestScheduleKeepsItsDistance(t *testing.T) {
 		require.True(t, isolated, "partition without a shape isolates a leader")
 	}
 }
+
+// What a plan file does not say is the default, but steps stand for themselves.
+func TestFaultsOfAPlanFile(t *testing.T) {
+	for text, want := range map[string][]string{
+		"version: 1\n":                 {"partition"},
+		"version: 1\nfaults: []\n":     {},
+		"version: 1\nfaults: [kill]\n": {"kill"},
+		"version: 1\nsteps: [{id: 0, fault: kill, targets: n1, at: 1s, until: 9s}]\n": nil,
+	} {
+		p, err := ParsePlan([]byte(text), "plan")
+		require.NoError(t, err)
+		require.Equal(t, want, p.Faults, text)
+	}
+}

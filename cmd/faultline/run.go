@@ -78,16 +78,18 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 	if ok {
 		given := p
 		p = base
+		// The faults that a plan names are drawn again; where it names none its steps are all.
+		redraw := func() {
+			if len(p.Faults) > 0 {
+				p.Steps = nil
+			}
+		}
 		for name, take := range map[string]func(){
 			"system": func() { p.System = given.System }, "scheme": func() { p.Scheme = given.Scheme }, "workload": func() { p.Workload = given.Workload },
-			"targets": func() { p.Targets, p.Steps = given.Targets, nil }, "env": func() { p.Environment = given.Environment },
-			"nodes": func() { p.Nodes, p.Steps = given.Nodes, nil }, "clients": func() { p.Clients = given.Clients },
-			"time": func() { p.Time, p.Phases, p.Steps = given.Time, harness.Phases{}, nil }, "rate": func() { p.Rate = given.Rate },
-			"size": func() { p.Size = given.Size }, "seed": func() {
-				if p.Seed = given.Seed; p.Scenario == "" {
-					p.Steps = nil
-				}
-			}, "expect": func() { p.Expect = given.Expect },
+			"targets": func() { p.Targets = given.Targets; redraw() }, "env": func() { p.Environment = given.Environment },
+			"nodes": func() { p.Nodes = given.Nodes; redraw() }, "clients": func() { p.Clients = given.Clients },
+			"time": func() { p.Time, p.Phases = given.Time, harness.Phases{}; redraw() }, "rate": func() { p.Rate = given.Rate },
+			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed = given.Seed; redraw() }, "expect": func() { p.Expect = given.Expect },
 		} {
 			if c.Flags().Changed(name) {
 				take()
