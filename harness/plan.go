@@ -334,9 +334,13 @@ func (p Plan) Command() string {
 	}
 	fmt.Fprintf(&b, " --env %s", p.Environment)
 	if p.Scenario == "" {
-		fmt.Fprintf(&b, " --nodes %d --time %s", p.Nodes, p.Time)
+		fmt.Fprintf(&b, " --nodes %d", p.Nodes)
 	}
-	fmt.Fprintf(&b, " --clients %d --rate %g --seed %d --expect %s", p.Clients, p.Rate, p.Seed, p.Expect)
+	fmt.Fprintf(&b, " --clients %d", p.Clients)
+	if p.Scenario == "" {
+		fmt.Fprintf(&b, " --time %s", p.Time)
+	}
+	fmt.Fprintf(&b, " --rate %g --seed %d --expect %s", p.Rate, p.Seed, p.Expect)
 	sys, err := LookupSystem(p.System)
 	if err != nil {
 		return b.String()
