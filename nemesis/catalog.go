@@ -327,6 +327,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsRoles, NeedsAdmin},
 			},
 			draw: []string{TargetLeader},
+			calm: true,
 			make: func() Fault { return &leadership{} },
 			bind: bindTargets,
 		},

@@ -171,25 +171,27 @@ func TestEventAtAWrongMoment(t *testing.T) {
 	w.requireClean(t)
 }
 
-// A change of members is taken back when the fault that an event brought meanwhile
-// is over: it needs all nodes for that.
-func TestMembersComeBackToAWholeCluster(t *testing.T) {
-	w := newWorld(3)
-	ev := &told{w: w}
-	ev.tell(25*time.Second, leaderEvent("n2"))
-	target := w.target()
-	target.Events = ev
-	long := waiting(LeaderChange, 0, TargetEvent)
-	long.ID, long.At, long.Until, long.Within = 1, 20*time.Second, 35*time.Second, 8*time.Second
-	steps := []Step{adminStep(t, "membership:add", TargetOne), long}
-	require.NoError(t, Run(t.Context(), steps, target, w, Limits{}))
-	require.Empty(t, MissingProofs(steps, w.events))
-	at := map[int]map[history.FaultStage]int64{0: {}, 1: {}}
-	for _, f := range w.events {
-		at[f.ID][f.Stage] = f.At
+// A change of members or leaders is taken back when the fault that an event brought
+// meanwhile is over: it needs all nodes for that.
+func TestChangesAreTakenBackInAWholeCluster(t *testing.T) {
+	for fault, targets := range map[string]string{"membership:add": TargetOne, "leadership:flap": TargetLeader} {
+		w := newWorld(3)
+		ev := &told{w: w}
+		ev.tell(25*time.Second, leaderEvent("n2"))
+		target := w.target()
+		target.Events = ev
+		long := waiting(LeaderChange, 0, TargetEvent)
+		long.ID, long.At, long.Until, long.Within = 1, 20*time.Second, 35*time.Second, 8*time.Second
+		steps := []Step{adminStep(t, fault, targets), long}
+		require.NoError(t, Run(t.Context(), steps, target, w, Limits{}))
+		require.Empty(t, MissingProofs(steps, w.events))
+		at := map[int]map[history.FaultStage]int64{0: {}, 1: {}}
+		for _, f := range w.events {
+			at[f.ID][f.Stage] = f.At
+		}
+		require.Less(t, time.Duration(at[1][history.Injected]), 30*time.Second)
+		require.GreaterOrEqual(t, at[0][history.Healing], at[1][history.Healed], fault)
 	}
-	require.Less(t, time.Duration(at[1][history.Injected]), 30*time.Second)
-	require.GreaterOrEqual(t, at[0][history.Healing], at[1][history.Healed])
 }
 
 func TestEventsAreChecked(t *testing.T) {
