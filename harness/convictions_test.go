@@ -85,3 +85,18 @@ func TestDockerConvictions(t *testing.T) {
 		})
 	}
 }
+
+// TestDockerShrunk: what a conviction in the simulator shrinks to, a script of a few
+// operations, is convicted in containers as it is.
+func TestDockerShrunk(t *testing.T) {
+	needAll(t)
+	for _, mutant := range []string{"ack-by-leader-alone", "timeout-acknowledged", "high-watermark-from-one-follower", "min-insync-ignored"} {
+		t.Run(mutant, func(t *testing.T) {
+			small, err := Shrink(t.Context(), ShrinkConfig{Plan: convicting(t, mutant, "sim"), Steady: true})
+			require.NoError(t, err)
+			require.LessOrEqual(t, small.After.Operations, 5)
+			small.Plan.Environment = "docker"
+			contained(t, small.Plan, nil).requireConvicted(t, convictions[mutant])
+		})
+	}
+}
