@@ -65,7 +65,7 @@ mutants: build-mutants ## hunt every seeded bug in the simulator, on three range
 	@bin/faultline-mutants mutants
 
 test-mutants-docker: ## the plans that convict seeded bugs, in Docker: with the bug invalid, without it valid
-	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -tags mutants -count=1 -timeout 60m -run 'TestDocker(Convictions|Shrunk)' ./harness
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -tags mutants -count=1 -timeout 60m -run 'TestDocker(Convictions|Shrunk)' ./harness
 
 clean: build ## remove what killed runs left in Docker, and the binaries
 	@$(FAULTLINE) clean --kept || true
