@@ -10,10 +10,10 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-docker test-faults lint determinism bench fuzz images test-partition test-kill test-pause verify mutants clean
+.PHONY: help build build-mutants test test-docker test-faults lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
 
 build: ## build bin/faultline and bin/faultbroker
 	@mkdir -p bin
@@ -23,6 +23,7 @@ test: ## all tests with the race detector; Docker tests skip where there is no D
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./harness ./... # the longest first
 	$(if $(RACE),$(GO) test -short -timeout 20m ./broker/cluster ./harness) # in full what has one goroutine at a time
+	$(GO) test -tags mutants -timeout 20m -run 'Mutant|Convict|Registry' ./broker/mutant ./harness
 
 test-docker: ## every test that needs Docker, the long ones too
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...
@@ -32,8 +33,8 @@ test-faults: ## every fault and scenario in Docker: faults proven and healed, an
 
 lint: ## gofumpt, vet, staticcheck
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	$(GO) vet ./... && $(GO) vet -tags mutants ./...
+	$(GO) tool staticcheck ./... && $(GO) tool staticcheck -tags mutants ./...
 
 determinism: ## 200 seeds of the simulator in two processes with different GOMAXPROCS: all digests must be equal
 	FAULTLINE_DETERMINISM_SEEDS=200 $(GO) test -count=1 -timeout 60m -run 'TestDeterminism$$' ./harness
@@ -56,10 +57,15 @@ test-pause: build ## the same with paused nodes
 verify: build ## 20 seeds of 30 s in Docker, all valid; an interrupted one goes on where it stopped
 	@$(FAULTLINE) verify --seeds 20 --env docker --time 30s --clients 12 --rate 100 --set request.timeout.ms=500
 
-mutants: ## hunt every seeded bug in the simulator, on three ranges of seeds, and a control
+build-mutants: ## build bin/faultline-mutants, with bugs that are seeded on purpose
 	@mkdir -p bin
 	@$(GO) build -tags mutants -trimpath -ldflags '$(LDFLAGS)' -o bin/faultline-mutants ./cmd/faultline
+
+mutants: build-mutants ## hunt every seeded bug in the simulator, on three ranges of seeds, and a control
 	@bin/faultline-mutants mutants
+
+test-mutants-docker: ## the plans that convict seeded bugs, in Docker: with the bug invalid, without it valid
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -tags mutants -count=1 -timeout 60m -run 'TestDocker(Convictions|Shrunk)' ./harness
 
 clean: build ## remove what killed runs left in Docker, and the binaries
 	@$(FAULTLINE) clean --kept || true

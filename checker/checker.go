@@ -91,6 +91,16 @@ const (
 	ClassNotRecovered = "not-recovered"
 )
 
+// Kinds of scheme events that break a promise. The same clause that breaks by the
+// same kind is the same conviction, wherever it was run.
+const (
+	EventTruncation = "truncation"       // a replica cut it off
+	EventUnclean    = "unclean-election" // a leader from outside the in-sync set came without it
+	EventShrink     = "isr-shrink"       // a leader went on with too few replicas in sync
+	EventLeader     = "leader-change"    // a node began to lead
+	EventDeletion   = "topic-deletion"   // its topic went
+)
+
 // Anomaly is one broken promise with its evidence.
 type Anomaly struct {
 	Class    string        `json:"class"` // lost, duplicate, phantom, …
@@ -107,6 +117,7 @@ type Anomaly struct {
 	LastSeen int64         `json:"last_seen,omitempty"`  // last moment a read returned it, 0 = never
 	Fault    string        `json:"fault,omitempty"`      // the fault that was active At, or the last before
 	Cause    string        `json:"cause,omitempty"`      // scheme event that removed it: "n2 truncated t-0 from 17 (epoch 4)"
+	Event    string        `json:"event,omitempty"`      // what kind of scheme event broke it: EventTruncation, …; empty: none is known
 	Ops      []int64       `json:"ops,omitempty"`        // operations that prove it
 	Text     string        `json:"text"`                 // one sentence that quotes the guarantee that broke
 }

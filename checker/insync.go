@@ -37,17 +37,14 @@ func checkEnoughInSync(_ context.Context, v *view, c *Check) {
 					continue
 				}
 				c.add(v.about(k, op.Value, Anomaly{
-					Class: ClassTooFew, Offset: op.Offset, At: op.Return, Node: w.node,
+					Class: ClassTooFew, Offset: op.Offset, At: op.Return, Node: w.node, Event: EventShrink,
 					Text: fmt.Sprintf("broke enough-in-sync - nothing is acknowledged while fewer than %d replicas are in sync: %s was acknowledged at offset %d of %s, and %s passed it in epoch %d while %s alone was in sync",
 						least, msgName(op.Value), op.Offset, k.name, w.node, w.epoch, strings.Join(w.isr, " and ")),
 				}))
 			}
 		}
 	}
-	c.Detail = fmt.Sprintf("%s acknowledged with fewer than %d replicas in sync, in %s with fewer", count(c.Count, "message"), least, count(windows, "stretch"))
-	if windows != 1 {
-		c.Detail += "es"
-	}
+	c.Detail = fmt.Sprintf("%s acknowledged with fewer than %d replicas in sync, in %s with fewer", count(c.Count, "message"), least, count(windows, "window"))
 }
 
 // stretch is what a leader's high watermark passed while too few were in sync.

@@ -38,7 +38,7 @@ func checkOneLeaderPerEpoch(_ context.Context, v *view, c *Check) {
 			}
 			told[id] = true
 			c.add(Anomaly{
-				Class: ClassSplitBrain, Key: k.name, Offset: history.NoOffset, At: e.At, Node: e.Node, Fault: v.faultAt(e.At),
+				Class: ClassSplitBrain, Key: k.name, Offset: history.NoOffset, At: e.At, Node: e.Node, Fault: v.faultAt(e.At), Event: EventLeader,
 				Text: fmt.Sprintf("broke one-leader-per-epoch - one epoch of a partition has one leader: both %s and %s led %s in epoch %d", other.Node, e.Node, k.name, e.Epoch),
 			})
 		}

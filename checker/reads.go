@@ -29,9 +29,10 @@ func checkCommittedReads(_ context.Context, v *view, c *Check) {
 			}
 			dirty[o.value] = true
 			poll := &v.h.Ops[o.first]
+			event, cause := v.cause(k, &history.Op{Offset: o.offset, Call: v.h.Ops[send].Call, Node: poll.Node})
 			c.add(v.about(k, o.value, Anomaly{
 				Class: ClassDirtyRead, Offset: o.offset, At: poll.Return, Node: v.node(poll.Node), LastSeen: o.last, Ops: []int64{poll.ID},
-				Cause: v.cause(k, &history.Op{Offset: o.offset, Call: v.h.Ops[send].Call, Node: poll.Node}),
+				Event: event, Cause: cause,
 				Text: fmt.Sprintf("broke committed-reads - what is delivered can no longer be lost: %s was delivered at offset %d of %s at %s%s, and is not in the drained log",
 					msgName(o.value), o.offset, k.name, at(poll.Return), by(v.node(poll.Node))),
 			}))

@@ -133,8 +133,9 @@ func (v *view) addLost(c *Check, k *keyView, acks, gone []int32) {
 		a := Anomaly{
 			Class: ClassLost, Key: k.name, Value: op.Value, Offset: op.Offset, Producer: v.producer(op), Seq: op.Value.Seq(),
 			At: op.Return, Node: v.node(op.Node), Place: inKey[i], PlaceIn: inProducer[i],
-			LastSeen: seen[op.Value], Fault: v.faultAt(op.Return), Cause: v.cause(k, op), Ops: []int64{op.ID},
+			LastSeen: seen[op.Value], Fault: v.faultAt(op.Return), Ops: []int64{op.ID},
 		}
+		a.Event, a.Cause = v.cause(k, op)
 		for _, r := range k.replicas {
 			if r.readable && !r.holds(op.Value) {
 				a.Missing = append(a.Missing, r.Node)
@@ -208,10 +209,11 @@ func (k *keyView) lastSeen() map[history.Value]int64 {
 // cause names the scheme event that removed an acknowledged message: the
 // truncation that covered its offset, on the node that had acknowledged it if
 // there is one, or an unclean election. Offsets and epochs decide; the time only
-// excludes what was certainly over before the message was sent.
-func (v *view) cause(k *keyView, op *history.Op) string {
+// excludes what was certainly over before the message was sent. It returns the
+// event's kind, and what it was in words.
+func (v *view) cause(k *keyView, op *history.Op) (kind, what string) {
 	if k.drain != nil && k.drain.Missing {
-		return "topic of " + k.name + " is gone"
+		return EventDeletion, "topic of " + k.name + " is gone"
 	}
 	var best *history.NodeEvent
 	for _, e := range k.events {
@@ -234,9 +236,9 @@ func (v *view) cause(k *keyView, op *history.Op) string {
 	}
 	switch {
 	case best == nil:
-		return ""
+		return "", ""
 	case best.Kind == "truncate":
-		return fmt.Sprintf("%s truncated %s from %d (epoch %d)", best.Node, k.name, best.From, best.Epoch)
+		return EventTruncation, fmt.Sprintf("%s truncated %s from %d (epoch %d)", best.Node, k.name, best.From, best.Epoch)
 	}
-	return fmt.Sprintf("%s became leader of %s by unclean election (epoch %d)", orElse(best.Leader, best.Node), k.name, best.Epoch)
+	return EventUnclean, fmt.Sprintf("%s became leader of %s by unclean election (epoch %d)", orElse(best.Leader, best.Node), k.name, best.Epoch)
 }

@@ -264,10 +264,32 @@ func TestLostInDetail(t *testing.T) {
 	require.EqualValues(t, 75e6, a.LastSeen)
 	require.Equal(t, "fault 0 (partition:isolate-leader)", a.Fault)
 	require.Equal(t, "n1 truncated t-0 from 1 (epoch 4)", a.Cause)
+	require.Equal(t, EventTruncation, a.Event)
 	require.Equal(t, []int64{1}, a.Ops)
 	require.Equal(t, "all", lost[1].PlaceIn, "producer 1 lost everything")
 	require.Equal(t, "tail", lost[2].Place)
 	require.Equal(t, "n3 truncated t-0 from 1 (epoch 3)", lost[2].Cause, "the node that acknowledged did not truncate")
+}
+
+// The kind of scheme event that broke a clause tells apart what breaks it in
+// another way.
+func TestEvents(t *testing.T) {
+	for event, c := range map[string]struct{ clause, text string }{
+		EventTruncation: {ClauseDirtyRead, "p0.1 10- ?\nc0 20-30 0: p0.1\nevent n1 truncate 0-1 at=40\nlog n1*"},
+		EventUnclean:    {ClauseSurvives, "p0.1 10-20 @0\nevent n2 unclean e=2 at=30\nlog n1*"},
+		EventDeletion:   {ClauseSurvives, "p0.1 10-20 @0\ndrain missing"},
+		EventLeader:     {ClauseSplitBrain, "event n1 leader e=3\nevent n2 leader e=3\nlog n1*"},
+		EventShrink:     {ClauseInSync, "p0.1 10-20 @0\nevent n1 leader e=1 isr=n1\nevent n1 isr e=1 isr=n1,n2 high=1\nlog n1* p0.1"},
+		"":              {ClauseSurvives, "p0.1 10-20 @0\nlog n1*"},
+	} {
+		t.Run(event, func(t *testing.T) {
+			h := parse(t, c.text)
+			h.Header.Contract.Epochs, h.Header.Contract.MinInSync = true, 2
+			found := clause(t, run(t, h, lax()), c.clause).Anomalies
+			require.Len(t, found, 1)
+			require.Equal(t, event, found[0].Event)
+		})
+	}
 }
 
 func TestPlaces(t *testing.T) {

@@ -184,6 +184,11 @@ func TestDockerFaults(t *testing.T) {
 		{"corrupt-file:bit-flip", "leader", 3},
 		{"corrupt-file:truncate", "leader", 3},
 		{"corrupt-file:stale-restore", "follower", 3},
+		{"restart:kill", "leader", 3},
+		{"restart:kill", "follower", 3},
+		{"restart:kill", "all", 3},
+		{"leadership:transfer", "", 3},
+		{"leadership:flap", "", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {
@@ -345,6 +350,10 @@ func TestDockerPlainVolumes(t *testing.T) {
 		onDisks := []string{"power", "restart", "wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file", "membership"}
 		require.Equal(t, slices.Contains(onDisks, f.Name), disks, f.Name)
 		require.Equal(t, f.Name == "disk-slow", slowed, f.Name)
+	}
+	for _, shape := range []nemesis.Shape{nemesis.RestartKill, nemesis.RestartPower, nemesis.RestartWipe} {
+		disks, _ := disksNeeded([]nemesis.Step{{Fault: "restart", Shape: shape}})
+		require.Equal(t, shape != nemesis.RestartKill, disks, shape)
 	}
 }
 

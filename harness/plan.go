@@ -222,7 +222,7 @@ func disksNeeded(steps []nemesis.Step) (disks, slowed bool) {
 	for _, f := range nemesis.Known() {
 		for _, s := range steps {
 			if s.Fault == f.Name {
-				disks = disks || slices.ContainsFunc(f.Needs, func(c nemesis.Capability) bool { return slices.Contains(ofDisks, c) })
+				disks = disks || slices.ContainsFunc(f.NeedsOf(s.Shape), func(c nemesis.Capability) bool { return slices.Contains(ofDisks, c) })
 				slowed = slowed || slices.Contains(f.Needs, nemesis.NeedsSlowDisks)
 			}
 		}
@@ -233,7 +233,7 @@ func disksNeeded(steps []nemesis.Step) (disks, slowed bool) {
 // DockerLacks returns the first capability that a fault needs and environment
 // docker does not have yet.
 func DockerLacks(f nemesis.Info) (lacks nemesis.Capability, yes bool) {
-	for _, c := range f.Needs {
+	for _, c := range f.NeedsOf("") {
 		if !slices.Contains(dockerHas, c) {
 			return c, true
 		}

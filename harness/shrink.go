@@ -29,6 +29,10 @@ type ShrinkConfig struct {
 	Budget time.Duration
 	// Runs bounds the runs, likewise; 0: none.
 	Runs int
+	// Steady looks for a plan that fails in real time too: one that does so whenever
+	// it begins, and though its operations come somewhat earlier or later than
+	// planned, and with faults as long as a schedule makes them.
+	Steady bool
 	// Each is told about every smaller plan.
 	Each func(Size, string)
 }
@@ -168,23 +172,29 @@ func (s *shrinker) first(ctx context.Context, what string, changes ...change) (i
 		if len(plans) == 0 {
 			continue
 		}
-		if ctx.Err() != nil || s.cfg.Runs > 0 && s.runs+len(plans) > s.cfg.Runs {
+		var runs []Plan
+		for _, p := range plans {
+			runs = append(runs, s.variants(p)...)
+		}
+		if ctx.Err() != nil || s.cfg.Runs > 0 && s.runs+len(runs) > s.cfg.Runs {
 			return -1, errOver
 		}
-		trials, err := s.cfg.Pool.all(ctx, plans)
+		trials, err := s.cfg.Pool.all(ctx, runs)
 		if ctx.Err() != nil {
 			return -1, errOver
 		}
 		if err != nil {
 			return -1, err
 		}
-		s.runs += len(plans)
-		for j, t := range trials {
-			if !s.same(t) {
+		s.runs += len(runs)
+		each := len(runs) / len(plans)
+		for j := range plans {
+			of := trials[j*each : (j+1)*each]
+			if slices.ContainsFunc(of, func(t Trial) bool { return !s.same(t) }) {
 				s.seen[keys[j]] = true
 				continue
 			}
-			s.best, s.ops = plans[j], t.Operations
+			s.best, s.ops = plans[j], of[0].Operations
 			if sc := s.best.Script; sc != nil {
 				s.clients = len(sc.Clients)
 			}
@@ -195,6 +205,29 @@ func (s *shrinker) first(ctx context.Context, what string, changes ...change) (i
 		}
 	}
 	return -1, nil
+}
+
+// variants returns what must fail for a plan to count: the plan, and where it is
+// to be steady, the same under another seed, with everything later than planned, and
+// with operations earlier and later than faults would have them.
+func (s *shrinker) variants(p Plan) []Plan {
+	if !s.cfg.Steady {
+		return []Plan{p}
+	}
+	vary := func(later, operations time.Duration) Plan {
+		v := p
+		v.Seed++
+		v.Phases.Baseline += later
+		if p.Script != nil {
+			v.Script = &Script{Clients: p.Script.Clients, Ops: slices.Clone(p.Script.Ops)}
+			for i := range v.Script.Ops {
+				op := &v.Script.Ops[i]
+				op.At = max(0, op.At+later+operations)
+			}
+		}
+		return v
+	}
+	return []Plan{p, vary(1700*time.Millisecond, 0), vary(0, -500*time.Millisecond), vary(4*time.Second, 1500*time.Millisecond)}
 }
 
 // candidate is the best plan with one change, if that gives a plan which can be run.
@@ -343,8 +376,10 @@ func (s *shrinker) script(ctx context.Context) error {
 			return len(p.Script.Ops) > 0
 		}
 	}
+	// Those in the middle are the farthest from where it would not have happened.
 	guiltyOf := func(n int) func(*history.Op) bool {
-		some := guilty[:min(n, len(guilty))]
+		from := max(0, (len(guilty)-n)/2)
+		some := guilty[from:min(from+n, len(guilty))]
 		return func(op *history.Op) bool { return slices.Contains(some, op.ID) }
 	}
 	near := func(every int64) func(*history.Op) bool {
@@ -489,16 +524,27 @@ func (s *shrinker) options(ctx context.Context) error {
 	return err
 }
 
-// Least lengths that times are shortened to.
-const (
-	leastPhase = time.Second
-	leastFault = 250 * time.Millisecond
-	leastGap   = 50 * time.Millisecond
-)
+// least returns the lengths that times are shortened to: of a phase, of a fault, and
+// of what is before it.
+func (s *shrinker) least() (phase, fault, gap time.Duration, err error) {
+	if !s.cfg.Steady {
+		return time.Second, 250 * time.Millisecond, 50 * time.Millisecond, nil
+	}
+	sys, err := LookupSystem(s.best.System)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	detection := sys.Detection(s.best.spec(""))
+	return minPhase, 3 * detection, detection, nil
+}
 
 // times shortens phases, faults and the time between them; what comes later moves
 // along.
 func (s *shrinker) times(ctx context.Context) error {
+	leastPhase, leastFault, leastGap, err := s.least()
+	if err != nil {
+		return err
+	}
 	// squeeze takes by out of the time from `from` on, counted from the begin of
 	// the baseline: later steps and operations come earlier.
 	squeeze := func(p *Plan, from, by time.Duration) {
@@ -607,7 +653,7 @@ func (s *shrinker) times(ctx context.Context) error {
 			return changed
 		}
 	}
-	_, err := s.first(ctx, "round times", round(100*time.Millisecond), round(10*time.Millisecond), round(time.Millisecond))
+	_, err = s.first(ctx, "round times", round(100*time.Millisecond), round(10*time.Millisecond), round(time.Millisecond))
 	return err
 }
 

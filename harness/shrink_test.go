@@ -3,6 +3,7 @@ package harness
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,6 +66,32 @@ func TestShrink(t *testing.T) {
 	alone, err := Shrink(t.Context(), ShrinkConfig{Plan: losing()})
 	require.NoError(t, err)
 	require.Equal(t, small.Plan, alone.Plan, "the number of workers changes nothing")
+}
+
+// TestShrinkSteady: a steady plan is as small, but as long as detection takes, and it
+// fails although it begins later and its operations come at other moments.
+func TestShrinkSteady(t *testing.T) {
+	plainly(t)
+	small, err := Shrink(t.Context(), ShrinkConfig{Plan: losing(), Steady: true})
+	require.NoError(t, err)
+	require.False(t, small.Cut)
+	require.LessOrEqual(t, small.After.Faults, 1)
+	require.LessOrEqual(t, small.After.Operations, 5)
+	require.Less(t, small.After.Time, 25*time.Second)
+	for _, s := range small.Plan.Steps {
+		require.GreaterOrEqual(t, s.Until-s.At, 9*time.Second, "three detection times of 3 s")
+	}
+	require.GreaterOrEqual(t, small.Plan.Phases.Recovery, minPhase)
+	p := small.Plan
+	for _, later := range []time.Duration{-400 * time.Millisecond, 300 * time.Millisecond, 1200 * time.Millisecond} {
+		p.Seed++
+		p.Script = &Script{Clients: p.Script.Clients, Ops: slices.Clone(small.Plan.Script.Ops)}
+		for i := range p.Script.Ops {
+			p.Script.Ops[i].At += later
+		}
+		trial := Try(t.Context(), p)
+		require.Equal(t, checker.Invalid, trial.Verdict, "%s later: %s", later, trial.Sentence)
+	}
 }
 
 // TestShrinkUnclean: all replicas in sync acknowledge, and one that was not is

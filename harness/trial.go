@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker"
@@ -35,7 +36,8 @@ type Trial struct {
 // Breach is one broken clause.
 type Breach struct {
 	Clause  string   `json:"clause"`
-	Classes []string `json:"classes"` // of its anomalies, in the order of the report
+	Classes []string `json:"classes"`          // of its anomalies, in the order of the report
+	Events  []string `json:"events,omitempty"` // kinds of the scheme events that broke it, likewise
 	Count   int      `json:"count"`
 }
 
@@ -142,11 +144,12 @@ func breaches(res *checker.Result) []Breach {
 			continue
 		}
 		b := Breach{Clause: c.Name, Count: c.Count}
-		seen := map[string]bool{}
 		for _, a := range c.Anomalies {
-			if !seen[a.Class] {
-				seen[a.Class] = true
+			if !slices.Contains(b.Classes, a.Class) {
 				b.Classes = append(b.Classes, a.Class)
+			}
+			if a.Event != "" && !slices.Contains(b.Events, a.Event) {
+				b.Events = append(b.Events, a.Event)
 			}
 		}
 		out = append(out, b)

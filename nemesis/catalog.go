@@ -50,7 +50,15 @@ type Info struct {
 	Shapes      []ShapeInfo // empty: the fault has one shape only, which has no name
 	Targets     []string    // what --targets may say; NAME,… is understood everywhere but in shapes that choose themselves
 	Options     []Option
-	Needs       []Capability
+	Needs       []Capability // of every shape; see NeedsOf
+}
+
+// NeedsOf returns what a fault of this shape needs; "" is any of its shapes.
+func (i Info) NeedsOf(s Shape) []Capability {
+	if i.Name == "restart" {
+		return append(restartNeeds(s), i.Needs...)
+	}
+	return i.Needs
 }
 
 // kind is one fault of the catalogue and how it is made.
@@ -63,7 +71,7 @@ type kind struct {
 	settled bool
 	// calm: it is healed only when no fault that an event brought is active.
 	calm bool
-	make func() Fault
+	make func(Shape) Fault
 	bind func(ctx context.Context, s *Scene) error
 }
 
@@ -95,7 +103,7 @@ func kinds() []kind {
 				}, span...),
 				Needs: []Capability{NeedsNetwork, NeedsRoles},
 			},
-			make: func() Fault { return &partition{} },
+			make: func(Shape) Fault { return &partition{} },
 			bind: bindPartition,
 		},
 		{
@@ -108,7 +116,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsProcesses, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &kill{} },
+			make: func(Shape) Fault { return &kill{} },
 			bind: bindTargets,
 		},
 		{
@@ -121,7 +129,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsProcesses, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &stop{} },
+			make: func(Shape) Fault { return &stop{} },
 			bind: bindTargets,
 		},
 		{
@@ -134,7 +142,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsProcesses, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &pause{} },
+			make: func(Shape) Fault { return &pause{} },
 			bind: bindTargets,
 		},
 		{
@@ -148,7 +156,7 @@ func kinds() []kind {
 			},
 			draw:    processes,
 			settled: true,
-			make:    func() Fault { return &power{} },
+			make:    func(Shape) Fault { return &power{} },
 			bind:    bindTargets,
 		},
 		{
@@ -161,7 +169,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsProcesses, NeedsRoles},
 			},
 			draw: []string{TargetAll, TargetMajority},
-			make: func() Fault { return &rollingRestart{} },
+			make: func(Shape) Fault { return &rollingRestart{} },
 			bind: bindTargets,
 		},
 		{
@@ -175,7 +183,7 @@ func kinds() []kind {
 			},
 			draw:    few,
 			settled: true,
-			make:    func() Fault { return &wipe{} },
+			make:    func(Shape) Fault { return &wipe{} },
 			bind:    bindTargets,
 		},
 		{
@@ -186,11 +194,11 @@ func kinds() []kind {
 				Shapes:      restarts(),
 				Targets:     nodeTargets,
 				Options:     append([]Option{{"shape", "", "drawn", "what the disks lose"}}, span...),
-				Needs:       []Capability{NeedsDisks, NeedsWiping, NeedsProcesses, NeedsRoles},
+				Needs:       []Capability{NeedsProcesses, NeedsRoles},
 			},
 			draw:    few,
 			settled: true,
-			make:    func() Fault { return &restart{} },
+			make:    func(s Shape) Fault { return newRestart(s) },
 			bind:    bindTargets,
 		},
 		{
@@ -203,7 +211,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsRoom, NeedsProcesses, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &diskFull{} },
+			make: func(Shape) Fault { return &diskFull{} },
 			bind: bindTargets,
 		},
 		{
@@ -216,7 +224,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsDiskErrors, NeedsProcesses, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &diskError{} },
+			make: func(Shape) Fault { return &diskError{} },
 			bind: bindTargets,
 		},
 		{
@@ -229,7 +237,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsSlowDisks, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &diskSlow{} },
+			make: func(Shape) Fault { return &diskSlow{} },
 			bind: bindTargets,
 		},
 		{
@@ -244,7 +252,7 @@ func kinds() []kind {
 			},
 			draw:    few,
 			settled: true,
-			make:    func() Fault { return &corruptFile{} },
+			make:    func(Shape) Fault { return &corruptFile{} },
 			bind:    bindTargets,
 		},
 		{
@@ -258,7 +266,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsClocks, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &clock{} },
+			make: func(Shape) Fault { return &clock{} },
 			bind: bindTargets,
 		},
 		{
@@ -271,7 +279,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsShaping, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &delay{} },
+			make: func(Shape) Fault { return &delay{} },
 			bind: bindTargets,
 		},
 		{
@@ -284,7 +292,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsShaping, NeedsRoles},
 			},
 			draw: processes,
-			make: func() Fault { return &loss{} },
+			make: func(Shape) Fault { return &loss{} },
 			bind: bindTargets,
 		},
 		{
@@ -297,7 +305,7 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsResets, NeedsProcesses, NeedsRoles},
 			},
 			draw: []string{TargetOne, TargetLeader, TargetFollower},
-			make: func() Fault { return &reset{} },
+			make: func(Shape) Fault { return &reset{} },
 			bind: bindTargets,
 		},
 		{
@@ -313,7 +321,7 @@ func kinds() []kind {
 			draw:    []string{TargetOne, TargetLeader, TargetFollower, TargetController},
 			settled: true,
 			calm:    true,
-			make:    func() Fault { return &membership{} },
+			make:    func(Shape) Fault { return &membership{} },
 			bind:    bindMember,
 		},
 		{
@@ -328,7 +336,7 @@ func kinds() []kind {
 			},
 			draw: []string{TargetLeader},
 			calm: true,
-			make: func() Fault { return &leadership{} },
+			make: func(Shape) Fault { return &leadership{} },
 			bind: bindTargets,
 		},
 	}

@@ -47,7 +47,7 @@ func newLife(step Step, t Target, rec Recorder, limits Limits, g *ground) (*Life
 	if err != nil {
 		return nil, err
 	}
-	f := k.make()
+	f := k.make(step.Shape)
 	if err := f.Available(t); err != nil {
 		return nil, err
 	}

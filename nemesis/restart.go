@@ -22,10 +22,24 @@ func restarts() []ShapeInfo {
 	}
 }
 
+// restartNeeds returns what a shape needs beside processes; "" is any of them.
+func restartNeeds(s Shape) []Capability {
+	switch s {
+	case RestartKill:
+		return nil
+	case RestartPower:
+		return []Capability{NeedsDisks}
+	case RestartWipe:
+		return []Capability{NeedsWiping}
+	}
+	return []Capability{NeedsDisks, NeedsWiping}
+}
+
 // restart ends processes and starts them again at once: they are back before
 // anybody has missed them. What comes back is not who left.
 type restart struct {
-	inner   Fault
+	shape   Shape
+	inner   Fault // that ends them
 	claimed bool
 }
 
@@ -34,26 +48,32 @@ var (
 	_ Preparer = (*restart)(nil)
 )
 
-func (*restart) of(s Step) Fault {
-	switch s.Shape {
+func newRestart(s Shape) *restart {
+	r := &restart{shape: s}
+	switch s {
 	case RestartPower:
-		return &power{}
+		r.inner = &power{}
 	case RestartWipe:
-		return &wipe{}
+		r.inner = &wipe{}
+	default:
+		r.inner = &kill{}
 	}
-	return &kill{}
+	return r
 }
 
-// Available implements Fault. The shape is not known here: all must be possible.
-func (*restart) Available(t Target) error {
-	return lacking("restart", map[Capability]bool{
-		NeedsProcesses: t.Processes != nil, NeedsDisks: t.Disks != nil, NeedsWiping: t.LostDisks != nil, NeedsRoles: t.Roles != nil,
-	})
+// Available implements Fault.
+func (r *restart) Available(t Target) error {
+	have := map[Capability]bool{NeedsProcesses: t.Processes != nil, NeedsRoles: t.Roles != nil, NeedsDisks: t.Disks != nil, NeedsWiping: t.LostDisks != nil}
+	need := map[Capability]bool{}
+	for _, c := range append(restartNeeds(r.shape), NeedsProcesses, NeedsRoles) {
+		need[c] = have[c]
+	}
+	return lacking("restart", need)
 }
 
 // Prepare does what the shape asks for before any client starts.
 func (r *restart) Prepare(ctx context.Context, s Step, t Target) error {
-	if p, ok := r.of(s).(Preparer); ok {
+	if p, ok := r.inner.(Preparer); ok {
 		return p.Prepare(ctx, s, t)
 	}
 	return nil
@@ -61,7 +81,6 @@ func (r *restart) Prepare(ctx context.Context, s Step, t Target) error {
 
 // Inject implements Fault: the processes are proven dead, and started again.
 func (r *restart) Inject(ctx context.Context, s *Scene) error {
-	r.inner = r.of(s.Step)
 	if err := r.inner.Inject(ctx, s); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func Check(t Target, steps []Step) error {
 			errs = append(errs, err)
 			continue
 		}
-		if err := k.make().Available(t); err != nil {
+		if err := k.make(s.Shape).Available(t); err != nil {
 			errs = append(errs, fmt.Errorf("step %d: %w", s.ID, err))
 		}
 		if s.When != "" && t.Events == nil {
@@ -60,7 +60,7 @@ func Setup(ctx context.Context, steps []Step, t Target) error {
 		if err != nil {
 			return err
 		}
-		if p, ok := k.make().(Preparer); ok {
+		if p, ok := k.make(s.Shape).(Preparer); ok {
 			if err := p.Prepare(ctx, s, t); err != nil {
 				return fmt.Errorf("preparing %s (step %d): %w", s.Name(), s.ID, err)
 			}

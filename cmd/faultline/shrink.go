@@ -34,6 +34,7 @@ can go), 254 the result does not fail, 255 the harness failed.`,
 	}
 	c.Flags().DurationVar(&cfg.Budget, "budget", 10*time.Minute, "stop after so much time with what was found; 0 = until nothing smaller fails")
 	c.Flags().IntVar(&cfg.Runs, "runs", 0, "stop after so many runs; 0 = no limit")
+	c.Flags().BoolVar(&cfg.Steady, "steady", false, "want a plan that fails in docker too: at other times, and with faults as long as detection takes there")
 	c.Flags().StringVar(&out, "out", "results", "where the smallest run is stored")
 	c.Flags().IntVar(&n, "workers", 0, "worker processes (default: one per core)")
 	c.Flags().BoolVar(&quiet, "quiet", false, "print the end only")

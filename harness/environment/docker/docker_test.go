@@ -116,13 +116,13 @@ func TestEnsureImage(t *testing.T) {
 	}
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		for _, n := range []string{name, repository + ":dev"} {
+		for _, n := range []string{name, tagged(repository, "dev")} {
 			_, err := cli.ImageRemove(context.Background(), n, image.RemoveOptions{PruneChildren: true})
 			require.NoError(t, err)
 		}
 	})
 	require.Equal(t, imageNameOf(repository, before), name)
-	_, err = checkImage(t.Context(), cli, repository+":dev")
+	_, err = checkImage(t.Context(), cli, tagged(repository, "dev"))
 	require.NoError(t, err)
 	again, err := ensureImage(t.Context(), cli, repository, map[string]string{"x": "./no/such/package"}, io.Discard)
 	require.NoError(t, err, "it is there: nothing is built")

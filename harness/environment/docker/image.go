@@ -41,7 +41,16 @@ func ImageName() (string, error) {
 }
 
 func imageNameOf(repository, digest string) string {
-	return repository + ":" + digest[:min(12, len(digest))]
+	return tagged(repository, digest[:min(12, len(digest))])
+}
+
+// tagged names an image. One that was built with build tags says so: nobody takes
+// a broker with mutants for one without.
+func tagged(repository, tag string) string {
+	if buildTags != "" {
+		tag += "-" + buildTags
+	}
+	return repository + ":" + tag
 }
 
 // HaveImage reports whether the engine has the node image of this source.
@@ -68,7 +77,7 @@ func checkImage(ctx context.Context, cli *client.Client, name string) (string, e
 	img, err := cli.ImageInspect(ctx, name)
 	if cerrdefs.IsNotFound(err) {
 		if strings.HasPrefix(name, imageRepository+":") {
-			return "", fmt.Errorf("%w: %s is not built; run `make images`", ErrNoImage, name)
+			return "", fmt.Errorf("%w: %s is not built; run `%s`", ErrNoImage, name, imagesCommand)
 		}
 		return "", fmt.Errorf("%w: %s; pull or build it first", ErrNoImage, name)
 	}
@@ -81,7 +90,7 @@ func checkImage(ctx context.Context, cli *client.Client, name string) (string, e
 			return "", fmt.Errorf("checking image %s: %w", name, err)
 		}
 		if got := img.Config.Labels[labelSource]; got != want {
-			return "", fmt.Errorf("%w: %s was built from source %.12s, this is %.12s; run `make images`", ErrStaleImage, name, got, want)
+			return "", fmt.Errorf("%w: %s was built from source %.12s, this is %.12s; run `%s`", ErrStaleImage, name, got, want, imagesCommand)
 		}
 	}
 	return img.ID, nil
@@ -89,7 +98,7 @@ func checkImage(ctx context.Context, cli *client.Client, name string) (string, e
 
 // BuildImage builds the node image of the source tree above the working
 // directory, unless the engine has it, tags it faultline/node:dev too (for the
-// compose file), and returns its name. It needs the Go toolchain. progress (nil = discard) gets the output of the tools.
+// compose file; dev-mutants where it has mutants), and returns its name. It needs the Go toolchain. progress (nil = discard) gets the output of the tools.
 func BuildImage(ctx context.Context, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
@@ -128,7 +137,7 @@ func ensureImage(ctx context.Context, cli *client.Client, repository string, pac
 	}
 	defer func() { _ = lock.Unlock() }()
 
-	name, dev := imageNameOf(repository, digest), repository+":dev"
+	name, dev := imageNameOf(repository, digest), tagged(repository, "dev")
 	if _, err := checkImage(ctx, cli, name); err == nil {
 		return name, cli.ImageTag(ctx, name, dev)
 	}
@@ -169,7 +178,7 @@ func goBuild(ctx context.Context, root, arch, pkg, out string, progress io.Write
 	cmd.Stderr = io.MultiWriter(progress, &stderr)
 	if err := cmd.Run(); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
-			return fmt.Errorf("building %s: %w; install Go, or build the image elsewhere with `make images`", pkg, err)
+			return fmt.Errorf("building %s: %w; install Go, or build the image elsewhere with `%s`", pkg, err, imagesCommand)
 		}
 		return fmt.Errorf("building %s: %w: %s", pkg, err, bytes.TrimSpace(stderr.Bytes()))
 	}
