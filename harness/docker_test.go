@@ -184,6 +184,14 @@ func TestDockerFaults(t *testing.T) {
 		{"corrupt-file:bit-flip", "leader", 3},
 		{"corrupt-file:truncate", "leader", 3},
 		{"corrupt-file:stale-restore", "follower", 3},
+		{"delay", "leader", 3},
+		{"loss", "leader", 3},
+		{"duplicate", "all", 3},
+		{"reorder", "leader", 3},
+		{"corrupt-packets", "leader", 3},
+		{"rate", "leader", 3},
+		{"reset", "leader", 3},
+		{"half-open", "leader", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {

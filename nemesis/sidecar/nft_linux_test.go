@@ -24,12 +24,12 @@ func TestExprs(t *testing.T) {
 	}{
 		{
 			"from an address",
-			rule{Hook: Input, Role: drop, Addr: addr},
+			rule{Hook: Input, Role: act, Action: drop, Addr: addr},
 			[]expr.Any{load(ip, 12, 4), eq(10, 0, 0, 2), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}},
 		},
 		{
 			"to an address",
-			rule{Hook: Output, Role: drop, Addr: addr},
+			rule{Hook: Output, Role: act, Action: drop, Addr: addr},
 			[]expr.Any{load(ip, 16, 4), eq(10, 0, 0, 2), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}},
 		},
 		{
@@ -43,10 +43,10 @@ func TestExprs(t *testing.T) {
 			[]expr.Any{load(ip, 12, 4), eq(10, 0, 0, 2), load(ip, 9, 1), eq(17), load(l4, 2, 2), eq(0x23, 0x8b), &expr.Counter{}},
 		},
 	} {
-		t.Run(tt.name, func(t *testing.T) { require.Equal(t, tt.want, tt.rule.exprs()) })
+		t.Run(tt.name, func(t *testing.T) { require.Equal(t, tt.want, tt.rule.exprs(false)) })
 	}
 	var ct bool
-	for _, e := range (rule{Hook: Input, Role: drop, New: true}).exprs() {
+	for _, e := range (rule{Hook: Input, Action: drop, New: true}).exprs(false) {
 		_, is := e.(*expr.Ct)
 		ct = ct || is
 	}
@@ -58,7 +58,7 @@ func TestComment(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "set-1", set)
 	require.Equal(t, rule{Role: countNonce, Index: 12}, r)
-	for _, foreign := range [][]byte{nil, {0}, comment("a b", rule{Role: drop}), []byte("\x00\x07a b xyz\x00")} {
+	for _, foreign := range [][]byte{nil, {0}, comment("a b", rule{Role: act}), []byte("\x00\x07a b xyz\x00")} {
 		_, _, ok := parseComment(foreign)
 		require.False(t, ok, "%q", foreign)
 	}
@@ -72,17 +72,17 @@ func TestKernel(t *testing.T) {
 		t.Skipf("no network namespace of its own: %v", err)
 	}
 	k := newFilter(true)
-	require.NoError(t, k.setup("run-1"))
+	require.NoError(t, k.setup("run-1", 9099))
 	addr := netip.MustParseAddr("10.0.0.2")
 	rules := func(index int) []rule {
-		return []rule{{Hook: Input, Role: countSystem, Index: index, Addr: addr}, {Hook: Output, Role: drop, Index: index, Addr: addr}}
+		return []rule{{Hook: Input, Role: countSystem, Index: index, Addr: addr}, {Hook: Output, Role: act, Action: drop, Index: index, Addr: addr}}
 	}
 	require.NoError(t, k.apply("a", rules(0)))
 	require.NoError(t, k.apply("b", rules(3)))
 	got, err := k.counters()
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{"a": 2, "b": 2}, map[string]int{"a": len(got["a"]), "b": len(got["b"])})
-	require.Contains(t, got["b"], packets{Rule: rule{Hook: Output, Role: drop, Index: 3}})
+	require.Contains(t, got["b"], packets{Rule: rule{Hook: Output, Role: act, Index: 3}})
 	require.NoError(t, k.remove("a"))
 	require.NoError(t, k.remove("a"), "again")
 	got, err = k.counters()
