@@ -173,8 +173,11 @@ func (q *queue) add(set string, r rule) {
 func (q *queue) remove(set string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, l := range q.flows {
+	for f, l := range q.flows {
 		l.shapes = slices.DeleteFunc(l.shapes, func(s *shaping) bool { return s.set == set })
+		if len(l.shapes) == 0 {
+			delete(q.flows, f)
+		}
 	}
 }
 

@@ -42,7 +42,8 @@ func TestConfigValidate(t *testing.T) {
 	require.Equal(t, []string{"n1", "n2"}, e.Nodes())
 	require.Equal(t, environment.DefaultPorts, e.cfg.Ports)
 	require.Nil(t, e.Disks())
-	require.Equal(t, nemesis.Machines{}, e.Machines())
+	require.Nil(t, e.Machines().BadDisks)
+	require.NotNil(t, e.Machines().Shaper)
 	for name, change := range map[string]func(*Config){
 		"no run id":      func(c *Config) { c.RunID = "" },
 		"run id":         func(c *Config) { c.RunID = "../x" },
