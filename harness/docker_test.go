@@ -346,6 +346,36 @@ func TestDockerRefusesDisks(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
+// TestDockerRefusesPackets: a kernel that cannot do what a fault needs is told of
+// before the nodes start, and no result is left.
+func TestDockerRefusesPackets(t *testing.T) {
+	needDocker(t)
+	out, run := t.TempDir(), docker.NewRunID()
+	_, err := Run(t.Context(), Config{Plan: dockerPlan("delay"), RunID: run, DockerConfig: func(c *docker.Config) {
+		c.Try = append(c.Try, sidecar.RuleSet{Drops: []sidecar.Drop{{Hook: sidecar.Input, Peer: sidecar.Clients, Mode: "magic"}}})
+	}}, out, "")
+	require.ErrorIs(t, err, ErrBadPlan)
+	require.ErrorIs(t, err, docker.ErrNoShaping)
+	require.ErrorContains(t, err, `unknown mode "magic"`)
+	require.ErrorContains(t, err, "or use --env sim")
+	left, err := filepath.Glob(out + "/*/*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+	requireNothingLeft(t, run)
+}
+
+// TestDockerTriesTheKernel: whatever a fault does to packets is tried first.
+func TestDockerTriesTheKernel(t *testing.T) {
+	for _, f := range nemesis.Known() {
+		sets := kernelNeeded([]nemesis.Step{{Fault: "kill"}, {Fault: f.Name}, {Fault: f.Name}})
+		want := 0
+		if slices.Contains(f.Needs, nemesis.NeedsShaping) || slices.Contains(f.Needs, nemesis.NeedsResets) {
+			want = 1
+		}
+		require.Len(t, sets, want, f.Name)
+	}
+}
+
 // TestDockerPlainVolumes: nodes have disks of their own only where a fault needs them.
 func TestDockerPlainVolumes(t *testing.T) {
 	for _, f := range nemesis.Known() {

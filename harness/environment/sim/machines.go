@@ -450,14 +450,12 @@ type carried struct {
 func (w *World) carry(from, to, size int, moments []time.Duration) carried {
 	d := w.dir(from, to)
 	var c carried
-	var last time.Duration // arrival of those that keep their order
+	last := map[bool]time.Duration{} // arrival of those that are ahead, and of the others: each keep their order
 	for _, m := range moments {
 		f := d.pass(w.probes, false, w.now+m, size)
 		at := m + w.opts.Latency.draw(w.probes) + f.late
-		if !f.ahead {
-			at = max(at, last)
-			last = at
-		}
+		at = max(at, last[f.ahead])
+		last[f.ahead] = at
 		switch {
 		case f.lost || d.anyPort > 0:
 			continue
