@@ -189,6 +189,14 @@ func TestDockerFaults(t *testing.T) {
 		{"restart:kill", "all", 3},
 		{"leadership:transfer", "", 3},
 		{"leadership:flap", "", 3},
+		{"delay", "leader", 3},
+		{"loss", "leader", 3},
+		{"duplicate", "all", 3},
+		{"reorder", "leader", 3},
+		{"corrupt-packets", "leader", 3},
+		{"rate", "leader", 3},
+		{"reset", "leader", 3},
+		{"half-open", "leader", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {
@@ -341,6 +349,36 @@ func TestDockerRefusesDisks(t *testing.T) {
 	after, err := os.Readlink(filepath.Join(out, latestLink))
 	require.NoError(t, err)
 	require.Equal(t, before, after)
+}
+
+// TestDockerRefusesPackets: a kernel that cannot do what a fault needs is told of
+// before the nodes start, and no result is left.
+func TestDockerRefusesPackets(t *testing.T) {
+	needDocker(t)
+	out, run := t.TempDir(), docker.NewRunID()
+	_, err := Run(t.Context(), Config{Plan: dockerPlan("delay"), RunID: run, DockerConfig: func(c *docker.Config) {
+		c.Try = append(c.Try, sidecar.RuleSet{Drops: []sidecar.Drop{{Hook: sidecar.Input, Peer: sidecar.Clients, Mode: "magic"}}})
+	}}, out, "")
+	require.ErrorIs(t, err, ErrBadPlan)
+	require.ErrorIs(t, err, docker.ErrNoShaping)
+	require.ErrorContains(t, err, `unknown mode "magic"`)
+	require.ErrorContains(t, err, "or use --env sim")
+	left, err := filepath.Glob(out + "/*/*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+	requireNothingLeft(t, run)
+}
+
+// TestDockerTriesTheKernel: whatever a fault does to packets is tried first.
+func TestDockerTriesTheKernel(t *testing.T) {
+	for _, f := range nemesis.Known() {
+		sets := kernelNeeded([]nemesis.Step{{Fault: "kill"}, {Fault: f.Name}, {Fault: f.Name}})
+		want := 0
+		if slices.Contains(f.Needs, nemesis.NeedsShaping) || slices.Contains(f.Needs, nemesis.NeedsResets) {
+			want = 1
+		}
+		require.Len(t, sets, want, f.Name)
+	}
 }
 
 // TestDockerPlainVolumes: nodes have disks of their own only where a fault needs them.

@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/nemesis/sidecar"
 	"github.com/faultline-mq/faultline/workloads"
 )
 
@@ -208,7 +209,9 @@ func lacking(env string, s nemesis.Step) error {
 }
 
 // dockerHas is what environment docker can do.
-var dockerHas = append([]nemesis.Capability{nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin}, ofDisks...)
+var dockerHas = append([]nemesis.Capability{
+	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets,
+}, ofDisks...)
 
 // ofDisks is what environment docker can do only to nodes that have disks of their own.
 var ofDisks = []nemesis.Capability{
@@ -228,6 +231,29 @@ func disksNeeded(steps []nemesis.Step) (disks, slowed bool) {
 		}
 	}
 	return disks, slowed
+}
+
+// onPackets is what each fault on packets and connections asks of the kernel in Docker.
+var onPackets = map[string]sidecar.RuleSet{
+	"delay":           {Shapes: []sidecar.Shape{{Hook: sidecar.Input, Peer: sidecar.Clients, Delay: time.Millisecond}}},
+	"loss":            {Shapes: []sidecar.Shape{{Hook: sidecar.Input, Peer: sidecar.Clients, Loss: 0.1}}},
+	"duplicate":       {Shapes: []sidecar.Shape{{Hook: sidecar.Input, Peer: sidecar.Clients, Duplicate: 0.1}}},
+	"reorder":         {Shapes: []sidecar.Shape{{Hook: sidecar.Input, Peer: sidecar.Clients, Delay: time.Millisecond, Reorder: 0.1}}},
+	"corrupt-packets": {Shapes: []sidecar.Shape{{Hook: sidecar.Input, Peer: sidecar.Clients, Corrupt: 0.1}}},
+	"rate":            {Shapes: []sidecar.Shape{{Hook: sidecar.Input, Peer: sidecar.Clients, Rate: 1 << 30}}},
+	"reset":           {Drops: []sidecar.Drop{{Hook: sidecar.Input, Peer: sidecar.Clients, Mode: sidecar.Reset}}},
+	"half-open":       {Drops: []sidecar.Drop{{Hook: sidecar.Input, Peer: sidecar.Clients, Mode: sidecar.HalfOpen}}},
+}
+
+// kernelNeeded are the rule sets that show whether the kernel can do what steps need.
+func kernelNeeded(steps []nemesis.Step) []sidecar.RuleSet {
+	var sets []sidecar.RuleSet
+	for _, fault := range slices.Sorted(maps.Keys(onPackets)) {
+		if slices.ContainsFunc(steps, func(s nemesis.Step) bool { return s.Fault == fault }) {
+			sets = append(sets, onPackets[fault])
+		}
+	}
+	return sets
 }
 
 // DockerLacks returns the first capability that a fault needs and environment

@@ -12,7 +12,8 @@ import (
 // diskNetworkClockFaults are the faults of machines, each by itself.
 var diskNetworkClockFaults = []string{
 	"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore",
-	"clock:jump", "clock:drift", "clock:strobe", "delay", "loss", "reset", "rolling-restart",
+	"clock:jump", "clock:drift", "clock:strobe", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open",
+	"rolling-restart",
 	"membership:add", "membership:remove", "membership:replace", "leadership:transfer", "leadership:flap",
 }
 

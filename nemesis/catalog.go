@@ -22,8 +22,8 @@ const (
 	NeedsWiping     Capability = "exchange disks for empty ones"
 	NeedsFiles      Capability = "damage stored files"
 	NeedsClocks     Capability = "set clocks"
-	NeedsShaping    Capability = "delay and lose packets"
-	NeedsResets     Capability = "reset connections"
+	NeedsShaping    Capability = "disturb packets"
+	NeedsResets     Capability = "spoil connections"
 	NeedsAdmin      Capability = "administer the system's members and leaders"
 	NeedsNewNodes   Capability = "put new nodes in place"
 	NeedsEvents     Capability = "tell the cluster's events"
@@ -297,6 +297,58 @@ func kinds() []kind {
 		},
 		{
 			Info: Info{
+				Name:        "duplicate",
+				Description: "lets 10, 20 or 30 % of the packets from and to nodes arrive twice, drawn; TCP drops the second copy",
+				Proof:       "datagrams that arrive twice in each direction of each link, none after it, and packets of the system that were duplicated",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsShaping, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &duplicate{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "reorder",
+				Description: "lets 10, 20 or 30 % of the packets from and to nodes overtake the others, which are delayed by 10 to 100 ms, drawn; TCP puts them back into order, late",
+				Proof:       "datagrams that are overtaken in each direction of each link, none after it, and packets of the system that overtook others",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsShaping, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &reorder{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "corrupt-packets",
+				Description: "inverts a bit in 10, 20 or 30 % of the packets from and to nodes, drawn; their checksums do not fit any more, so TCP loses them",
+				Proof:       "datagrams that arrive damaged in each direction of each link, none after it, and packets of the system that were damaged",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsShaping, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &corruptPackets{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "rate",
+				Description: "lets 32, 128 or 512 KiB per second through in each direction between nodes and each other endpoint, drawn; half a second's worth waits, the rest is lost",
+				Proof:       "the time over which large datagrams arrive, from each end of each link, before, during and after it, and packets of the system that had to wait",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsShaping, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &rate{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
 				Name:        "reset",
 				Description: "resets the connections of nodes, and answers their dials and those to them with resets",
 				Proof:       "a dial from each other endpoint is reset while the same process runs, connections of the system were reset; dials are accepted after it",
@@ -305,7 +357,20 @@ func kinds() []kind {
 				Needs:       []Capability{NeedsResets, NeedsProcesses, NeedsRoles},
 			},
 			draw: []string{TargetOne, TargetLeader, TargetFollower},
-			make: func(Shape) Fault { return &reset{} },
+			make: func(Shape) Fault { return newReset() },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "half-open",
+				Description: "drops every TCP segment from and to nodes but those that begin a connection: connections go silent, and new ones open and stay silent",
+				Proof:       "a dial from each other endpoint opens and is not answered while the same process runs, segments of the system were dropped; dials are answered after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsResets, NeedsProcesses, NeedsRoles},
+			},
+			draw: []string{TargetOne, TargetLeader, TargetFollower},
+			make: func(Shape) Fault { return newHalfOpen() },
 			bind: bindTargets,
 		},
 		{

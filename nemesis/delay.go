@@ -29,13 +29,13 @@ func (*delay) Available(t Target) error {
 // Inject implements Fault.
 func (d *delay) Inject(ctx context.Context, s *Scene) error {
 	d.by = delays[s.rng.IntN(len(delays))]
-	return d.apply(ctx, s, delayEchoes, Shaping{Delay: d.by, Jitter: d.by / 2})
+	return d.apply(ctx, s, Volley{Count: delayEchoes}, Shaping{Delay: d.by, Jitter: d.by / 2})
 }
 
 // Prove implements Fault: a round trip takes the delay of both directions longer
 // than before. One direction alone gives three quarters of that at most.
 func (d *delay) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (Proof, error) {
-	return d.prove(ctx, s, stage, delayEchoes, func(before, now Echo) string {
+	return d.prove(ctx, s, stage, Volley{Count: delayEchoes}, func(before, now Echo) string {
 		longer := now.Median - before.Median
 		switch {
 		case now.Returned == 0:

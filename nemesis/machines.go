@@ -129,24 +129,45 @@ type Clocks interface {
 }
 
 // Shaping is what happens to the packets of one direction between two
-// endpoints (node names, or Clients).
+// endpoints (node names, or Clients). Shares are within [0, 1], and drawn for
+// each packet.
 type Shaping struct {
-	From, To string
-	Delay    time.Duration // added to every packet
-	Jitter   time.Duration // added on top, uniformly drawn
-	Loss     float64       // share of packets that are lost, within [0, 1]
+	From, To  string
+	Delay     time.Duration // added to every packet
+	Jitter    time.Duration // added on top, uniformly drawn; the order of packets stays
+	Reorder   float64       // share of packets that are not delayed, and so overtake others
+	Loss      float64       // share that is lost
+	Duplicate float64       // share that arrives twice
+	Corrupt   float64       // share of which one bit is inverted; checksums stay as they were
+	Rate      int           // bytes per second that get through; 0 = all
+}
+
+// Volley is how a link is measured: by so many datagrams, one right after another.
+type Volley struct {
+	Count int
+	Size  int // of each, in bytes; 0 = 64
 }
 
 // Echo is the outcome of datagrams that one endpoint sent to another, which sent
 // each back at once.
 type Echo struct {
 	Sent     int
-	Arrived  int           // at the other end
+	Arrived  int           // whole, at the other end
 	Returned int           // of those
 	Median   time.Duration // round trip of those that returned; 0 where none did
+	There    Way           // what became of them on the way there
+	Back     Way           // and of those that arrived, on the way back
 }
 
-// Shaper delays and loses packets.
+// Way is what became of datagrams in one direction.
+type Way struct {
+	Twice     int           // copies of what had arrived before
+	Overtaken int           // arrived after one that was sent later
+	Damaged   int           // arrived, but not whole
+	Spread    time.Duration // from the first arrival to the last
+}
+
+// Shaper disturbs packets.
 type Shaper interface {
 	// Shape adds rules; where several concern one direction, their delays add up
 	// and each may lose a packet. A known id is an error.
@@ -154,22 +175,35 @@ type Shaper interface {
 	// Unshape removes exactly the set id. An unknown id is an error.
 	Unshape(ctx context.Context, id string) error
 	// Shaped counts, per direction, the packets of the system itself that the
-	// set id delayed or lost.
+	// set id did something to.
 	Shaped(ctx context.Context, id string) (map[Pair]uint64, error)
-	// Echo sends count datagrams from one endpoint to another.
-	Echo(ctx context.Context, from, to string, count int) (Echo, error)
+	// Echo sends datagrams from one endpoint to another.
+	Echo(ctx context.Context, from, to string, v Volley) (Echo, error)
 }
 
-// Resetter resets connections.
+// What became of a dial.
+const (
+	DialAccepted = "accepted" // and what was sent on it was answered
+	DialReset    = "reset"
+	DialSilent   = "silent"  // opened, and what was sent on it was not answered
+	DialTimeout  = "timeout" // not opened
+)
+
+// Resetter spoils connections.
 type Resetter interface {
 	// Reject answers every segment from and to a node with a reset, dials
 	// included; datagrams pass. A known id is an error.
 	Reject(ctx context.Context, id, node string) error
+	// Silence drops every segment from and to a node but those that begin a
+	// connection, so that its dialler takes it for open; datagrams pass. A known id
+	// is an error.
+	Silence(ctx context.Context, id, node string) error
 	// Accept ends exactly the set id. An unknown id is an error.
 	Accept(ctx context.Context, id string) error
-	// Resets counts the system's own connections and dials that the set id reset.
+	// Resets counts what the set id did to the system's own traffic: connections and
+	// dials, or segments, that it reset; segments that it dropped.
 	Resets(ctx context.Context, id string) (uint64, error)
-	// Dial opens a connection from one endpoint to a node, closes it again and
-	// reports what happened: "accepted", "reset" or "timeout".
+	// Dial opens a connection from one endpoint to a node's machine, sends something
+	// that is answered there, closes it again and reports what happened.
 	Dial(ctx context.Context, from, node string) (string, error)
 }

@@ -30,6 +30,7 @@ type hardware struct {
 	hits    uint64
 	idle    bool // the system sends nothing
 	rejects map[string]string
+	mutes   map[string]string // connections that are silenced
 	resets  uint64
 
 	stubs   map[string]bool // nodes
@@ -51,7 +52,7 @@ type wClock struct {
 func newHardware() hardware {
 	return hardware{
 		logs: map[string][]byte{}, copies: map[string][]byte{}, founds: map[string]int64{}, mute: map[string]bool{}, disks: map[string]error{}, slow: map[string]float64{},
-		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, stubs: map[string]bool{},
+		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, mutes: map[string]string{}, stubs: map[string]bool{},
 		sync: time.Millisecond, coarse: 1,
 	}
 }
@@ -237,23 +238,34 @@ func (w wMachines) Shaped(_ context.Context, id string) (map[Pair]uint64, error)
 	return map[Pair]uint64{{"n1", "n2"}: w.world.hits}, nil
 }
 
-func (w wMachines) Echo(_ context.Context, from, to string, count int) (Echo, error) {
-	way := func(from, to string) (share float64, late time.Duration) {
+func (w wMachines) Echo(_ context.Context, from, to string, v Volley) (Echo, error) {
+	way := func(from, to string) (sum Shaping, late time.Duration) {
 		for _, set := range w.shapes {
 			for _, r := range set {
 				off := w.stubs[from] || w.stubs[to] || w.oneWay && from < to
 				if r.From == from && r.To == to && !off {
-					share, late = share+r.Loss, late+r.Delay+r.Jitter/2
+					sum.Loss, sum.Duplicate, sum.Reorder, sum.Corrupt = sum.Loss+r.Loss, sum.Duplicate+r.Duplicate, sum.Reorder+r.Reorder, sum.Corrupt+r.Corrupt
+					sum.Rate = max(sum.Rate, r.Rate)
+					late += r.Delay + r.Jitter/2
 				}
 			}
 		}
-		return share, late
+		return sum, late
 	}
-	lostThere, lateThere := way(from, to)
-	lostBack, lateBack := way(to, from)
-	e := Echo{Sent: count}
-	e.Arrived = count - int(lostThere*float64(count))
-	e.Returned = e.Arrived - int(lostBack*float64(e.Arrived))
+	carry := func(r Shaping, sent int) (arrived int, y Way) {
+		of := func(share float64) int { return int(share * float64(sent)) }
+		y = Way{Twice: of(r.Duplicate), Overtaken: of(r.Reorder), Damaged: of(r.Corrupt)}
+		arrived = sent - of(r.Loss) - y.Damaged
+		if r.Rate > 0 {
+			y.Spread = time.Duration((arrived-1)*v.Size) * time.Second / time.Duration(r.Rate)
+		}
+		return arrived, y
+	}
+	there, lateThere := way(from, to)
+	back, lateBack := way(to, from)
+	e := Echo{Sent: v.Count}
+	e.Arrived, e.There = carry(there, v.Count)
+	e.Returned, e.Back = carry(back, e.Arrived)
 	if w.allLost && len(w.shapes) > 0 {
 		e.Arrived, e.Returned = 0, 0
 	}
@@ -266,12 +278,20 @@ func (w wMachines) Reject(_ context.Context, id, n string) error {
 	return w.fail["spoil "+n]
 }
 
+func (w wMachines) Silence(_ context.Context, id, n string) error {
+	w.mutes[id] = n
+	return w.fail["spoil "+n]
+}
+
 func (w wMachines) Accept(_ context.Context, id string) error {
-	if _, known := w.rejects[id]; !known {
+	_, rejected := w.rejects[id]
+	_, silenced := w.mutes[id]
+	if !rejected && !silenced {
 		return fmt.Errorf("rule %s is unknown", id)
 	}
 	if !w.stuck {
 		delete(w.rejects, id)
+		delete(w.mutes, id)
 	}
 	return nil
 }
@@ -284,12 +304,23 @@ func (w wMachines) Resets(context.Context, string) (uint64, error) {
 }
 
 func (w wMachines) Dial(_ context.Context, from, n string) (string, error) {
-	for _, r := range w.rejects {
-		if (r == n || r == from) && !w.stubs[n] && !w.stubs[from] {
-			return "reset", nil
+	hit := func(rules map[string]string) bool {
+		for _, r := range rules {
+			if (r == n || r == from) && !w.stubs[n] && !w.stubs[from] {
+				return true
+			}
 		}
+		return false
 	}
-	return "accepted", w.fail["dial"]
+	switch {
+	case hit(w.rejects) && hit(w.mutes):
+		return DialTimeout, nil
+	case hit(w.rejects):
+		return DialReset, nil
+	case hit(w.mutes):
+		return DialSilent, nil
+	}
+	return DialAccepted, w.fail["dial"]
 }
 
 // machineSteps is one honest step of each fault of machines.
@@ -297,7 +328,7 @@ func machineSteps(targets string) []Step {
 	var steps []Step
 	for _, name := range []string{
 		"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore", "clock:jump", "clock:drift",
-		"clock:strobe", "delay", "loss", "reset",
+		"clock:strobe", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open",
 		"rolling-restart", "restart:kill", "restart:power", "restart:wipe",
 	} {
 		k, shape, err := split(name)
@@ -453,6 +484,39 @@ func TestSabotagedMachineFaultsAreNotProven(t *testing.T) {
 		{"no traffic of the system", "loss", "n1", func(w *world) { w.idle = true }, "met no packet of the system"},
 		{"never healed", "loss", "n1", stuck, "was not healed: between n1 and n2"},
 
+		{"no effect", "duplicate", "n1", stub("n1"), "duplicate had no effect: between n1 and n2 0 of 200 datagrams came twice on the way there, 0 of 200 on the way back"},
+		{"one link only", "duplicate", "n1", stub("n3"), "between n1 and n3 0 of 200 datagrams came twice"},
+		{"one of two", "duplicate", two, func(w *world) { w.oneWay = true }, "between n1 and n2 0 of 200 datagrams came twice"},
+		{"one direction only", "duplicate", "n2", func(w *world) { w.oneWay = true }, "0 of 200 datagrams came twice on the way there"},
+		{"over at half time", "duplicate", "n1", at(func(w *world) { w.shapes["fault-0"] = nil }), "0 of 200 datagrams came twice"},
+		{"all lost", "duplicate", "n1", func(w *world) { w.allLost = true }, "no datagram came back"},
+		{"no traffic of the system", "duplicate", "n1", func(w *world) { w.idle = true }, "met no packet of the system"},
+		{"never healed", "duplicate", "n1", stuck, "was not healed: between n1 and n2"},
+		{"no effect", "reorder", "n1", stub("n1"), "reorder had no effect: between n1 and n2 0 of 200 datagrams were overtaken on the way there, 0 of 200 on the way back"},
+		{"one link only", "reorder", "n1", stub("n3"), "between n1 and n3 0 of 200 datagrams were overtaken"},
+		{"one of two", "reorder", two, func(w *world) { w.oneWay = true }, "between n1 and n2 0 of 200 datagrams were overtaken"},
+		{"one direction only", "reorder", "n2", func(w *world) { w.oneWay = true }, "0 of 200 datagrams were overtaken on the way there"},
+		{"over at half time", "reorder", "n1", at(func(w *world) { w.shapes["fault-0"] = nil }), "0 of 200 datagrams were overtaken"},
+		{"all lost", "reorder", "n1", func(w *world) { w.allLost = true }, "no datagram came back"},
+		{"no traffic of the system", "reorder", "n1", func(w *world) { w.idle = true }, "met no packet of the system"},
+		{"never healed", "reorder", "n1", stuck, "was not healed: between n1 and n2"},
+		{"no effect", "corrupt-packets", "n1", stub("n1"), "corrupt-packets had no effect: between n1 and n2 0 of 200 datagrams were damaged on the way there, 0 of 200 on the way back"},
+		{"one link only", "corrupt-packets", "n1", stub("n3"), "between n1 and n3 0 of 200 datagrams were damaged"},
+		{"one of two", "corrupt-packets", two, func(w *world) { w.oneWay = true }, "between n1 and n2 0 of 200 datagrams were damaged"},
+		{"one direction only", "corrupt-packets", "n2", func(w *world) { w.oneWay = true }, "0 of 200 datagrams were damaged on the way there"},
+		{"over at half time", "corrupt-packets", "n1", at(func(w *world) { w.shapes["fault-0"] = nil }), "0 of 200 datagrams were damaged"},
+		{"all lost", "corrupt-packets", "n1", func(w *world) { w.allLost = true }, "no datagram came back"},
+		{"no traffic of the system", "corrupt-packets", "n1", func(w *world) { w.idle = true }, "met no packet of the system"},
+		{"never healed", "corrupt-packets", "n1", stuck, "was not healed: between n1 and n2"},
+		{"no effect", "rate", "n1", stub("n1"), "rate had no effect: between n1 and n2"},
+		{"one link only", "rate", "n1", stub("n3"), "between n1 and n3"},
+		{"one direction only", "rate", "n1", func(w *world) { w.oneWay = true }, "rate had no effect: between n1 and n2"},
+		{"the other direction only", "rate", "n3", func(w *world) { w.oneWay = true }, "rate had no effect: between n1 and n3"},
+		{"over at half time", "rate", "n1", at(func(w *world) { w.shapes["fault-0"] = nil }), "datagrams of 1400 bytes took 0s"},
+		{"all lost", "rate", "n1", func(w *world) { w.allLost = true }, "too few datagrams arrived"},
+		{"no traffic of the system", "rate", "n1", func(w *world) { w.idle = true }, "met no packet of the system"},
+		{"never healed", "rate", "n1", stuck, "was not healed: between n1 and n2"},
+
 		{"no effect", "reset", "n1", stub("n1"), "reset had no effect: a dial from n2 to n1 was answered: accepted"},
 		{"one peer only", "reset", "n1", stub("n3"), "a dial from n3 to n1 was answered: accepted"},
 		{"clients are spared", "reset", "n1", stub(Clients), "a dial from clients to n1 was answered: accepted"},
@@ -460,6 +524,15 @@ func TestSabotagedMachineFaultsAreNotProven(t *testing.T) {
 		{"dead instead", "reset", "n1", at(func(w *world) { w.die("n1", 2) }), "n1 is no longer the process with pid 101"},
 		{"no connection of the system", "reset", "n1", func(w *world) { w.idle = true }, "met no connection of the system itself on n1"},
 		{"never healed", "reset", "n1", stuck, "was not healed: a dial from n2 to n1 was answered: reset"},
+
+		{"no effect", "half-open", "n1", stub("n1"), "half-open had no effect: a dial from n2 to n1 was answered: accepted"},
+		{"one of two", "half-open", two, stub("n2"), "a dial from n2 to n1 was answered: accepted"},
+		{"clients are spared", "half-open", "n1", stub(Clients), "a dial from clients to n1 was answered: accepted"},
+		{"over at half time", "half-open", "n1", at(func(w *world) { clear(w.mutes); w.mutes["fault-0-n1"] = "" }), "a dial from n2 to n1 was answered: accepted"},
+		{"resets instead", "half-open", "n1", at(func(w *world) { clear(w.mutes); w.mutes["fault-0-n1"] = ""; w.rejects["x"] = "n1" }), "a dial from n2 to n1 was answered: reset"},
+		{"dead instead", "half-open", "n1", at(func(w *world) { w.die("n1", 2) }), "n1 is no longer the process with pid 101"},
+		{"no connection of the system", "half-open", "n1", func(w *world) { w.idle = true }, "met no connection of the system itself on n1"},
+		{"never healed", "half-open", "n1", stuck, "was not healed: a dial from n2 to n1 was answered: silent"},
 
 		{"not killed", "restart:kill", two, func(w *world) { w.killNoop["n2"] = true }, "restart:kill had no effect: n2 still runs"},
 		{"old incarnation", "restart:kill", "n1", func(w *world) { w.startNoop = true }, "was not healed within 30s: n1 still runs"},
@@ -609,13 +682,15 @@ func TestTakingDataAwayWaitsForTheGap(t *testing.T) {
 // Of two resets that overlap, the first is healed while the second still answers
 // dials from its own node.
 func TestResetsThatOverlap(t *testing.T) {
-	a, b := step("reset", "", "n2"), step("reset", "", "n3")
-	b.ID, b.At, b.Until = 1, a.At+time.Second, a.Until+time.Second
-	w := newWorld(3)
-	w.run(t, a, b)
-	require.Equal(t, whole, w.stages(0), w.why(0))
-	require.Equal(t, whole, w.stages(1), w.why(1))
-	w.requireClean(t)
+	for _, faults := range [][2]string{{"reset", "reset"}, {"half-open", "half-open"}, {"reset", "half-open"}, {"half-open", "reset"}} {
+		a, b := step(faults[0], "", "n2"), step(faults[1], "", "n3")
+		b.ID, b.At, b.Until = 1, a.At+time.Second, a.Until+time.Second
+		w := newWorld(3)
+		w.run(t, a, b)
+		require.Equal(t, whole, w.stages(0), w.why(0))
+		require.Equal(t, whole, w.stages(1), w.why(1))
+		w.requireClean(t)
+	}
 }
 
 // A wipe exchanges the disk that a later power loss has its synced file on.

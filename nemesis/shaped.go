@@ -11,11 +11,23 @@ import (
 // shaped is what faults on packets share: the links between each target and
 // every other endpoint, clients among them, in both directions.
 type shaped struct {
+	eachWay                     bool // volleys are sent from both ends of a link
 	claimed, attempted, applied bool
 	before                      map[Pair]Echo
 	foreign                     map[Pair]bool // links that another fault was on at any time
 	counted                     uint64        // the system's own packets that were hit, at the latest proof
 }
+
+// shares are what the seed chooses from where a fault hits a share of packets.
+var shares = []float64{0.1, 0.2, 0.3}
+
+// shareEchoes is how many datagrams show a share. Of so many at least 20 are
+// expected to be hit in each direction; fewer than a quarter of the expected
+// number are no accident, and one in a hundred may be hit by chance without it.
+const (
+	shareEchoes = 200
+	shareChance = shareEchoes / 100
+)
 
 // links are the pairs that a target is an end of, once each.
 func (*shaped) links(s *Scene) []Pair {
@@ -30,29 +42,47 @@ func (*shaped) links(s *Scene) []Pair {
 	return pairs
 }
 
+// measured are the links that volleys are sent on, from each end where that is asked for.
+func (h *shaped) measured(s *Scene) []Pair {
+	pairs := h.links(s)
+	if h.eachWay {
+		for _, p := range slices.Clone(pairs) {
+			pairs = append(pairs, Pair{p.To, p.From})
+		}
+	}
+	return pairs
+}
+
 // elsewhere reports whether another fault cuts or shapes a link, or did so when
 // it was measured first, so that what is measured there tells nothing of this one.
 func (h *shaped) elsewhere(s *Scene, p Pair) bool {
-	if s.ground.isCut(p) || s.ground.isCut(Pair{p.To, p.From}) || !slices.Contains(s.Targets, p.To) && s.ground.owners["links of "+p.To] != "" {
+	if s.ground.isCut(p) || s.ground.isCut(Pair{p.To, p.From}) {
 		h.foreign[p] = true
+	}
+	for _, end := range []string{p.From, p.To} {
+		if !slices.Contains(s.Targets, end) && s.ground.owners["links of "+end] != "" {
+			h.foreign[p] = true
+		}
 	}
 	return h.foreign[p]
 }
 
-func (h *shaped) apply(ctx context.Context, s *Scene, count int, rule Shaping) error {
+func (h *shaped) apply(ctx context.Context, s *Scene, v Volley, rule Shaping) error {
 	if err := s.ground.claim("links", s.Step.Name(), s.Targets); err != nil {
 		return err
 	}
 	h.claimed = true
 	h.before, h.foreign = map[Pair]Echo{}, map[Pair]bool{}
-	var rules []Shaping
-	for _, p := range h.links(s) {
-		echo, err := s.Shaper.Echo(ctx, p.From, p.To, count)
+	for _, p := range h.measured(s) {
+		echo, err := s.Shaper.Echo(ctx, p.From, p.To, v)
 		if err != nil {
 			return fmt.Errorf("measuring the link from %s to %s: %w", p.From, p.To, err)
 		}
 		h.before[p] = echo
 		h.elsewhere(s, p)
+	}
+	var rules []Shaping
+	for _, p := range h.links(s) {
 		there, back := rule, rule
 		there.From, there.To = p.From, p.To
 		back.From, back.To = p.To, p.From
@@ -83,21 +113,31 @@ func (h *shaped) Heal(ctx context.Context, s *Scene) error {
 
 // prove measures every link and lets wrong judge it; before healing at the
 // latest the rules must have met packets of the system itself.
-func (h *shaped) prove(ctx context.Context, s *Scene, stage history.FaultStage, count int, wrong func(before, now Echo) string) (Proof, error) {
+func (h *shaped) prove(ctx context.Context, s *Scene, stage history.FaultStage, v Volley, wrong func(before, now Echo) string) (Proof, error) {
 	figures := map[string]string{}
 	judged := 0
-	for _, p := range h.links(s) {
+	for _, p := range h.measured(s) {
+		name := p.From + "↔" + p.To
 		if h.elsewhere(s, p) {
-			figures[p.From+"↔"+p.To] = "not judged: another fault is on this link"
+			figures[name] = "not judged: another fault is on this link"
 			continue
 		}
-		now, err := s.Shaper.Echo(ctx, p.From, p.To, count)
-		if err != nil {
-			return Proof{}, fmt.Errorf("measuring the link from %s to %s: %w", p.From, p.To, err)
+		// A busy host may spoil one volley. Where nothing is done to packets, or all
+		// the time, several show no other picture.
+		var why string
+		if _, err := s.waitFor(ctx, s.Limits.Proof, func() (bool, error) {
+			now, err := s.Shaper.Echo(ctx, p.From, p.To, v)
+			if err != nil {
+				return false, fmt.Errorf("measuring the link from %s to %s: %w", p.From, p.To, err)
+			}
+			figures[name] = now.describe() + fmt.Sprintf(" (%s before)", h.before[p].Median)
+			why = wrong(h.before[p], now)
+			return why == "", nil
+		}); err != nil {
+			return Proof{}, err
 		}
 		judged++
-		figures[p.From+"↔"+p.To] = fmt.Sprintf("%d sent, %d arrived, %d came back, median round trip %s (%s before)", now.Sent, now.Arrived, now.Returned, now.Median, h.before[p].Median)
-		if why := wrong(h.before[p], now); why != "" {
+		if why != "" {
 			had := "had no effect"
 			if stage == history.Healed {
 				had = "was not healed"
@@ -128,4 +168,38 @@ func (h *shaped) prove(ctx context.Context, s *Scene, stage history.FaultStage, 
 	}
 	h.counted = own
 	return Proof{Detail: fmt.Sprintf("%d links are disturbed; %d packets of the system were hit", judged, own), Figures: figures}, nil
+}
+
+// describe says what a volley showed.
+func (e Echo) describe() string {
+	text := fmt.Sprintf("%d sent, %d arrived, %d came back", e.Sent, e.Arrived, e.Returned)
+	for _, x := range []struct {
+		what        string
+		there, back int
+	}{
+		{"came twice", e.There.Twice, e.Back.Twice},
+		{"were overtaken", e.There.Overtaken, e.Back.Overtaken},
+		{"were damaged", e.There.Damaged, e.Back.Damaged},
+	} {
+		if x.there+x.back > 0 {
+			text += fmt.Sprintf(", %d there and %d back %s", x.there, x.back, x.what)
+		}
+	}
+	return text + fmt.Sprintf(", all there within %s, median round trip %s", e.There.Spread, e.Median)
+}
+
+// hitBoth judges datagrams that show a share in each direction: hit of so many
+// there, and back. It returns "" where each is near the share, or, after healing,
+// where there are none.
+func hitBoth(stage history.FaultStage, share float64, what string, there, sent, back, arrived int) string {
+	text := fmt.Sprintf("%d of %d datagrams %s on the way there, %d of %d on the way back; a share of %g was asked for", there, sent, what, back, arrived, share)
+	switch {
+	case stage == history.Healed:
+		if there+back > shareChance {
+			return text
+		}
+	case float64(there) < share*float64(sent)/4, float64(back) < share*float64(arrived)/4:
+		return text
+	}
+	return ""
 }

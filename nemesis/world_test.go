@@ -223,6 +223,7 @@ func (w *world) requireClean(t *testing.T) {
 	require.Empty(t, w.clocks, "clocks left wrong")
 	require.Empty(t, w.shapes, "shapes left behind")
 	require.Empty(t, w.rejects, "resets left behind")
+	require.Empty(t, w.mutes, "silence left behind")
 }
 
 type wNet struct{ *world }

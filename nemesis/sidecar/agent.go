@@ -24,6 +24,7 @@ type Agent struct {
 	mu     sync.Mutex // against the timer of a half-time sabotage
 	cfg    *Configure
 	nonces *Nonces
+	server *echoServer
 	sets   map[string]RuleSet
 	timers []*time.Timer
 	stay   bool
@@ -46,13 +47,20 @@ func newAgent(f filter, weak weakness, log *slog.Logger) *Agent {
 // does, and then takes every rule away and lets go of its disk. It returns nil at the orderly end of in. Reading in is not
 // interrupted by ctx: the caller closes it, or exits.
 func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err error) {
-	defer func() { err = errors.Join(err, a.shutdown()) }()
+	probing, cancel := context.WithCancel(ctx)
+	var probes sync.WaitGroup
+	defer func() {
+		err = errors.Join(err, a.shutdown())
+		cancel()
+		probes.Wait()
+	}()
 	type message struct {
 		req     Request
 		arrived time.Time
 		err     error
 	}
 	messages := make(chan message)
+	answers := make(chan Response) // of probes
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
@@ -86,11 +94,55 @@ func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err err
 			if m.err != nil {
 				return fmt.Errorf("reading a command: %w", m.err)
 			}
+			if m.req.Op == opEcho || m.req.Op == opDial {
+				probes.Go(func() {
+					select {
+					case answers <- a.probe(probing, m.req):
+					case <-done:
+					}
+				})
+				continue
+			}
 			if err := WriteFrame(out, a.handle(m.req, m.arrived)); err != nil {
+				return err
+			}
+		case r := <-answers:
+			if err := WriteFrame(out, r); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// probe carries out a command that waits for others; commands behind it do not
+// wait for it.
+func (a *Agent) probe(ctx context.Context, req Request) Response {
+	a.mu.Lock()
+	resp := Response{ID: req.ID, Boot: a.boot.String()}
+	cfg, nonces := a.cfg, a.nonces
+	a.mu.Unlock()
+	var err error
+	switch {
+	case cfg == nil:
+		err = fmt.Errorf("%s: not configured yet", req.Op)
+	case req.Op == opDial:
+		addr, ok := cfg.Peers[req.Dial]
+		if !ok {
+			err = fmt.Errorf("dial: unknown node %q", req.Dial)
+			break
+		}
+		resp.Dial, err = Dial(ctx, netip.AddrPortFrom(addr, cfg.NoncePort).String())
+	case req.Echo == nil:
+		err = errors.New("echo: nothing given")
+	default:
+		var got Echoes
+		got, err = nonces.Volley(ctx, *req.Echo)
+		resp.Echo = &got
+	}
+	if err != nil {
+		resp.Error = err.Error()
+	}
+	return resp
 }
 
 func (a *Agent) handle(req Request, arrived time.Time) Response {
@@ -131,7 +183,7 @@ func (a *Agent) do(req Request, resp *Response) error {
 		return a.disk.do(*req.Disk, resp.Disk)
 	case opConfigure:
 		return a.configure(req.Configure)
-	case opApply, opRemove, opObserve:
+	case opApply, opRemove, opObserve, opTry, opArrived:
 		if a.cfg == nil {
 			return fmt.Errorf("%s: not configured yet", req.Op)
 		}
@@ -145,6 +197,12 @@ func (a *Agent) do(req Request, resp *Response) error {
 		state, err := a.observe()
 		resp.State = state
 		return err
+	case opTry:
+		return a.try(req.Try)
+	case opArrived:
+		got := a.nonces.Arrived(req.Arrived)
+		resp.Echo = &got
+		return nil
 	default:
 		return fmt.Errorf("unknown command %q", req.Op)
 	}
@@ -160,7 +218,7 @@ func (a *Agent) configure(c *Configure) error {
 		}
 		return nil
 	}
-	if err := a.filter.setup(c.Run); err != nil {
+	if err := a.filter.setup(c.Run, c.NoncePort); err != nil {
 		return err
 	}
 	peers := map[string]netip.AddrPort{Clients: {}}
@@ -173,7 +231,11 @@ func (a *Agent) configure(c *Configure) error {
 	if err != nil {
 		return errors.Join(err, a.filter.teardown())
 	}
-	a.cfg, a.nonces = c, n
+	s, err := startEchoServer(c.NoncePort)
+	if err != nil {
+		return errors.Join(fmt.Errorf("opening the probes' port: %w", err), n.Close(), a.filter.teardown())
+	}
+	a.cfg, a.nonces, a.server = c, n, s
 	return nil
 }
 
@@ -203,7 +265,7 @@ func (a *Agent) apply(set *RuleSet) error {
 		}
 		return nil
 	}
-	rules, err := compile(set.Drops, a.cfg.NoncePort, a.addrs)
+	rules, err := a.compile(set)
 	if err != nil {
 		return fmt.Errorf("apply: rule set %s: %w", set.ID, err)
 	}
@@ -233,6 +295,37 @@ func (a *Agent) apply(set *RuleSet) error {
 	return nil
 }
 
+// compile translates a set to rules.
+func (a *Agent) compile(set *RuleSet) ([]rule, error) {
+	if len(set.Drops) == 0 && len(set.Shapes) == 0 {
+		return nil, errors.New("it is empty")
+	}
+	rules, err := compile(set.Drops, a.cfg.NoncePort, a.addrs)
+	if err != nil {
+		return nil, err
+	}
+	shapes, err := compileShapes(set.Shapes, len(set.Drops), a.cfg.NoncePort, a.addrs)
+	return append(rules, shapes...), err
+}
+
+// try adds a set's rules and takes them away again, to see whether the kernel can.
+func (a *Agent) try(set *RuleSet) error {
+	if set == nil || !validName(set.ID) {
+		return errors.New("try: no valid rule set id")
+	}
+	if _, known := a.sets[set.ID]; known {
+		return fmt.Errorf("try: rule set %s is there", set.ID)
+	}
+	rules, err := a.compile(set)
+	if err != nil {
+		return fmt.Errorf("try: %w", err)
+	}
+	if err := a.filter.apply(set.ID, rules); err != nil {
+		return err
+	}
+	return a.filter.remove(set.ID)
+}
+
 func (a *Agent) remove(id string) error {
 	if err := a.filter.remove(id); err != nil {
 		return err
@@ -246,13 +339,13 @@ func (a *Agent) observe() (*Observation, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Observation{Dropped: map[string][]Counter{}}
+	o := &Observation{Dropped: map[string][]Counter{}, Shaped: map[string][]Counter{}}
 	o.Sent, o.Received = a.nonces.Counters()
 	for id, set := range a.sets {
-		counters := make([]Counter, len(set.Drops))
+		counters := make([]Counter, len(set.Drops)+len(set.Shapes))
 		for _, p := range counted[id] {
 			if p.Rule.Index < 0 || p.Rule.Index >= len(counters) {
-				return nil, fmt.Errorf("rule set %s has a rule of drop %d, which it does not have", id, p.Rule.Index)
+				return nil, fmt.Errorf("rule set %s has a rule of number %d, which it does not have", id, p.Rule.Index)
 			}
 			switch p.Rule.Role {
 			case countSystem:
@@ -261,7 +354,7 @@ func (a *Agent) observe() (*Observation, error) {
 				counters[p.Rule.Index].Nonces += p.Count
 			}
 		}
-		o.Dropped[id] = counters
+		o.Dropped[id], o.Shaped[id] = counters[:len(set.Drops)], counters[len(set.Drops):]
 	}
 	return o, nil
 }
@@ -286,5 +379,5 @@ func (a *Agent) restore() error {
 	}
 	err := a.filter.teardown()
 	a.cfg = nil
-	return errors.Join(err, a.nonces.Close())
+	return errors.Join(err, a.nonces.Close(), a.server.Close())
 }

@@ -26,7 +26,7 @@ type memory struct {
 	asks uint64
 }
 
-func (m *memory) setup(run string) error {
+func (m *memory) setup(run string, _ uint16) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.run, m.sets = run, map[string][]rule{}
@@ -147,6 +147,7 @@ func TestAgent(t *testing.T) {
 	require.Error(t, s.Apply(ctx, RuleSet{ID: "s1", Drops: cutN2.Drops[:1]}), "another set of the same id")
 	require.Error(t, s.Apply(ctx, RuleSet{ID: "a b", Drops: cutN2.Drops}))
 	require.Error(t, s.Apply(ctx, RuleSet{ID: "s2", Drops: []Drop{{Hook: Input, Peer: "n9"}}}))
+	require.Error(t, s.Apply(ctx, RuleSet{ID: "s2"}), "an empty set")
 	require.NoError(t, s.Apply(ctx, RuleSet{ID: "s3", Drops: cutN2.Drops[:1]}))
 
 	o, boot, err := s.Observe(ctx)

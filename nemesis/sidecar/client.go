@@ -127,6 +127,40 @@ func (c *Client) Remove(ctx context.Context, id string) error {
 	return err
 }
 
+// Try adds a rule set and removes it again, to see whether the kernel can do what
+// it asks for. The error names what it lacks.
+func (c *Client) Try(ctx context.Context, set RuleSet) error {
+	_, err := c.do(ctx, DefaultTimeout, Request{Op: opTry, Try: &set})
+	return err
+}
+
+// Volley sends datagrams from here to another endpoint, and returns what came back.
+func (c *Client) Volley(ctx context.Context, v Volley) (Echoes, error) {
+	return c.echo(ctx, Request{Op: opEcho, Echo: &v})
+}
+
+// Arrived returns what arrived here of a volley that another endpoint sent.
+func (c *Client) Arrived(ctx context.Context, volley uint64) (Echoes, error) {
+	return c.echo(ctx, Request{Op: opArrived, Arrived: volley})
+}
+
+func (c *Client) echo(ctx context.Context, req Request) (Echoes, error) {
+	resp, err := c.do(ctx, DefaultTimeout, req)
+	if err != nil {
+		return Echoes{}, err
+	}
+	if resp.Echo == nil {
+		return Echoes{}, fmt.Errorf("%s: an answer without content", req.Op)
+	}
+	return *resp.Echo, nil
+}
+
+// Dial opens a connection from here to another node's sidecar, as Dial does.
+func (c *Client) Dial(ctx context.Context, node string) (string, error) {
+	resp, err := c.do(ctx, DefaultTimeout, Request{Op: opDial, Dial: node})
+	return resp.Dial, err
+}
+
 // Observe returns the sidecar's counters and its boot id.
 func (c *Client) Observe(ctx context.Context) (Observation, string, error) {
 	resp, err := c.do(ctx, DefaultTimeout, Request{Op: opObserve})

@@ -10,7 +10,7 @@ type unsupported struct{}
 
 func newFilter(bool) filter { return unsupported{} }
 
-func (unsupported) setup(string) error                      { return errLinux }
+func (unsupported) setup(string, uint16) error              { return errLinux }
 func (unsupported) apply(string, []rule) error              { return errLinux }
 func (unsupported) remove(string) error                     { return errLinux }
 func (unsupported) counters() (map[string][]packets, error) { return nil, errLinux }

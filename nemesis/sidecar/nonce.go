@@ -28,7 +28,7 @@ func NewBoot() Boot {
 
 func (b Boot) String() string { return hex.EncodeToString(b[:]) }
 
-// nonce is one numbered datagram: magic, run, boot, number, sender's name.
+// nonce is one numbered datagram: magic, run, boot, number, sender's name, checksum.
 type nonce struct {
 	run    [8]byte // of the run id's SHA-256
 	boot   Boot
@@ -37,7 +37,7 @@ type nonce struct {
 }
 
 var (
-	nonceMagic = []byte("FLN1")
+	nonceMagic = []byte("FLN2")
 	errNonce   = errors.New("not a nonce")
 )
 
@@ -48,11 +48,12 @@ func (n nonce) append(b []byte) []byte {
 	b = append(b, n.run[:]...)
 	b = append(b, n.boot[:]...)
 	b = binary.BigEndian.AppendUint64(b, n.number)
-	return append(b, n.from...)
+	return sealed(append(b, n.from...))
 }
 
 func parseNonce(b []byte) (nonce, error) {
-	if len(b) < nonceHead || !bytes.HasPrefix(b, nonceMagic) {
+	b, whole := unsealed(b)
+	if !whole || len(b) < nonceHead || !bytes.HasPrefix(b, nonceMagic) {
 		return nonce{}, errNonce
 	}
 	n := nonce{
@@ -79,13 +80,16 @@ type NonceConfig struct {
 	Interval time.Duration
 }
 
-// Nonces sends numbered datagrams to peers and counts what arrives.
+// Nonces sends numbered datagrams to peers and counts what arrives. Between them
+// it sends volleys where it is told to, and sends those of others back.
 type Nonces struct {
 	conn *net.UDPConn
 	cfg  NonceConfig
 	run  [8]byte
 	stop context.CancelFunc
 	wg   sync.WaitGroup
+
+	echoes echoes
 
 	mu    sync.Mutex
 	peers map[string]*noncePeer
@@ -104,6 +108,9 @@ func StartNonces(cfg NonceConfig) (*Nonces, error) {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: int(cfg.Port)})
 	if err != nil {
 		return nil, fmt.Errorf("opening the nonce port %d: %w", cfg.Port, err)
+	}
+	if err := uncheck(conn); err != nil {
+		return nil, errors.Join(fmt.Errorf("setting up the nonce port: %w", err), conn.Close())
 	}
 	sum := sha256.Sum256([]byte(cfg.Run))
 	n := &Nonces{conn: conn, cfg: cfg, run: [8]byte(sum[:8]), peers: map[string]*noncePeer{}}
@@ -153,7 +160,7 @@ func (n *Nonces) send(ctx context.Context) {
 }
 
 func (n *Nonces) receive() {
-	buf := make([]byte, 512)
+	buf := make([]byte, 2*MaxVolleySize)
 	for {
 		size, from, err := n.conn.ReadFromUDPAddrPort(buf)
 		if errors.Is(err, net.ErrClosed) {
@@ -162,11 +169,15 @@ func (n *Nonces) receive() {
 		if err != nil {
 			continue // an ICMP error of an earlier packet
 		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		if n.echoed(buf[:size], from) {
+			continue
+		}
 		got, err := parseNonce(buf[:size])
 		if err != nil || got.run != n.run {
 			continue
 		}
-		n.note(got, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+		n.note(got, from)
 	}
 }
 

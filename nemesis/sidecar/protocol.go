@@ -17,6 +17,10 @@ const (
 	opTime      = "time"
 	opStay      = "stay"
 	opDisk      = "disk"
+	opTry       = "try"
+	opEcho      = "echo"
+	opArrived   = "arrived"
+	opDial      = "dial"
 )
 
 // Request is one command to a sidecar. Commands are carried out one after
@@ -31,6 +35,10 @@ type Request struct {
 	Apply     *RuleSet      `json:"apply,omitempty"`
 	Remove    string        `json:"remove,omitempty"` // a rule set's id
 	Disk      *DiskRequest  `json:"disk,omitempty"`
+	Try       *RuleSet      `json:"try,omitempty"`
+	Echo      *Volley       `json:"echo,omitempty"`
+	Arrived   uint64        `json:"arrived,omitempty"` // a volley's number
+	Dial      string        `json:"dial,omitempty"`    // an endpoint
 }
 
 // name is what errors call the command.
@@ -49,6 +57,9 @@ type Response struct {
 	State *Observation  `json:"state,omitempty"`
 	Wall  int64         `json:"wall,omitempty"` // time: nanoseconds since 1970
 	Disk  *DiskResponse `json:"disk,omitempty"`
+	// Echo is what came back, or, of arrived, what arrived.
+	Echo *Echoes `json:"echo,omitempty"`
+	Dial string  `json:"dial,omitempty"`
 }
 
 // DefaultTimeout bounds a command that names no bound of its own, and every
@@ -115,19 +126,33 @@ type Drop struct {
 	// Port narrows the drop to TCP connections to this port, on whichever side it
 	// listens: packets to it and packets from it. 0 drops everything, nonces too.
 	Port uint16 `json:"port,omitempty"`
+	Mode Mode   `json:"mode,omitempty"`
 }
 
-// RuleSet is what one fault drops in one namespace.
+// Mode says what is dropped of a direction, and how; "" is everything, without a word.
+type Mode string
+
+// The modes. Both leave datagrams alone.
+const (
+	// Reset answers every TCP segment with a reset; resets themselves pass.
+	Reset Mode = "reset"
+	// HalfOpen drops every TCP segment but those with the flag SYN: a connection can
+	// be opened, as its dialler sees it, and nothing gets through on any.
+	HalfOpen Mode = "half-open"
+)
+
+// RuleSet is what one fault does to packets in one namespace.
 type RuleSet struct {
 	// ID has 1 to 96 printable ASCII characters and no space.
-	ID    string `json:"id"`
-	Drops []Drop `json:"drops"`
+	ID     string  `json:"id"`
+	Drops  []Drop  `json:"drops,omitempty"`
+	Shapes []Shape `json:"shapes,omitempty"`
 }
 
-// Counter counts the packets that one Drop matched.
+// Counter counts the packets that one Drop or Shape hit.
 type Counter struct {
 	System uint64 `json:"system"` // TCP packets: the system's own, and its clients'
-	Nonces uint64 `json:"nonces"`
+	Nonces uint64 `json:"nonces"` // and other packets of probes
 }
 
 // Observation is what one sidecar knows.
@@ -136,6 +161,8 @@ type Observation struct {
 	Received map[string]uint64 `json:"received"` // per endpoint: highest number received from it
 	// Dropped counts per rule set, in the order of its Drops.
 	Dropped map[string][]Counter `json:"dropped"`
+	// Shaped counts the packets that shapes did something to, in the order of the set's Shapes.
+	Shaped map[string][]Counter `json:"shaped,omitempty"`
 }
 
 const maxName = 96

@@ -39,6 +39,9 @@ type Config struct {
 	// Throttle says that these disks are going to be slowed, and lets Up fail where
 	// the engine's host cannot do that.
 	Throttle bool
+	// Try are rule sets such as the run's faults are going to use, without ids. Up
+	// fails where the kernel of the engine's host cannot carry one out.
+	Try []sidecar.RuleSet
 	// Keep leaves the cluster up at Down. What is kept goes by Sweep with Kept set.
 	Keep bool
 	// LogLimit bounds each stored output stream of a node, in bytes; what is beyond

@@ -153,9 +153,9 @@ func (e *Environment) Disks() nemesis.Disks {
 	return disks{e}
 }
 
-// Machines implements environment.Environment: what Config asks for.
+// Machines implements environment.Environment: what is done to packets, and what Config asks for.
 func (e *Environment) Machines() nemesis.Machines {
-	var m nemesis.Machines
+	m := nemesis.Machines{Shaper: shaper{e.links}, Resetter: resetter{e.links}}
 	if d := (disks{e}); e.cfg.Disks {
 		m.FullDisks, m.BadDisks, m.LostDisks, m.Files = d, d, d, d
 		if e.cfg.Throttle {
@@ -189,7 +189,8 @@ func (e *Environment) Versions() map[string]string {
 // Up creates the network, the sidecars, the volumes and the nodes, and starts
 // them; readiness is the caller's to establish. It sweeps what dead runs left
 // behind first. After an error the caller still calls Down. Errors are ErrUnavailable,
-// ErrNoImage, ErrStaleImage, ErrNoSubnet, ErrNoDisks (wrapped), ctx's, or the engine's.
+// ErrNoImage, ErrStaleImage, ErrNoSubnet, ErrNoDisks, ErrNoShaping (wrapped), ctx's, or the
+// engine's.
 func (e *Environment) Up(ctx context.Context) error {
 	e.mu.Lock()
 	if e.started || e.down {
@@ -275,6 +276,9 @@ func (e *Environment) up(ctx context.Context) error {
 		}
 	}
 	if err := each(nodes, func(n *node) error { return e.startSidecar(ctx, n, addrs, gateway, access) }); err != nil {
+		return err
+	}
+	if err := e.try(ctx, nodes); err != nil {
 		return err
 	}
 	if err := e.startNonces(nodes, access); err != nil {
@@ -432,11 +436,11 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 			host.ExtraHosts = append(host.ExtraHosts, peer+":"+addrs[peer].String())
 		}
 	}
-	noncePort := nat.Port(fmt.Sprintf("%d/udp", e.cfg.Ports.Nonce))
+	probes := []nat.Port{nat.Port(fmt.Sprintf("%d/udp", e.cfg.Ports.Nonce)), nat.Port(fmt.Sprintf("%d/tcp", e.cfg.Ports.Nonce))}
 	reach, listen := publishedHost(e.cli.DaemonHost())
 	if access == Published {
 		cfg.ExposedPorts, host.PortBindings = nat.PortSet{}, nat.PortMap{}
-		for _, port := range append(tcpPorts(n.spec.Ports), noncePort) {
+		for _, port := range append(tcpPorts(n.spec.Ports), probes...) {
 			cfg.ExposedPorts[port] = struct{}{}
 			host.PortBindings[port] = []nat.PortBinding{{HostIP: listen}}
 		}
@@ -540,7 +544,7 @@ func (e *Environment) startNonces(nodes map[string]*node, access Access) error {
 	for name, n := range nodes {
 		peers[name] = netip.AddrPortFrom(n.addr, uint16(e.cfg.Ports.Nonce))
 		if access == Published {
-			at, err := e.Addr(name, e.cfg.Ports.Nonce)
+			at, err := e.addr(name, nat.Port(fmt.Sprintf("%d/udp", e.cfg.Ports.Nonce)))
 			if err != nil {
 				return err
 			}
@@ -715,9 +719,13 @@ func (e *Environment) clientNonces() (sent, received map[string]uint64, boot str
 	return sent, received, e.boot.String(), nil
 }
 
-// Addr returns where this process reaches a node's port, as "host:port". It
+// Addr returns where this process reaches a node's TCP port, as "host:port". It
 // stays the same over restarts of the node.
 func (e *Environment) Addr(name string, port int) (string, error) {
+	return e.addr(name, nat.Port(strconv.Itoa(port)+"/tcp"))
+}
+
+func (e *Environment) addr(name string, port nat.Port) (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := e.nodes[name]
@@ -727,14 +735,12 @@ func (e *Environment) Addr(name string, port int) (string, error) {
 	case n == nil || e.down:
 		return "", fmt.Errorf("address of %s: %w", name, ErrNotUp)
 	case n.published == nil:
-		return netip.AddrPortFrom(n.addr, uint16(port)).String(), nil
+		return netip.AddrPortFrom(n.addr, uint16(port.Int())).String(), nil
 	}
-	for _, proto := range []string{"tcp", "udp"} {
-		if at, ok := n.published[nat.Port(fmt.Sprintf("%d/%s", port, proto))]; ok {
-			return at, nil
-		}
+	if at, ok := n.published[port]; ok {
+		return at, nil
 	}
-	return "", fmt.Errorf("port %d of %s is not published; list it in the node's ports", port, name)
+	return "", fmt.Errorf("port %d of %s is not published; list it in the node's ports", port.Int(), name)
 }
 
 // Down removes everything that Up created, or leaves it up where Config.Keep

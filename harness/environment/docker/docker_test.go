@@ -539,6 +539,25 @@ func TestPublishedPorts(t *testing.T) {
 		require.NoError(t, c.Network().Unblock(t.Context(), "x"))
 	}
 	require.Empty(t, c.cutNow())
+	for _, pair := range [][2]string{{nemesis.Clients, "n1"}, {"n1", nemesis.Clients}} {
+		e, err := c.Machines().Shaper.Echo(t.Context(), pair[0], pair[1], nemesis.Volley{Count: 20})
+		require.NoError(t, err)
+		require.Equal(t, 20, e.Returned, "from %s to %s", pair[0], pair[1])
+	}
+	resetter := c.Machines().Resetter
+	for _, d := range []struct {
+		want  string
+		spoil func(ctx context.Context, id, node string) error
+	}{{nemesis.DialReset, resetter.Reject}, {nemesis.DialSilent, resetter.Silence}} {
+		require.NoError(t, d.spoil(t.Context(), "x", "n1"))
+		got, err := resetter.Dial(t.Context(), nemesis.Clients, "n1")
+		require.NoError(t, err)
+		require.Equal(t, d.want, got)
+		require.NoError(t, resetter.Accept(t.Context(), "x"))
+		got, err = resetter.Dial(t.Context(), nemesis.Clients, "n1")
+		require.NoError(t, err)
+		require.Equal(t, nemesis.DialAccepted, got)
+	}
 	require.NoError(t, c.Processes().Kill(t.Context(), "n1"))
 	require.NoError(t, c.Processes().Start(t.Context(), "n1"))
 	again, err := c.Addr("n1", cfg.Ports.Client)

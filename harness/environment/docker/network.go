@@ -28,15 +28,24 @@ var _ nemesis.Network = (*links)(nil)
 
 // placed is the part of a set that one node's sidecar carries out.
 type placed struct {
-	cuts  []nemesis.Cut
-	drops []sidecar.Drop // of the same index
+	set   sidecar.RuleSet // without its id
+	cuts  []nemesis.Cut   // of the drops of the same index
+	pairs []nemesis.Pair  // of the shapes of the same index
 }
 
 // rollbackTimeout bounds the removal of a set that could not be applied everywhere.
 const rollbackTimeout = 10 * time.Second
 
-// place decides where each cut is made: in the receiving node, or, towards the
-// clients, in the sending one.
+// where says at which node, and how seen from there, a direction is disturbed: in
+// the receiving node, or, towards the clients, in the sending one.
+func where(from, to string) (node string, hook sidecar.Hook, peer string) {
+	if to == nemesis.Clients {
+		return from, sidecar.Output, sidecar.Clients
+	}
+	return to, sidecar.Input, from
+}
+
+// place decides where each cut is made.
 func place(cuts []nemesis.Cut, nodes []string, ports environment.NodePorts) (map[string]placed, error) {
 	if len(cuts) == 0 {
 		return nil, errors.New("a rule set without cuts")
@@ -63,12 +72,9 @@ func place(cuts []nemesis.Cut, nodes []string, ports environment.NodePorts) (map
 			return nil, fmt.Errorf("cut %s→%s is listed twice", c.From, c.To)
 		}
 		seen[c] = true
-		node, d := c.To, sidecar.Drop{Hook: sidecar.Input, Peer: c.From, Port: uint16(port)}
-		if c.To == nemesis.Clients {
-			node, d = c.From, sidecar.Drop{Hook: sidecar.Output, Peer: sidecar.Clients, Port: uint16(port)}
-		}
+		node, hook, peer := where(c.From, c.To)
 		p := at[node]
-		p.cuts, p.drops = append(p.cuts, c), append(p.drops, d)
+		p.cuts, p.set.Drops = append(p.cuts, c), append(p.set.Drops, sidecar.Drop{Hook: hook, Peer: peer, Port: uint16(port)})
 		at[node] = p
 	}
 	return at, nil
@@ -81,14 +87,22 @@ func wireID(id string) string {
 }
 
 func (l *links) Block(ctx context.Context, id string, cuts []nemesis.Cut) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.sets[id] != nil {
-		return fmt.Errorf("blocking %s: there is a rule set of that id already", id)
-	}
 	set, err := place(cuts, l.e.Nodes(), l.e.cfg.Ports)
 	if err != nil {
 		return fmt.Errorf("blocking %s: %w", id, err)
+	}
+	if err := l.apply(ctx, id, set); err != nil {
+		return fmt.Errorf("blocking %s: %w", id, err)
+	}
+	return nil
+}
+
+// apply brings a set into force at its nodes, at all of them or at none.
+func (l *links) apply(ctx context.Context, id string, set map[string]placed) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sets[id] != nil {
+		return errors.New("there is a rule set of that id already")
 	}
 	var g errgroup.Group
 	for node, p := range set {
@@ -97,14 +111,14 @@ func (l *links) Block(ctx context.Context, id string, cuts []nemesis.Cut) error 
 			if err != nil {
 				return err
 			}
-			if err := agent.Apply(ctx, sidecar.RuleSet{ID: wireID(id), Drops: p.drops}); err != nil {
+			p.set.ID = wireID(id)
+			if err := agent.Apply(ctx, p.set); err != nil {
 				return fmt.Errorf("at node %s: %w", node, err)
 			}
 			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
-		err = fmt.Errorf("blocking %s: %w", id, err)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
 		if back := l.remove(ctx, id, set); back != nil {
@@ -118,14 +132,22 @@ func (l *links) Block(ctx context.Context, id string, cuts []nemesis.Cut) error 
 }
 
 func (l *links) Unblock(ctx context.Context, id string) error {
+	if err := l.take(ctx, id); err != nil {
+		return fmt.Errorf("unblocking %s: %w", id, err)
+	}
+	return nil
+}
+
+// take takes a set out of force.
+func (l *links) take(ctx context.Context, id string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	set := l.sets[id]
 	if set == nil {
-		return fmt.Errorf("unblocking %s: there is no rule set of that id", id)
+		return errors.New("there is no rule set of that id")
 	}
 	if err := l.remove(ctx, id, set); err != nil {
-		return fmt.Errorf("unblocking %s: %w", id, err)
+		return err
 	}
 	delete(l.sets, id)
 	return nil
@@ -196,6 +218,9 @@ func (l *links) Observe(ctx context.Context) (nemesis.Observation, error) {
 		}
 	}
 	for id, set := range l.sets {
+		if !cuts(set) {
+			continue
+		}
 		dropped := map[nemesis.Cut]uint64{}
 		for node, p := range set {
 			counters := byNode[node].Dropped[wireID(id)]
@@ -209,4 +234,12 @@ func (l *links) Observe(ctx context.Context) (nemesis.Observation, error) {
 		o.Dropped[id] = dropped
 	}
 	return o, nil
+}
+
+// cuts reports whether a set is one of cuts.
+func cuts(set map[string]placed) bool {
+	for _, p := range set {
+		return len(p.cuts) > 0
+	}
+	return false
 }

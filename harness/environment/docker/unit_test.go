@@ -42,7 +42,8 @@ func TestConfigValidate(t *testing.T) {
 	require.Equal(t, []string{"n1", "n2"}, e.Nodes())
 	require.Equal(t, environment.DefaultPorts, e.cfg.Ports)
 	require.Nil(t, e.Disks())
-	require.Equal(t, nemesis.Machines{}, e.Machines())
+	require.Nil(t, e.Machines().BadDisks)
+	require.NotNil(t, e.Machines().Shaper)
 	for name, change := range map[string]func(*Config){
 		"no run id":      func(c *Config) { c.RunID = "" },
 		"run id":         func(c *Config) { c.RunID = "../x" },
@@ -158,16 +159,39 @@ func TestPlace(t *testing.T) {
 	require.Equal(t, map[string]placed{
 		"n1": {
 			cuts: []nemesis.Cut{cuts[1], cuts[2], cuts[3], cuts[4]},
-			drops: []sidecar.Drop{
+			set: sidecar.RuleSet{Drops: []sidecar.Drop{
 				{Hook: sidecar.Input, Peer: "n2", Port: 9093},
 				{Hook: sidecar.Input, Peer: "clients", Port: 9092},
 				{Hook: sidecar.Output, Peer: "clients"},
 				{Hook: sidecar.Input, Peer: "n3", Port: 9094},
-			},
+			}},
 		},
-		"n2": {cuts: cuts[:1], drops: []sidecar.Drop{{Hook: sidecar.Input, Peer: "n1"}}},
+		"n2": {cuts: cuts[:1], set: sidecar.RuleSet{Drops: []sidecar.Drop{{Hook: sidecar.Input, Peer: "n1"}}}},
 	}, got)
 	require.Equal(t, nemesis.Clients, sidecar.Clients)
+}
+
+func TestPlaceShapes(t *testing.T) {
+	nodes := []string{"n1", "n2"}
+	rules := []nemesis.Shaping{
+		{From: "n1", To: "n2", Delay: 1, Jitter: 2, Reorder: 0.1},
+		{From: "n2", To: nemesis.Clients, Loss: 0.2, Duplicate: 0.3},
+		{From: nemesis.Clients, To: "n2", Corrupt: 0.4, Rate: 5},
+	}
+	got, err := placeShapes(rules, nodes)
+	require.NoError(t, err)
+	require.Equal(t, map[string]placed{"n2": {
+		set: sidecar.RuleSet{Shapes: []sidecar.Shape{
+			{Hook: sidecar.Input, Peer: "n1", Delay: 1, Jitter: 2, Reorder: 0.1},
+			{Hook: sidecar.Output, Peer: "clients", Loss: 0.2, Duplicate: 0.3},
+			{Hook: sidecar.Input, Peer: "clients", Corrupt: 0.4, Rate: 5},
+		}},
+		pairs: []nemesis.Pair{{From: "n1", To: "n2"}, {From: "n2", To: "clients"}, {From: "clients", To: "n2"}},
+	}}, got)
+	for _, bad := range [][]nemesis.Shaping{nil, {{From: "n1", To: "n9"}}, {{From: "n1", To: "n1"}}} {
+		_, err := placeShapes(bad, nodes)
+		require.Error(t, err)
+	}
 }
 
 func TestSubnets(t *testing.T) {

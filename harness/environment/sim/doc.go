@@ -45,6 +45,11 @@
 //     process is down, and given up after the dial timeout where nothing answers;
 //     the next attempt follows after a back-off.
 //
+// What is done to packets shows as time, too: a lost packet is sent again, a damaged
+// one is lost, a copy is dropped, and what overtakes others waits for them. Where
+// the rate is limited each message counts as a packet of 1,500 bytes. A silenced
+// node (half-open connections) is as if cut, but that dials get their first answer.
+//
 // Clients' connections follow the same rules, with nemesis.Clients as endpoint.
 //
 // # Disks

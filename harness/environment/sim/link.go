@@ -96,12 +96,19 @@ func (h *half) latency() time.Duration {
 }
 
 // cut reports whether a packet is lost now, and counts it where a rule drops it.
-func (h *half) cut() bool { return h.c.w.drops(h.from().idx, h.to().idx, h.c) }
+func (h *half) cut() bool {
+	w := h.c.w
+	dropped := w.drops(h.from().idx, h.to().idx, h.c)
+	return w.silences(h.from().idx, h.to().idx, true) || dropped
+}
+
+// cutOpening is cut for the first two packets of a handshake.
+func (h *half) cutOpening() bool { return h.c.w.drops(h.from().idx, h.to().idx, h.c) }
 
 // passes reports whether a retransmission would arrive; nothing is counted.
 func (h *half) passes() bool {
 	w := h.c.w
-	return !w.blocks(h.from().idx, h.to().idx, h.c) && !h.deaf()
+	return !w.blocks(h.from().idx, h.to().idx, h.c) && !w.silences(h.from().idx, h.to().idx, false) && !h.deaf()
 }
 
 // deaf reports whether the receiver's machine has no power.
@@ -369,7 +376,7 @@ func (w *World) dial(c *conn) {
 	if n := c.ends[0].node; n != nil {
 		n.conns = append(n.conns, c)
 	}
-	if h := &c.halves[0]; !h.cut() {
+	if h := &c.halves[0]; !h.cutOpening() {
 		w.handshake(h, evSyn)
 	}
 	w.queue.push(w.now+w.opts.DialTimeout, action{kind: evDialTimeout, on: c})
@@ -377,7 +384,7 @@ func (w *World) dial(c *conn) {
 
 // handshake sends a packet that only the dial's end repeats.
 func (w *World) handshake(h *half, k kind) {
-	if late, lost := h.travel(); !lost {
+	if late, lost := h.travel(0); !lost {
 		w.queue.push(w.now+late, action{kind: k, on: h.c})
 	}
 }
@@ -388,7 +395,7 @@ func (w *World) synArrives(c *conn) {
 	}
 	n := c.ends[1].node
 	w.trace(evSyn, n.idx, c.id)
-	if c.halves[0].cut() || n.silent {
+	if c.halves[0].cutOpening() || n.silent {
 		return
 	}
 	back := &c.halves[1]
@@ -400,7 +407,7 @@ func (w *World) synArrives(c *conn) {
 	}
 	c.ends[1].open = true
 	n.conns = append(n.conns, c)
-	if !back.cut() {
+	if !back.cutOpening() {
 		w.handshake(back, evSynAck)
 	}
 }
@@ -410,7 +417,7 @@ func (w *World) synAckArrives(c *conn) {
 		return
 	}
 	w.trace(evSynAck, c.ends[0].idx, c.id)
-	if c.halves[1].cut() {
+	if c.halves[1].cutOpening() {
 		return
 	}
 	c.up = true

@@ -256,34 +256,77 @@ func (c clocks) Restore(ctx context.Context, name string) error {
 // shape is one rule of shaping in force.
 type shape struct {
 	nemesis.Shaping
-	hit uint64 // packets of the system that it delayed or lost
+	hit  uint64        // packets of the system that it did something to
+	busy time.Duration // until when the packets before fill the rate
 }
 
-// pass draws what the direction's shapes do to one packet. Where own is set, the
-// packet is the system's, and counted.
-func (d *direction) pass(r *rand.Rand, own bool) (late time.Duration, lost bool) {
+// packetSize is the size of a packet of the system, in bytes: messages are typed
+// values that have none, so each counts as a full packet.
+const packetSize = 1500
+
+// backlog is how long a packet waits at most where the rate is limited; what would
+// wait longer is lost.
+const backlog = 500 * time.Millisecond
+
+// fate is what shapes do to one packet.
+type fate struct {
+	late    time.Duration
+	lost    bool
+	damaged bool
+	twice   bool
+	ahead   bool // not delayed, where others are
+}
+
+// pass draws what the direction's shapes do to one packet of so many bytes that is
+// sent at a moment. Where own is set, the packet is the system's, and counted.
+func (d *direction) pass(r *rand.Rand, own bool, at time.Duration, size int) fate {
+	var f fate
 	for _, s := range d.shapes {
-		hit := s.Delay > 0
-		late += s.Delay
-		if s.Jitter > 0 {
-			late += time.Duration(r.Int64N(int64(s.Jitter) + 1))
-			hit = true
+		spared := s.Reorder > 0 && r.Float64() < s.Reorder
+		hit := spared || s.Delay > 0 && s.Reorder == 0
+		if spared {
+			f.ahead = true
+		} else {
+			f.late += s.Delay
+		}
+		if s.Jitter > 0 && !spared {
+			f.late += time.Duration(r.Int64N(int64(s.Jitter) + 1))
+			hit = hit || s.Reorder == 0
 		}
 		if s.Loss > 0 && r.Float64() < s.Loss {
-			lost, hit = true, true
+			f.lost, hit = true, true
+		}
+		if s.Duplicate > 0 && r.Float64() < s.Duplicate {
+			f.twice, hit = true, true
+		}
+		if s.Corrupt > 0 && r.Float64() < s.Corrupt {
+			f.damaged, hit = true, true
+		}
+		if s.Rate > 0 {
+			begin := max(s.busy, at)
+			hit = hit || begin > at
+			if begin-at > backlog {
+				f.lost = true
+			} else {
+				s.busy = begin + time.Duration(size)*time.Second/time.Duration(s.Rate)
+				f.late += s.busy - at
+			}
 		}
 		if hit && own {
 			s.hit++
 		}
 	}
-	return late, lost
+	return f
 }
 
-// travel draws the time of one packet that is not repeated; lost: it never arrives.
-func (h *half) travel() (d time.Duration, lost bool) {
-	dir := h.c.w.dir(h.from().idx, h.to().idx)
-	late, lost := dir.pass(dir.rand, true)
-	return h.latency() + late, lost
+// travel draws the time of one packet that is sent after a while and not repeated;
+// lost: it never arrives. A damaged one is lost: its checksum is wrong. Of two
+// copies the stream drops one, and what overtakes others waits for them.
+func (h *half) travel(after time.Duration) (d time.Duration, lost bool) {
+	w := h.c.w
+	dir := w.dir(h.from().idx, h.to().idx)
+	f := dir.pass(dir.rand, true, w.now+after, packetSize)
+	return h.latency() + f.late, f.lost || f.damaged
 }
 
 // travelRepeated draws the time until a packet arrives that is repeated when it is
@@ -291,7 +334,7 @@ func (h *half) travel() (d time.Duration, lost bool) {
 func (h *half) travelRepeated() (d time.Duration, ok bool) {
 	step := retransmitMin
 	for d < h.c.w.opts.UserTimeout {
-		late, lost := h.travel()
+		late, lost := h.travel(d)
 		if !lost {
 			return d + late, true
 		}
@@ -323,8 +366,13 @@ func (s shaper) Shape(ctx context.Context, id string, rules []nemesis.Shaping) e
 		switch {
 		case !from || !to || r.From == r.To:
 			return fmt.Errorf("shape %q: from %q to %q: name two of %v and %q", id, r.From, r.To, w.names, nemesis.Clients)
-		case r.Delay < 0 || r.Jitter < 0 || !(r.Loss >= 0 && r.Loss <= 1):
-			return fmt.Errorf("shape %q: delay %v, jitter %v or loss %v is out of range", id, r.Delay, r.Jitter, r.Loss)
+		case r.Delay < 0 || r.Jitter < 0 || r.Rate < 0:
+			return fmt.Errorf("shape %q: delay %v, jitter %v or rate %d is out of range", id, r.Delay, r.Jitter, r.Rate)
+		}
+		for _, share := range []float64{r.Loss, r.Duplicate, r.Reorder, r.Corrupt} {
+			if !(share >= 0 && share <= 1) {
+				return fmt.Errorf("shape %q: a share of %v is out of range", id, share)
+			}
 		}
 	}
 	for _, r := range rules {
@@ -369,55 +417,106 @@ func (s shaper) Shaped(ctx context.Context, id string) (map[nemesis.Pair]uint64,
 }
 
 // Echo sends its datagrams at one moment; the caller waits for the slowest.
-func (s shaper) Echo(ctx context.Context, from, to string, count int) (nemesis.Echo, error) {
+func (s shaper) Echo(ctx context.Context, from, to string, v nemesis.Volley) (nemesis.Echo, error) {
 	w := s.w
 	a, okA := w.index[from]
 	b, okB := w.index[to]
-	if !okA || !okB || a == b || count < 1 {
-		return nemesis.Echo{}, fmt.Errorf("echo of %d datagrams from %q to %q: name two of %v and %q, and at least one datagram", count, from, to, w.names, nemesis.Clients)
+	if !okA || !okB || a == b || v.Count < 1 || v.Size < 0 {
+		return nemesis.Echo{}, fmt.Errorf("echo of %d datagrams of %d bytes from %q to %q: name two of %v and %q, and at least one datagram", v.Count, v.Size, from, to, w.names, nemesis.Clients)
+	}
+	if v.Size == 0 {
+		v.Size = 64
 	}
 	if w.probes == nil {
 		w.probes = stream(w.opts.Seed, "echo")
 	}
-	way := func(from, to int) (time.Duration, bool) {
-		d := w.dir(from, to)
-		late, lost := d.pass(w.probes, false)
-		return w.opts.Latency.draw(w.probes) + late, !lost && d.anyPort == 0
-	}
-	e := nemesis.Echo{Sent: count}
-	var trips []time.Duration
-	for range count {
-		there, ok := way(a, b)
-		if !ok {
-			continue
-		}
-		e.Arrived++
-		if back, ok := way(b, a); ok {
-			trips = append(trips, there+back)
-		}
-	}
-	if e.Returned = len(trips); e.Returned == 0 {
+	there := w.carry(a, b, v.Size, make([]time.Duration, v.Count))
+	back := w.carry(b, a, v.Size, there.arrivals)
+	e := nemesis.Echo{Sent: v.Count, Arrived: len(there.arrivals), Returned: len(back.arrivals), There: there.Way, Back: back.Way}
+	if e.Returned == 0 {
 		return e, w.Sleep(ctx, w.opts.DialTimeout)
 	}
-	slices.Sort(trips)
-	e.Median = trips[len(trips)/2]
-	return e, w.Sleep(ctx, trips[len(trips)-1])
+	e.Median = back.arrivals[e.Returned/2]
+	return e, w.Sleep(ctx, back.arrivals[e.Returned-1])
 }
 
-// rejection is one rule that resets the connections of a node.
-type rejection struct {
-	node *node
-	hit  uint64 // connections and dials of the system that it reset
+// carried is what became of datagrams in one direction.
+type carried struct {
+	nemesis.Way
+	arrivals []time.Duration // sorted
 }
+
+// carry sends datagrams from one endpoint to another, at these moments from now on.
+func (w *World) carry(from, to, size int, moments []time.Duration) carried {
+	d := w.dir(from, to)
+	var c carried
+	last := map[bool]time.Duration{} // arrival of those that are ahead, and of the others: each keep their order
+	for _, m := range moments {
+		f := d.pass(w.probes, false, w.now+m, size)
+		at := m + w.opts.Latency.draw(w.probes) + f.late
+		at = max(at, last[f.ahead])
+		last[f.ahead] = at
+		switch {
+		case f.lost || d.anyPort > 0:
+			continue
+		case f.damaged:
+			c.Damaged++
+			continue
+		}
+		if f.twice {
+			c.Twice++
+		}
+		c.arrivals = append(c.arrivals, at)
+	}
+	n := len(c.arrivals)
+	if n == 0 {
+		return c
+	}
+	first := c.arrivals[n-1] // of those that were sent later
+	for _, at := range slices.Backward(c.arrivals) {
+		if at > first {
+			c.Overtaken++
+		}
+		first = min(first, at)
+	}
+	slices.Sort(c.arrivals)
+	c.Spread = c.arrivals[n-1] - c.arrivals[0]
+	return c
+}
+
+// rejection is one rule that resets or silences the connections of a node.
+type rejection struct {
+	node   *node
+	silent bool
+	hit    uint64 // connections and dials that it reset, packets that it silenced
+}
+
+// of reports whether a rule is about a direction.
+func (r *rejection) of(a, b int) bool { return r.node.idx == a || r.node.idx == b }
 
 // rejects reports whether a dial between two endpoints is answered with a reset,
 // and counts it.
 func (w *World) rejects(a, b int) bool {
 	hit := false
 	for _, r := range w.rejections {
-		if r.node.idx == a || r.node.idx == b {
+		if !r.silent && r.of(a, b) {
 			r.hit++
 			hit = true
+		}
+	}
+	return hit
+}
+
+// silences reports whether a packet that begins no connection is dropped between
+// two endpoints, and counts it where that is asked for.
+func (w *World) silences(a, b int, counted bool) bool {
+	hit := false
+	for _, r := range w.rejections {
+		if r.silent && r.of(a, b) {
+			hit = true
+			if counted {
+				r.hit++
+			}
 		}
 	}
 	return hit
@@ -428,24 +527,37 @@ type resetter struct{ w *World }
 
 var _ nemesis.Resetter = resetter{}
 
+func (r resetter) add(ctx context.Context, id, name string, silent bool) (*rejection, error) {
+	n, err := r.w.node(ctx, "spoil the connections of", name)
+	if err != nil {
+		return nil, err
+	}
+	if _, known := r.w.rejectionOf[id]; known {
+		return nil, fmt.Errorf("spoil the connections of %s: rule %q exists already: remove it first", name, id)
+	}
+	rej := &rejection{node: n, silent: silent}
+	r.w.rejectionOf[id] = rej
+	r.w.rejections = append(r.w.rejections, rej)
+	return rej, nil
+}
+
 // Reject resets all connections that the node has an end of, at once.
 func (r resetter) Reject(ctx context.Context, id, name string) error {
-	n, err := r.w.node(ctx, "reset the connections of", name)
+	rej, err := r.add(ctx, id, name, false)
 	if err != nil {
 		return err
 	}
-	if _, known := r.w.rejectionOf[id]; known {
-		return fmt.Errorf("reject %q: this rule exists already: remove it first", id)
-	}
-	rej := &rejection{node: n}
-	r.w.rejectionOf[id] = rej
-	r.w.rejections = append(r.w.rejections, rej)
-	for _, c := range slices.Clone(n.conns) {
+	for _, c := range slices.Clone(rej.node.conns) {
 		rej.hit++
 		c.close(0, "reset")
 		c.close(1, "reset")
 	}
 	return nil
+}
+
+func (r resetter) Silence(ctx context.Context, id, name string) error {
+	_, err := r.add(ctx, id, name, true)
+	return err
 }
 
 func (r resetter) Accept(ctx context.Context, id string) error {
@@ -458,6 +570,9 @@ func (r resetter) Accept(ctx context.Context, id string) error {
 	}
 	delete(r.w.rejectionOf, id)
 	r.w.rejections = slices.DeleteFunc(r.w.rejections, func(o *rejection) bool { return o == rej })
+	if rej.silent {
+		r.w.pathsChanged()
+	}
 	return nil
 }
 
@@ -482,12 +597,16 @@ func (r resetter) Dial(ctx context.Context, from, name string) (string, error) {
 	if !ok || a == n.idx {
 		return "", errors.New("dial: unknown endpoint " + from)
 	}
-	rejected := slices.ContainsFunc(w.rejections, func(o *rejection) bool { return o.node == n || o.node.idx == a })
+	rejected := slices.ContainsFunc(w.rejections, func(o *rejection) bool { return !o.silent && o.of(a, n.idx) })
 	switch {
 	case w.dir(a, n.idx).anyPort > 0 || w.dir(n.idx, a).anyPort > 0 || n.silent:
-		return "timeout", w.Sleep(ctx, w.opts.DialTimeout)
-	case rejected || n.state != running:
-		return "reset", nil
+		return nemesis.DialTimeout, w.Sleep(ctx, w.opts.DialTimeout)
+	case rejected:
+		return nemesis.DialReset, nil
+	case w.silences(a, n.idx, false):
+		return nemesis.DialSilent, w.Sleep(ctx, w.opts.DialTimeout)
+	case n.state != running:
+		return nemesis.DialReset, nil
 	}
-	return "accepted", nil
+	return nemesis.DialAccepted, nil
 }

@@ -222,7 +222,7 @@ func TestShaping(t *testing.T) {
 				require.NoError(t, err)
 				hit := counts[nemesis.Pair{From: "n1", To: "n2"}]
 				require.Equal(t, c.delay > 0 || c.loss > 0, hit > 0)
-				e, err := s.Echo(ctx, "n2", "n1", 2000)
+				e, err := s.Echo(ctx, "n2", "n1", nemesis.Volley{Count: 2000})
 				require.NoError(t, err)
 				require.InDelta(t, c.echo, float64(e.Returned)/2000, 0.06)
 				require.GreaterOrEqual(t, e.Median, 2*c.delay)
@@ -232,7 +232,7 @@ func TestShaping(t *testing.T) {
 				require.Equal(t, counts, after, "datagrams of the harness are not counted")
 				require.NoError(t, s.Unshape(ctx, "x"))
 				require.ErrorContains(t, s.Unshape(ctx, "x"), "no such set")
-				e, err = s.Echo(ctx, "n2", "n1", 100)
+				e, err = s.Echo(ctx, "n2", "n1", nemesis.Volley{Count: 100})
 				require.NoError(t, err)
 				require.Equal(t, 100, e.Returned)
 				require.Less(t, e.Median, 2*ms)
@@ -252,7 +252,7 @@ func TestTotalLossResetsStreams(t *testing.T) {
 		r.sleep(10 * time.Second)
 		require.Equal(t, []string{"timeout"}, downs(r.at("n1"), false))
 		require.Empty(t, r.at("n2").texts("n1"))
-		e, err := s.Echo(ctx, "n1", "n2", 10)
+		e, err := s.Echo(ctx, "n1", "n2", nemesis.Volley{Count: 10})
 		require.NoError(t, err)
 		require.Zero(t, e.Arrived)
 		require.NoError(t, s.Unshape(ctx, "x"))
@@ -263,18 +263,165 @@ func TestTotalLossResetsStreams(t *testing.T) {
 	})
 }
 
+// What a stream shows of disturbed packets is time; datagrams show what it is.
+func TestDisturbedPackets(t *testing.T) {
+	const n = 1000
+	for _, c := range []struct {
+		name  string
+		rule  nemesis.Shaping
+		check func(t *testing.T, e nemesis.Echo)
+	}{
+		{"duplicate", nemesis.Shaping{Duplicate: 0.25}, func(t *testing.T, e nemesis.Echo) {
+			require.InDelta(t, n/4, e.There.Twice, 60)
+			require.Equal(t, n, e.Arrived)
+			require.Zero(t, e.There.Overtaken+e.There.Damaged)
+		}},
+		{"reorder", nemesis.Shaping{Delay: 50 * ms, Reorder: 0.25}, func(t *testing.T, e nemesis.Echo) {
+			require.InDelta(t, 3*n/4, e.There.Overtaken, 60, "all that are delayed")
+			require.Equal(t, n, e.Arrived)
+		}},
+		{"corrupt", nemesis.Shaping{Corrupt: 0.25}, func(t *testing.T, e nemesis.Echo) {
+			require.InDelta(t, n/4, e.There.Damaged, 60)
+			require.Equal(t, n, e.Arrived+e.There.Damaged)
+		}},
+		{"rate", nemesis.Shaping{Rate: 640_000}, func(t *testing.T, e nemesis.Echo) {
+			require.InDelta(t, float64(100*ms), float64(e.There.Spread), float64(2*ms))
+			require.Equal(t, n, e.Arrived)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, 2, dialN1, nil)
+			r.run(func() {
+				r.sleep(time.Second)
+				s := r.Machines().Shaper
+				c.rule.From, c.rule.To = "n1", "n2"
+				require.NoError(t, s.Shape(ctx, "x", []nemesis.Shaping{c.rule}))
+				for i := range 50 {
+					require.True(t, r.at("n1").Send("n2", PeerChannel, fmt.Sprint(i)))
+					if i%10 == 9 {
+						r.sleep(time.Second)
+					}
+				}
+				got := r.at("n2").texts("n1")
+				require.Len(t, got, 50, "nothing is lost, and nothing comes twice")
+				for i := range got {
+					require.Equal(t, fmt.Sprint(i), got[i], "in order")
+				}
+				counts, err := s.Shaped(ctx, "x")
+				require.NoError(t, err)
+				require.Positive(t, counts[nemesis.Pair{From: "n1", To: "n2"}])
+				e, err := s.Echo(ctx, "n1", "n2", nemesis.Volley{Count: n})
+				require.NoError(t, err)
+				c.check(t, e)
+				require.Zero(t, e.Back.Twice+e.Back.Overtaken+e.Back.Damaged, "the other direction")
+				require.NoError(t, s.Unshape(ctx, "x"))
+				e, err = s.Echo(ctx, "n1", "n2", nemesis.Volley{Count: n})
+				require.NoError(t, err)
+				require.Equal(t, n, e.Returned)
+				require.Zero(t, e.There.Twice+e.There.Overtaken+e.There.Damaged)
+				require.Less(t, e.There.Spread, 5*ms)
+			})
+		})
+	}
+}
+
+// What would wait longer than the backlog is lost, and sent again by a stream.
+func TestRateLosesWhatIsTooMuch(t *testing.T) {
+	r := newRig(t, 2, dialN1, nil)
+	r.run(func() {
+		r.sleep(time.Second)
+		s := r.Machines().Shaper
+		require.NoError(t, s.Shape(ctx, "x", []nemesis.Shaping{{From: "n1", To: "n2", Rate: 64_000}}))
+		e, err := s.Echo(ctx, "n1", "n2", nemesis.Volley{Count: 2000})
+		require.NoError(t, err)
+		require.InDelta(t, 500, e.Arrived, 2, "half a second's worth")
+		require.NoError(t, s.Unshape(ctx, "x"))
+	})
+}
+
+// A silenced node's connections stay, as both ends see them, until they give up;
+// new ones open for their diallers only.
+func TestSilence(t *testing.T) {
+	r := newRig(t, 3, func(p *probe, ev Event) {
+		dialN1(p, ev)
+		echo(p, ev)
+	}, nil)
+	r.run(func() {
+		r.sleep(time.Second)
+		m := r.Machines().Resetter
+		dial := func(from, to string) string {
+			got, err := m.Dial(ctx, from, to)
+			require.NoError(t, err)
+			return got
+		}
+		require.NoError(t, m.Silence(ctx, "x", "n1"))
+		require.ErrorContains(t, m.Silence(ctx, "x", "n1"), "exists already")
+		require.ErrorContains(t, m.Reject(ctx, "x", "n1"), "exists already")
+		for _, from := range []string{"n2", "n3", nemesis.Clients} {
+			require.Equal(t, nemesis.DialSilent, dial(from, "n1"))
+		}
+		require.Equal(t, nemesis.DialSilent, dial("n1", "n3"))
+		require.Equal(t, nemesis.DialAccepted, dial("n2", "n3"), "others are spared")
+		require.Empty(t, downs(r.at("n2"), true), "nobody hears of it")
+		require.True(t, r.at("n1").Send("n2", PeerChannel, "held"))
+		_, err := r.Call(ctx, "c", "n1", "x", time.Second)
+		var ce *CallError
+		require.ErrorAs(t, err, &ce)
+		require.Equal(t, "timeout", ce.Reason)
+		require.True(t, ce.Sent, "the client took its connection for open")
+		require.Empty(t, r.at("n2").texts("n1"))
+		met, err := m.Resets(ctx, "x")
+		require.NoError(t, err)
+		require.Positive(t, met)
+		r.sleep(10 * time.Second)
+		require.Contains(t, downs(r.at("n1"), false), "timeout")
+		require.NoError(t, m.Accept(ctx, "x"))
+		require.Equal(t, nemesis.DialAccepted, dial("n2", "n1"))
+		r.sleep(10 * time.Second)
+		require.True(t, r.at("n1").Send("n2", PeerChannel, "again"))
+		r.sleep(time.Second)
+		require.Equal(t, []string{"again"}, r.at("n2").texts("n1"))
+		_, err = r.Call(ctx, "c", "n1", "x", time.Second)
+		require.NoError(t, err)
+	})
+}
+
+// A silence that ends before anybody gives up loses nothing.
+func TestShortSilence(t *testing.T) {
+	r := newRig(t, 2, dialN1, nil)
+	r.run(func() {
+		r.sleep(time.Second)
+		m := r.Machines().Resetter
+		require.NoError(t, m.Silence(ctx, "x", "n2"))
+		require.True(t, r.at("n1").Send("n2", PeerChannel, "held"))
+		r.sleep(500 * ms)
+		require.Empty(t, r.at("n2").texts("n1"))
+		require.NoError(t, m.Accept(ctx, "x"))
+		r.sleep(time.Second)
+		require.Equal(t, []string{"held"}, r.at("n2").texts("n1"))
+		require.Empty(t, downs(r.at("n1"), false))
+	})
+}
+
 func TestShapingIsChecked(t *testing.T) {
 	r := newRig(t, 2, nil, nil)
 	r.run(func() {
 		s := r.Machines().Shaper
 		require.ErrorContains(t, s.Shape(ctx, "x", nil), "no rules")
 		for _, bad := range []nemesis.Shaping{
-			{From: "n1", To: "n9"}, {From: "n1", To: "n1"}, {From: "n1", To: "n2", Delay: -1}, {From: "n1", To: "n2", Loss: 1.1}, {From: "n1", To: "n2", Loss: math.NaN()},
+			{From: "n1", To: "n9"},
+			{From: "n1", To: "n1"},
+			{From: "n1", To: "n2", Delay: -1},
+			{From: "n1", To: "n2", Loss: 1.1},
+			{From: "n1", To: "n2", Loss: math.NaN()},
+			{From: "n1", To: "n2", Corrupt: 2},
+			{From: "n1", To: "n2", Duplicate: -1},
+			{From: "n1", To: "n2", Rate: -1},
 		} {
 			require.Error(t, s.Shape(ctx, "x", []nemesis.Shaping{bad}))
 		}
 		require.Error(t, s.Unshape(ctx, "x"), "a refused set is not registered")
-		_, err := s.Echo(ctx, "n1", "n9", 1)
+		_, err := s.Echo(ctx, "n1", "n9", nemesis.Volley{Count: 1})
 		require.Error(t, err)
 		_, err = s.Shaped(ctx, "x")
 		require.Error(t, err)
