@@ -206,10 +206,13 @@ type LogLine struct {
 	Attrs []any // alternating keys and values, as log/slog takes them
 }
 
-// Exit ends the process.
+// Exit ends the process. With code 0 everything that was asked for is made durable first.
 type Exit struct {
 	Code   int
 	Reason string
+	// BrokerEpoch, with code 0, is kept with the logs then: it is how the next
+	// incarnation shows that they have everything that this one had. 0: nothing is kept.
+	BrokerEpoch int64
 }
 
 func (Send) effect()       {}
