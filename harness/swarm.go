@@ -199,6 +199,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 			least = 2 // a node that leaves takes a replica with it
 		}
 		set("min.insync.replicas", strconv.Itoa(least))
+		set("eligible.leader.replicas.version", ms(0, 1, 1, 1))
 	}
 }
 
