@@ -321,7 +321,7 @@ func reaction(rng *rand.Rand, scheme string) nemesis.Step {
 	}
 	if rng.IntN(2) == 0 {
 		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
-		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power")
+		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power", "wipe")
 	}
 	switch r.Fault {
 	case "partition":

@@ -173,8 +173,10 @@ type Change struct {
 	Topic     *Topic     // never nil
 	Partition *Partition // nil for the deletion of the whole topic
 	Deleted   bool
-	// Unclean: the new leader was not in the in-sync set.
+	// Unclean: the new leader was neither in the in-sync set nor eligible.
 	Unclean bool
+	// Eligible: the new leader was eligible, and not in the in-sync set.
+	Eligible bool
 }
 
 // Send is a message for another node's Cluster, on the quorum channel.

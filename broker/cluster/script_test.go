@@ -260,6 +260,8 @@ func (r *rules) entry(e *envelope, cmd Command) string {
 			fmt.Fprintf(&b, "deleted %s\n", c.Topic.Name)
 		case c.Unclean:
 			fmt.Fprintf(&b, "unclean %s\n", showPartition(c.Partition))
+		case c.Eligible:
+			fmt.Fprintf(&b, "eligible %s\n", showPartition(c.Partition))
 		default:
 			b.WriteString(showPartition(c.Partition) + "\n")
 		}

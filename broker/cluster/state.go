@@ -299,7 +299,8 @@ func (s *State) replace(changes *[]Change, p *Partition, next Partition, leader 
 	t.Partitions = slices.Clone(t.Partitions)
 	t.Partitions[p.Index] = &next
 	s.topics[i] = &t
-	*changes = append(*changes, Change{Topic: &t, Partition: &next, Unclean: unclean})
+	eligible := !unclean && leader != p.Leader && slices.Contains(p.ELR, leader)
+	*changes = append(*changes, Change{Topic: &t, Partition: &next, Unclean: unclean, Eligible: eligible})
 }
 
 // least is how many replicas have to be in sync for anything to be acknowledged

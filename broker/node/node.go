@@ -362,7 +362,7 @@ func (n *Node) register() {
 	n.epoch = b.Epoch
 	for _, t := range n.c.State().Topics() {
 		for _, p := range t.Partitions {
-			n.assign(t, p, false)
+			n.assign(cluster.Change{Topic: t, Partition: p})
 		}
 	}
 	n.dropUnknownLanes()
@@ -398,17 +398,18 @@ func (n *Node) changed(ch cluster.Change) {
 		return
 	}
 	if ch.Partition != nil {
-		n.assign(ch.Topic, ch.Partition, ch.Unclean)
+		n.assign(ch)
 		return
 	}
 	for _, p := range ch.Topic.Partitions {
-		n.assign(ch.Topic, p, false)
+		n.assign(cluster.Change{Topic: ch.Topic, Partition: p})
 	}
 }
 
 // assign tells a partition's machine what was decided, and makes the machine if
 // this node is a new replica.
-func (n *Node) assign(t *cluster.Topic, cp *cluster.Partition, unclean bool) {
+func (n *Node) assign(ch cluster.Change) {
+	t, cp := ch.Topic, ch.Partition
 	id := partID{t.ID, cp.Index}
 	p := n.byID[id]
 	if !slices.Contains(cp.Replicas, n.cfg.ID) {
@@ -432,7 +433,7 @@ func (n *Node) assign(t *cluster.Topic, cp *cluster.Partition, unclean bool) {
 	}
 	p.m.Assigned(scheme.Assignment{
 		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
-		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: unclean,
+		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible,
 	})
 }
 
