@@ -3,7 +3,6 @@
 package harness
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -93,22 +92,4 @@ func TestEquivalentMutants(t *testing.T) {
 	ms, err = LookupMutants("join-fenced")
 	require.NoError(t, err)
 	require.NotEmpty(t, ms[0].Equivalent)
-}
-
-// A mutant that the swarm's cluster hides from a short hunt has a plan of its own.
-func TestMutantHasItsPlan(t *testing.T) {
-	plainly(t)
-	for _, mutant := range []string{"last-replica-standing"} {
-		p, err := ReadPlan(filepath.Join("testdata", "mutants", mutant+".yaml"))
-		require.NoError(t, err)
-		p.Environment = "sim"
-		require.Equal(t, mutant, p.Options["mutant"])
-		j := simulated(t, p)
-		j.requireProven(t)
-		j.requireLost(t)
-		delete(p.Options, "mutant")
-		j = simulated(t, p)
-		j.requireProven(t)
-		j.requireValid(t)
-	}
 }
