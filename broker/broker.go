@@ -206,10 +206,13 @@ type LogLine struct {
 	Attrs []any // alternating keys and values, as log/slog takes them
 }
 
-// Exit ends the process.
+// Exit ends the process. With code 0 everything that was asked for is made durable first.
 type Exit struct {
 	Code   int
 	Reason string
+	// BrokerEpoch, with code 0, is kept with the logs then: it is how the next
+	// incarnation shows that they have everything that this one had. 0: nothing is kept.
+	BrokerEpoch int64
 }
 
 func (Send) effect()       {}
@@ -228,7 +231,7 @@ func (Exit) effect()       {}
 // Event is one thing that a node reports about itself, numbered within its
 // incarnation so that a gap shows.
 type Event struct {
-	Kind   string   `json:"event"` // start, stop, leader, follower, isr, truncate, unclean, fenced, unfenced, controller, corrupt
+	Kind   string   `json:"event"` // start, stop, leader, follower, isr, truncate, unclean, eligible, fenced, unfenced, controller, corrupt
 	Seq    int64    `json:"seq"`
 	Wall   int64    `json:"wall"` // Unix nanoseconds
 	Inc    string   `json:"incarnation"`

@@ -25,6 +25,7 @@ var (
 		"high-watermark-from-one-follower": lostByTruncation,
 		"unclean-election":                 lostByTruncation,
 		"in-sync-set-forgotten":            lostByTruncation,
+		"last-replica-standing":            lostByTruncation,
 		"read-beyond-high-watermark":       {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
 		"min-insync-ignored":               {checker.ClauseInSync, checker.ClassTooFew, checker.EventShrink},
 		"epoch-not-bumped":                 {checker.ClauseSplitBrain, checker.ClassSplitBrain, checker.EventLeader},

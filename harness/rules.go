@@ -73,6 +73,15 @@ func Rules() []Rule {
 			Name: "unclean-election", Doc: "a replica outside the in-sync set was elected", Schemes: isrOnly,
 			Needs: map[string]string{"unclean.leader.election.enable": "true"}, counts: "unclean-election",
 		},
+		{
+			Name: "eligible-election", Doc: "a replica was elected that was not in sync any more, and eligible", Schemes: isrOnly,
+			Needs: map[string]string{"eligible.leader.replicas.version": "1"}, event: emitted("eligible"),
+		},
+		{
+			Name: "last-leader-election", Doc: "the last leader was elected, with nobody in sync or eligible", Schemes: isrOnly,
+			Needs:  map[string]string{"eligible.leader.replicas.version": "1", "unclean.leader.election.enable": "false"},
+			counts: "unclean-election",
+		},
 		{Name: "recovery", Doc: "a node started again after it was killed or lost power"},
 		{Name: "recovery-torn", Doc: "a node that started cut a torn tail", event: emitted("torn")},
 		{Name: "restart-clean", Doc: "a node started again after a graceful stop"},

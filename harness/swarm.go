@@ -199,6 +199,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 			least = 2 // a node that leaves takes a replica with it
 		}
 		set("min.insync.replicas", strconv.Itoa(least))
+		set("eligible.leader.replicas.version", ms(0, 1, 1, 1))
 	}
 }
 
@@ -320,7 +321,7 @@ func reaction(rng *rand.Rand, scheme string) nemesis.Step {
 	}
 	if rng.IntN(2) == 0 {
 		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
-		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power")
+		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power", "wipe")
 	}
 	switch r.Fault {
 	case "partition":

@@ -75,8 +75,9 @@ func (s *State) register(index uint64, e *envelope, c RegisterBroker) outcome {
 	if c.ID != e.Node || c.Incarnation != e.Incarnation {
 		return refuse(kerr.InvalidRequest, "node %d, incarnation %q, cannot register broker %d, incarnation %q", e.Node, e.Incarnation, c.ID, c.Incarnation)
 	}
-	if b := s.Broker(c.ID); b != nil && b.Incarnation == c.Incarnation {
-		return outcome{value: b}
+	former := s.Broker(c.ID)
+	if former != nil && former.Incarnation == c.Incarnation {
+		return outcome{value: former}
 	}
 	s.setBroker(Broker{
 		ID: c.ID, Name: c.Name, Host: c.Host, Port: c.Port, Rack: c.Rack,
@@ -85,7 +86,7 @@ func (s *State) register(index uint64, e *envelope, c RegisterBroker) outcome {
 	if s.mutants.On(mutant.StayInSync) {
 		return outcome{value: s.Broker(c.ID)}
 	}
-	changes := s.gone(c.ID)
+	changes := s.gone(c.ID, former == nil || former.Epoch != c.PreviousEpoch)
 	if s.mutants.On(mutant.ForgetInSync) {
 		for _, p := range s.hosted(c.ID) {
 			s.change(&changes, p, p.Leader, p.Replicas, false)
@@ -119,7 +120,7 @@ func (s *State) setFenced(c SetFenced) outcome {
 	b.Fenced = c.Fenced
 	s.setBroker(b)
 	if b.Fenced {
-		return outcome{changes: s.gone(b.ID)}
+		return outcome{changes: s.gone(b.ID, false)}
 	}
 	return outcome{changes: s.back(b.ID)}
 }
@@ -156,7 +157,7 @@ func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
 	}
 	t := &Topic{
 		Name: c.Name, ID: topicID(index), Created: index, Scheme: c.Scheme, Configs: maps.Clone(c.Configs),
-		MinISR: e.MinISR, Unclean: e.Unclean,
+		MinISR: e.MinISR, Unclean: e.Unclean, Eligible: e.Eligible && !s.mutants.On(mutant.LastReplicaStanding),
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Configs)) {
 		value := c.Configs[name]

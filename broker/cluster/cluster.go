@@ -37,11 +37,12 @@ type Partition struct {
 	Replicas   []broker.NodeID // assignment order; the first is the preferred leader; Removing stand at the end
 	Adding     []broker.NodeID // replicas that were none before a reassignment; one that is not wanted any more is in Removing, too
 	Removing   []broker.NodeID // replicas that leave when it is complete
-	ISR        []broker.NodeID
-	Leader     broker.NodeID // None: offline
-	Epoch      int32         // leader epoch: raised by one with every change of leader, to None too, and when replicas leave
-	PartEpoch  int32         // raised with every change of the partition
-	LastLeader broker.NodeID // the newest broker that led it, None if none did
+	ISR        []broker.NodeID // empty only where Topic.Eligible, and then nobody leads
+	ELR        []broker.NodeID // eligible leader replicas: not in sync, and known to have all that was acknowledged
+	Leader     broker.NodeID   // None: offline
+	Epoch      int32           // leader epoch: raised by one with every change of leader, to None too, and when replicas leave
+	PartEpoch  int32           // raised with every change of the partition
+	LastLeader broker.NodeID   // the newest broker that led it, None if none did
 }
 
 // Topic is one topic.
@@ -53,6 +54,7 @@ type Topic struct {
 	Configs    map[string]string // those that were set
 	MinISR     int32             // effective min.insync.replicas
 	Unclean    bool              // effective unclean.leader.election.enable
+	Eligible   bool              // its partitions keep eligible leader replicas (KIP-966)
 	Partitions []*Partition
 }
 
@@ -63,12 +65,15 @@ type Command any
 // The commands.
 type (
 	// RegisterBroker registers an incarnation; it is fenced until its first
-	// heartbeat that has caught up, and leaves every in-sync set unless it is the last member.
+	// heartbeat that has caught up, and leaves every in-sync set (see State.gone).
 	RegisterBroker struct {
 		ID               broker.NodeID
 		Name, Host, Rack string
 		Port             int32
 		Incarnation      string
+		// PreviousEpoch is the broker epoch of the former incarnation if that one stopped
+		// in order and its disk is the same, 0 otherwise (Kafka: PreviousBrokerEpoch).
+		PreviousEpoch int64
 	}
 	// SetFenced fences or unfences a broker of exactly this epoch.
 	SetFenced struct {
@@ -168,8 +173,10 @@ type Change struct {
 	Topic     *Topic     // never nil
 	Partition *Partition // nil for the deletion of the whole topic
 	Deleted   bool
-	// Unclean: the new leader was not in the in-sync set.
+	// Unclean: the new leader was neither in the in-sync set nor eligible.
 	Unclean bool
+	// Eligible: the new leader was eligible, and not in the in-sync set.
+	Eligible bool
 }
 
 // Send is a message for another node's Cluster, on the quorum channel.
@@ -223,6 +230,11 @@ type Config struct {
 	DefaultScheme      string
 	MinISR             int32 // of topics that do not set min.insync.replicas, default 1
 	Unclean            bool  // of topics that do not set unclean.leader.election.enable
+	// EligibleLeaders are the schemes whose topics keep eligible leader replicas from
+	// their creation on (Kafka: the feature eligible.leader.replicas.version).
+	EligibleLeaders []string
+	// PreviousEpoch goes with the registration, see RegisterBroker.
+	PreviousEpoch int64
 	// Mutants are seeded bugs, the same on every voter; none without the build tag.
 	Mutants mutant.Set
 }

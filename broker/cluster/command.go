@@ -35,12 +35,13 @@ type envelope struct {
 	Oldest Ticket `cbor:"4,keyasint"`
 	// Term binds a controller's duty to the term in which it decided; 0 is any.
 	Term uint64 `cbor:"5,keyasint,omitempty"`
-	// MinISR and Unclean are the proposer's defaults, for CreateTopic: what is
-	// applied must not depend on the configuration of the node that applies it.
-	MinISR  int32           `cbor:"6,keyasint,omitempty"`
-	Unclean bool            `cbor:"7,keyasint,omitempty"`
-	Kind    uint8           `cbor:"8,keyasint"`
-	Body    cbor.RawMessage `cbor:"9,keyasint"`
+	// MinISR, Unclean and Eligible are the proposer's defaults, for CreateTopic: what
+	// is applied must not depend on the configuration of the node that applies it.
+	MinISR   int32           `cbor:"6,keyasint,omitempty"`
+	Unclean  bool            `cbor:"7,keyasint,omitempty"`
+	Kind     uint8           `cbor:"8,keyasint"`
+	Body     cbor.RawMessage `cbor:"9,keyasint"`
+	Eligible bool            `cbor:"10,keyasint,omitempty"`
 }
 
 // kind numbers the commands in the log; 0 is none. Numbers are never reused.

@@ -88,6 +88,7 @@ func (c *Cluster) register() {
 	c.nextRegister = c.now.Mono + c.cfg.BrokerHeartbeat
 	c.propose(RegisterBroker{
 		ID: c.cfg.ID, Name: c.cfg.name(c.cfg.ID), Host: c.cfg.Host, Port: c.cfg.Port, Rack: c.cfg.Rack, Incarnation: c.cfg.Incarnation,
+		PreviousEpoch: c.cfg.PreviousEpoch,
 	}, duty, 0)
 }
 

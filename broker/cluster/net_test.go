@@ -185,14 +185,27 @@ func (n *testNet) check(d *node, changes []Change) {
 			require.Equal(n.t, led, p.Leader, "two leaders of %s", key)
 		}
 		n.leaders[key] = p.Leader
-		require.NotEmpty(n.t, p.ISR)
+		requireSets(n.t, ch.Topic, p)
 		require.True(n.t, slices.Equal(p.Removing, p.Replicas[len(p.Replicas)-len(p.Removing):]), "%s: %s", key, showPartition(p))
-		for _, m := range p.ISR {
-			require.Contains(n.t, p.Replicas, m)
-		}
-		if p.Leader != broker.None {
-			require.Contains(n.t, p.ISR, p.Leader)
-		}
+	}
+}
+
+// requireSets checks what always holds of a partition's in-sync and eligible replicas.
+func requireSets(t require.TestingT, tp *Topic, p *Partition) {
+	for _, m := range slices.Concat(p.ISR, p.ELR) {
+		require.Contains(t, p.Replicas, m, showPartition(p))
+	}
+	for _, m := range p.ELR {
+		require.NotContains(t, p.ISR, m, showPartition(p))
+	}
+	if p.Leader != broker.None {
+		require.Contains(t, p.ISR, p.Leader, showPartition(p))
+	}
+	if !tp.Eligible || p.Leader != broker.None {
+		require.NotEmpty(t, p.ISR, showPartition(p))
+	}
+	if !tp.Eligible || len(p.ISR) >= min(int(tp.MinISR), len(p.Replicas)) {
+		require.Empty(t, p.ELR, showPartition(p))
 	}
 }
 
@@ -381,5 +394,9 @@ func showPartition(p *Partition) string {
 	if len(p.Adding)+len(p.Removing) > 0 {
 		moving = fmt.Sprintf(" adding=%v removing=%v", p.Adding, p.Removing)
 	}
-	return fmt.Sprintf("%s-%d leader=%s epoch=%d isr=%v replicas=%v%s partepoch=%d", p.Topic, p.Index, leader, p.Epoch, p.ISR, p.Replicas, moving, p.PartEpoch)
+	eligible := ""
+	if len(p.ELR) > 0 {
+		eligible = fmt.Sprintf(" elr=%v", p.ELR)
+	}
+	return fmt.Sprintf("%s-%d leader=%s epoch=%d isr=%v%s replicas=%v%s partepoch=%d", p.Topic, p.Index, leader, p.Epoch, p.ISR, eligible, p.Replicas, moving, p.PartEpoch)
 }

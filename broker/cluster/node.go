@@ -625,8 +625,9 @@ func (c *Cluster) propose(cmd Command, duty string, term uint64) Ticket {
 		env.Oldest = c.proposals[0].ticket
 	}
 	if t, ok := cmd.(CreateTopic); ok {
-		cmd = c.withDefaults(t)
-		env.MinISR, env.Unclean = c.cfg.MinISR, c.cfg.Unclean
+		t = c.withDefaults(t)
+		cmd = t
+		env.MinISR, env.Unclean, env.Eligible = c.cfg.MinISR, c.cfg.Unclean, slices.Contains(c.cfg.EligibleLeaders, t.Scheme)
 	}
 	if step, ok := cmd.(changeMember); ok {
 		p.step = &step

@@ -19,7 +19,7 @@ import (
 // TestRandomSchedules loses messages, delays writes, crashes nodes so that exactly
 // what was stored is left, cuts links, and proposes all the while. The network
 // checks at every step: states are equal at equal applied indices, there is one
-// leader per epoch, in-sync sets are never empty and hold the leader. In the end all
+// leader per epoch, in-sync and eligible sets are as they must be and hold the leader. In the end all
 // nodes come back, agree, and lead everything.
 func TestRandomSchedules(t *testing.T) {
 	seedRaft(t) // restores the reader
@@ -33,6 +33,9 @@ func TestRandomSchedules(t *testing.T) {
 			c.RebalanceInterval = time.Second
 			c.Unclean = c.ID%2 == 0 // defaults of the nodes differ: what is applied must not
 			c.MinISR = int32(c.ID)
+			if c.ID < 3 {
+				c.EligibleLeaders = []string{""}
+			}
 		})
 		n.until("up", n.up)
 		n.randomSchedule(t, seen, rapid.IntRange(20, 150).Draw(t, "steps"), 0)
@@ -98,7 +101,11 @@ func (n *testNet) randomSchedule(t *rapid.T, seen map[string]int, steps, changes
 	i := slices.IndexFunc(n.ids, n.member)
 	for _, tp := range n.nodes[n.ids[i]].c.State().Topics() {
 		for _, p := range tp.Partitions {
-			if slices.ContainsFunc(p.ISR, n.member) { // others left, and may have been the last in sync
+			last := slices.Concat(p.ISR, p.ELR)
+			if len(last) == 0 {
+				last = append(last, p.LastLeader)
+			}
+			if slices.ContainsFunc(last, n.member) { // others left, and may have been the last in sync
 				require.NotEqual(t, broker.None, p.Leader, "%s-%d", p.Topic, p.Index)
 			}
 		}

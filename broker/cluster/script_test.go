@@ -19,8 +19,8 @@ import (
 // TestRules runs the scripts of testdata/rules: one command is one committed
 // entry, each answer its outcome and changes.
 //
-//	register 1 2 rack=a inc=x     unfence|fence|leave ID… [epoch=N]
-//	create NAME partitions=N rf=N assign=(1,2|2,3) config=(k:v) validate
+//	register 1 2 rack=a inc=x [previous=EPOCH]     unfence|fence|leave ID… [epoch=N]
+//	create NAME partitions=N rf=N assign=(1,2|2,3) config=(k:v) [eligible] validate
 //	delete NAME       elect NAME-INDEX… [unclean]       producer-id
 //	alter NAME-INDEX isr=(1,2) [leader=N epoch=N partepoch=N brokerepoch=(2:9) wrong-id]
 //	reassign NAME-INDEX to=(1,2,4) [fixed] | reassign NAME-INDEX cancel
@@ -54,7 +54,9 @@ func (r *rules) run(t *testing.T, d *datadriven.TestData) string {
 			d.MaybeScanArgs(t, "inc", &inc)
 			rack := ""
 			d.MaybeScanArgs(t, "rack", &rack)
-			b.WriteString(r.apply(envelope{Node: id, Incarnation: inc}, RegisterBroker{ID: id, Incarnation: inc, Rack: rack}))
+			c := RegisterBroker{ID: id, Incarnation: inc, Rack: rack}
+			d.MaybeScanArgs(t, "previous", &c.PreviousEpoch)
+			b.WriteString(r.apply(envelope{Node: id, Incarnation: inc}, c))
 		}
 		return b.String()
 	case "fence", "unfence", "leave":
@@ -94,7 +96,7 @@ func (r *rules) run(t *testing.T, d *datadriven.TestData) string {
 				c.Configs[k] = v
 			}
 		}
-		return r.any(c)
+		return r.apply(envelope{Node: 100, Incarnation: "100.1", MinISR: 1, Eligible: d.HasArg("eligible")}, c)
 	case "delete":
 		return r.any(DeleteTopic{Name: d.CmdArgs[0].Key})
 	case "elect":
@@ -258,6 +260,8 @@ func (r *rules) entry(e *envelope, cmd Command) string {
 			fmt.Fprintf(&b, "deleted %s\n", c.Topic.Name)
 		case c.Unclean:
 			fmt.Fprintf(&b, "unclean %s\n", showPartition(c.Partition))
+		case c.Eligible:
+			fmt.Fprintf(&b, "eligible %s\n", showPartition(c.Partition))
 		default:
 			b.WriteString(showPartition(c.Partition) + "\n")
 		}

@@ -186,7 +186,7 @@ func (m *image) check() error {
 				return fmt.Errorf("partition %s-%d stands at %s-%d", p.Topic, p.Index, t.Name, i)
 			case len(p.Removing) >= len(p.Replicas) && len(p.Replicas) > 0 || !slices.Equal(p.Replicas[len(p.Replicas)-len(p.Removing):], p.Removing):
 				return fmt.Errorf("partition %s-%d: replicas %v do not end with the leaving %v", t.Name, i, p.Replicas, p.Removing)
-			case len(p.Replicas) == 0 || len(p.ISR) == 0:
+			case len(p.Replicas) == 0 || len(p.ISR) == 0 && (!t.Eligible || p.Leader != broker.None):
 				return fmt.Errorf("partition %s-%d has no replica or no in-sync replica", t.Name, i)
 			}
 		}
@@ -276,9 +276,14 @@ func (s *State) change(changes *[]Change, p *Partition, leader broker.NodeID, is
 	s.replace(changes, p, *p, leader, isr, unclean)
 }
 
-// replace does the same to a partition whose replicas change as well, as next has them.
+// replace does the same to a partition of which more changes, as next has it: its
+// replicas, or who of the sets can still be trusted.
 func (s *State) replace(changes *[]Change, p *Partition, next Partition, leader broker.NodeID, isr []broker.NodeID, unclean bool) {
-	next.ISR = slices.Clone(isr)
+	elr := s.eligible(&next, isr)
+	if unclean {
+		elr = nil // what is not on the new leader is given up
+	}
+	next.ISR, next.ELR = slices.Clone(isr), elr
 	next.PartEpoch++
 	if (leader != p.Leader || len(minus(p.Replicas, next.Replicas)) > 0) && !s.mutants.On(mutant.EpochNotBumped) {
 		next.Epoch++
@@ -294,17 +299,56 @@ func (s *State) replace(changes *[]Change, p *Partition, next Partition, leader 
 	t.Partitions = slices.Clone(t.Partitions)
 	t.Partitions[p.Index] = &next
 	s.topics[i] = &t
-	*changes = append(*changes, Change{Topic: &t, Partition: &next, Unclean: unclean})
+	eligible := !unclean && leader != p.Leader && slices.Contains(p.ELR, leader)
+	*changes = append(*changes, Change{Topic: &t, Partition: &next, Unclean: unclean, Eligible: eligible})
 }
 
-// elect chooses a leader: the first in assignment order that is in the in-sync set
-// and may lead. If there is none, and unclean allows it, any replica that may lead;
-// the in-sync set is then that replica alone. Otherwise None, and the in-sync set stays.
+// least is how many replicas have to be in sync for anything to be acknowledged
+// (Kafka: ReplicationControlManager.getTopicEffectiveMinIsr).
+func (s *State) least(p *Partition) int {
+	return min(int(s.Topic(p.Topic).MinISR), len(p.Replicas))
+}
+
+// eligible gives the eligible leader replicas of a partition whose in-sync set
+// becomes isr: as long as that is below the minimum, all that left it meanwhile. They
+// have every acknowledged record, because the high watermark, too, stands still below
+// the minimum (KIP-966; Kafka: PartitionChangeBuilder.maybePopulateTargetElr).
+func (s *State) eligible(p *Partition, isr []broker.NodeID) []broker.NodeID {
+	if !s.Topic(p.Topic).Eligible || len(isr) >= s.least(p) {
+		return nil
+	}
+	return minus(ordered(p.Replicas, slices.Concat(p.ISR, p.ELR)), isr)
+}
+
+// elect chooses a leader for a partition whose in-sync set becomes isr, in the order
+// of Kafka's PartitionChangeBuilder.electAnyLeader:
+//   - the first in assignment order that is in the in-sync set and may lead;
+//   - where that set is empty, the first that is eligible;
+//   - where nobody is eligible either, the last leader: all that had the acknowledged
+//     records went down out of order since, and of them it was the last. That is what
+//     brings a partition back after the death of every process, which loses nothing;
+//   - if unclean allows it, any replica that may lead.
+//
+// It returns the in-sync set as well: of a leader that was not in it, that leader
+// alone. Without a leader, None, it stays. The last two elections are unclean: where
+// the former leader's disk was lost, too, so is what was acknowledged. So the promise
+// is that of KIP-966: nothing is lost as long as fewer replicas go down out of order,
+// before the in-sync set is at its minimum again, than that minimum.
 func (s *State) elect(p *Partition, isr []broker.NodeID, unclean bool) (broker.NodeID, []broker.NodeID, bool) {
+	candidates := isr
+	if len(isr) == 0 {
+		candidates = s.eligible(p, nil)
+	}
 	for _, id := range p.Replicas {
-		if slices.Contains(isr, id) && s.electable(id) {
+		if slices.Contains(candidates, id) && s.electable(id) {
+			if len(isr) == 0 {
+				isr = []broker.NodeID{id}
+			}
 			return id, isr, false
 		}
+	}
+	if len(candidates) == 0 && slices.Contains(p.Replicas, p.LastLeader) && s.electable(p.LastLeader) {
+		return p.LastLeader, []broker.NodeID{p.LastLeader}, true
 	}
 	if unclean || s.mutants.On(mutant.UncleanElection) {
 		for _, id := range p.Replicas {
@@ -335,25 +379,35 @@ func (s *State) hosted(id broker.NodeID) []*Partition {
 	return ps
 }
 
-// without removes a broker from an in-sync set, unless it is the last member.
-func without(isr []broker.NodeID, id broker.NodeID) []broker.NodeID {
-	if len(isr) == 1 {
-		return isr
+// without removes a broker from a partition's in-sync set. As its last member it
+// stays where there are no eligible leader replicas: nothing else says then that it
+// has every acknowledged record.
+func (s *State) without(p *Partition, id broker.NodeID) []broker.NodeID {
+	if len(p.ISR) == 1 && !s.Topic(p.Topic).Eligible {
+		return p.ISR
 	}
-	return slices.DeleteFunc(slices.Clone(isr), func(m broker.NodeID) bool { return m == id })
+	return minus(p.ISR, []broker.NodeID{id})
 }
 
 // gone takes a broker that is fenced by now out of every in-sync set and elects
-// leaders where it led. As the last member of an in-sync set it stays, because only
-// it is known to have every acknowledged record.
-func (s *State) gone(id broker.NodeID) []Change {
+// leaders where it led. One that went down out of order is not eligible any more
+// either: what it had not synced may be lost, or its disk (Kafka:
+// ReplicationControlManager.handleBrokerShutdown). It may also have lost nothing, if
+// only its process died; Kafka does not tell these apart, and nor is it done here.
+func (s *State) gone(id broker.NodeID, crashed bool) []Change {
 	var changes []Change
 	for _, p := range s.hosted(id) {
-		leader, isr, unclean := p.Leader, without(p.ISR, id), false
-		if leader == id {
-			leader, isr, unclean = s.elect(p, isr, s.Topic(p.Topic).Unclean)
+		next := *p
+		leader, isr, unclean := p.Leader, s.without(p, id), false
+		if crashed && s.Topic(p.Topic).Eligible {
+			next.ISR, next.ELR = isr, minus(p.ELR, []broker.NodeID{id})
 		}
-		s.change(&changes, p, leader, isr, unclean)
+		if leader == id || leader == broker.None { // the last eligible one may have gone, and the last leader be up
+			leader, isr, unclean = s.elect(&next, isr, s.Topic(p.Topic).Unclean)
+		}
+		if leader != p.Leader || !slices.Equal(isr, p.ISR) || len(next.ELR) != len(p.ELR) {
+			s.replace(&changes, p, next, leader, isr, unclean)
+		}
 	}
 	return changes
 }
@@ -371,13 +425,12 @@ func (s *State) back(id broker.NodeID) []Change {
 }
 
 // leave takes a leaving broker out of one partition: it hands over leadership and
-// leaves the in-sync set. Where no other in-sync replica can lead it stays the
-// leader until it stops: better than no leader (Kafka goes offline at once).
+// leaves the in-sync set. Where no other in-sync or eligible replica can lead it stays
+// the leader until it stops: better than no leader (Kafka goes offline at once).
 func (s *State) leave(changes *[]Change, p *Partition, id broker.NodeID) {
-	isr := without(p.ISR, id)
-	leader := p.Leader
+	leader, isr := p.Leader, s.without(p, id)
 	if leader == id {
-		if leader, _, _ = s.elect(p, isr, false); leader == broker.None {
+		if leader, isr, _ = s.elect(p, isr, false); leader == broker.None {
 			return
 		}
 	}

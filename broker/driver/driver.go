@@ -417,7 +417,7 @@ func (d *driver) finish(exit broker.Exit) (int, error) {
 	d.rest.Wait()
 	end := d.store.Abandon
 	if exit.Code == 0 {
-		end = d.store.Close
+		end = func() error { return d.store.Close(exit.BrokerEpoch) }
 	}
 	var err error
 	if within(drainLimit, d.work.Wait) {

@@ -311,6 +311,10 @@ func TestCluster(t *testing.T) {
 	require.Equal(t, "stop", events[len(events)-1].Kind)
 	require.Equal(t, "graceful stop", events[len(events)-1].Detail)
 	produce(100)
+	stopping.start()
+	stopping.requireReady()
+	starts := slices.DeleteFunc(stopping.events(), func(e broker.Event) bool { return e.Kind != "start" })
+	require.Contains(t, starts[len(starts)-1].Detail, "as they were left in order")
 
 	got := map[string]int{}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

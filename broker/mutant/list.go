@@ -26,6 +26,10 @@ var registry = [names]Info{
 		Doc:        "A fenced or leaving replica may join the in-sync set.",
 		Equivalent: "the high watermark waits for such a member as for any other, and only unfenced ones are elected",
 	},
+	LastReplicaStanding: {
+		ID: "M6", Name: "last-replica-standing", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		Doc: "There are no eligible leader replicas: the last member of an in-sync set stays in it and is elected again, whatever became of its disk (Kafka before KIP-966).",
+	},
 	UncleanElection: {
 		ID: "M7", Name: "unclean-election", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc: "A replica outside the in-sync set is elected although unclean.leader.election.enable is false.",

@@ -44,6 +44,7 @@ const (
 	ForgetProducers
 	ChecksumIgnored
 	RecoverUnsynced
+	LastReplicaStanding
 	names // how many there are
 )
 

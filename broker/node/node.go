@@ -78,6 +78,9 @@ type Recovered struct {
 	// Directory is what the metadata volume was formatted with, 0 for a node that
 	// the cluster begins with. Any other waits until it is added.
 	Directory cluster.Directory
+	// Stopped is the broker epoch of the incarnation that stopped in order on these logs
+	// (broker.Exit), 0 if the last one did not or if damage was found since.
+	Stopped int64
 }
 
 // Node is one broker. It is not safe for concurrent use.
@@ -97,6 +100,7 @@ type Node struct {
 	names   map[broker.NodeID]string
 	written map[broker.Lane]uint64 // lanes of replicas that left: number of their last write
 	epoch   int64                  // own broker epoch, -1 before registration
+	former  int64                  // Recovered.Stopped
 	syncAt  time.Duration
 	highAt  time.Duration
 	leaving bool
@@ -132,7 +136,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	o := cfg.Options
 	n := &Node{
 		cfg: cfg, now: now, found: map[broker.Lane]LaneState{}, byID: map[partID]*partition{}, byLane: map[broker.Lane]*partition{},
-		isr: map[cluster.Ticket]*partition{}, names: map[broker.NodeID]string{}, written: map[broker.Lane]uint64{}, epoch: -1, syncAt: scheme.Never, highAt: now.Mono + highInterval, stopAt: scheme.Never,
+		isr: map[cluster.Ticket]*partition{}, names: map[broker.NodeID]string{}, written: map[broker.Lane]uint64{}, epoch: -1, former: rec.Stopped, syncAt: scheme.Never, highAt: now.Mono + highInterval, stopAt: scheme.Never,
 	}
 	n.opts = scheme.DefaultOptions()
 	n.opts.Mutants = cfg.Mutants
@@ -160,7 +164,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
 		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
 		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
-		Mutants: cfg.Mutants,
+		EligibleLeaders: eligibleLeaders(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
 	}, rec.Meta, now)
 	if err != nil {
 		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
@@ -173,8 +177,21 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 			records += l.Batches[k-1].Last + 1 - l.Start
 		}
 	}
-	n.Emit(broker.Event{Kind: "start", Epoch: -1, Offset: records, Detail: fmt.Sprintf("scheme %s; found %d logs with %d records", cfg.Scheme, len(rec.Lanes), records)})
+	found := fmt.Sprintf("scheme %s; found %d logs with %d records", cfg.Scheme, len(rec.Lanes), records)
+	if rec.Stopped > 0 {
+		found += ", as they were left in order"
+	}
+	n.Emit(broker.Event{Kind: "start", Epoch: -1, Offset: records, Detail: found})
 	return n, nil
+}
+
+// eligibleLeaders gives the schemes that keep eligible leader replicas: those of one
+// copy have no other to choose.
+func eligibleLeaders(o options.Values) []string {
+	if o.Int("eligible.leader.replicas.version") == 0 {
+		return nil
+	}
+	return []string{"isr"}
 }
 
 // Step takes one input and returns what to do, in order. The slice is valid
@@ -266,11 +283,16 @@ func (n *Node) wake() {
 	}
 }
 
-// finish ends the node in order: what it knows is kept.
+// finish ends the node in order: what it knows is kept. Before its registration it
+// has not touched the logs: they are as the former incarnation left them.
 func (n *Node) finish(reason string) {
 	n.checkpoint()
 	n.syncAll()
-	n.exit(0, reason)
+	epoch := n.epoch
+	if epoch < 0 {
+		epoch = n.former
+	}
+	n.end(broker.Exit{Reason: reason, BrokerEpoch: epoch})
 }
 
 func (n *Node) checkpoint() {
@@ -340,7 +362,7 @@ func (n *Node) register() {
 	n.epoch = b.Epoch
 	for _, t := range n.c.State().Topics() {
 		for _, p := range t.Partitions {
-			n.assign(t, p, false)
+			n.assign(cluster.Change{Topic: t, Partition: p})
 		}
 	}
 	n.dropUnknownLanes()
@@ -376,17 +398,18 @@ func (n *Node) changed(ch cluster.Change) {
 		return
 	}
 	if ch.Partition != nil {
-		n.assign(ch.Topic, ch.Partition, ch.Unclean)
+		n.assign(ch)
 		return
 	}
 	for _, p := range ch.Topic.Partitions {
-		n.assign(ch.Topic, p, false)
+		n.assign(cluster.Change{Topic: ch.Topic, Partition: p})
 	}
 }
 
 // assign tells a partition's machine what was decided, and makes the machine if
 // this node is a new replica.
-func (n *Node) assign(t *cluster.Topic, cp *cluster.Partition, unclean bool) {
+func (n *Node) assign(ch cluster.Change) {
+	t, cp := ch.Topic, ch.Partition
 	id := partID{t.ID, cp.Index}
 	p := n.byID[id]
 	if !slices.Contains(cp.Replicas, n.cfg.ID) {
@@ -410,7 +433,7 @@ func (n *Node) assign(t *cluster.Topic, cp *cluster.Partition, unclean bool) {
 	}
 	p.m.Assigned(scheme.Assignment{
 		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
-		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: unclean,
+		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible,
 	})
 }
 
@@ -505,12 +528,14 @@ func (n *Node) fail(reason string) {
 	n.exit(3, reason)
 }
 
-func (n *Node) exit(code int, reason string) {
+func (n *Node) exit(code int, reason string) { n.end(broker.Exit{Code: code, Reason: reason}) }
+
+func (n *Node) end(e broker.Exit) {
 	if n.stopped {
 		return
 	}
-	n.Emit(broker.Event{Kind: "stop", Epoch: -1, Detail: reason})
-	n.do(broker.Exit{Code: code, Reason: reason})
+	n.Emit(broker.Event{Kind: "stop", Epoch: -1, Detail: e.Reason})
+	n.do(e)
 	n.stopped = true
 }
 

@@ -359,6 +359,60 @@ func TestGracefulStopOfAll(t *testing.T) {
 	}
 }
 
+// TestStopInOrderKeepsEligible: a replica that left the in-sync set below the minimum,
+// and stopped in order, leads where the in-sync one is gone. After its death it does
+// not: then the last leader is awaited.
+func TestStopInOrderKeepsEligible(t *testing.T) {
+	for _, how := range []string{"stop", "stop twice", "death"} {
+		t.Run(how, func(t *testing.T) {
+			w, lead := cluster3(t, nil)
+			muted, other := w.others(lead)[0], w.others(lead)[1]
+			_, err := w.produce(lead, topic, "a")
+			require.NoError(t, err)
+			w.mute = muted.id
+			w.eventually("it leaves the in-sync set", func() bool { return len(w.inSync(muted, topic)) == 2 })
+			_, err = w.produce(lead, topic, "b")
+			require.NoError(t, err)
+			stop := func() {
+				other.step(broker.Terminate{})
+				w.eventually("it stops", func() bool { return other.exit != nil })
+			}
+			if how == "death" {
+				w.crash(other, false)
+			} else {
+				stop()
+			}
+			w.eventually("one is in sync", func() bool { return slices.Equal(w.inSync(muted, topic), []int32{int32(lead.id)}) })
+			w.crash(lead, false)
+			if how == "stop twice" { // before it is registered: what the first stop left is still true
+				w.isolate(other, true)
+				w.boot(other)
+				stop()
+				w.isolate(other, false)
+			}
+			w.boot(other)
+			leads := func(id broker.NodeID) func() bool {
+				return func() bool { return w.leader(muted, topic) == id }
+			}
+			if how == "death" {
+				require.Zero(t, other.rec.Stopped)
+				w.eventually("nobody leads", leads(broker.None))
+				require.False(t, w.until(10*time.Second, leads(other.id)))
+				w.boot(lead)
+				w.eventually("the last leader leads", leads(lead.id))
+				return
+			}
+			require.Positive(t, other.rec.Stopped)
+			w.eventually("the eligible one leads", leads(other.id))
+			w.mute = broker.None
+			w.eventually("another one joins", func() bool { return len(w.inSync(other, topic)) == 2 })
+			values, err := w.values(other, topic, -1)
+			require.NoError(t, err)
+			require.Equal(t, []string{"a", "b"}, values)
+		})
+	}
+}
+
 // TestSlowStop: a quorum is there, and does not do its part in time.
 func TestSlowStop(t *testing.T) {
 	w, _ := cluster3(t, nil)

@@ -61,6 +61,7 @@ type peer struct {
 	effects []broker.Effect
 	replies map[broker.ReqID]kmsg.Response
 	exit    *broker.Exit
+	stopped int64 // broker epoch that the last incarnation left
 	failing error // what the next write reports
 }
 
@@ -119,7 +120,8 @@ func (w *world) peer(id broker.NodeID) *peer { return w.peers[id-1] }
 func (w *world) boot(p *peer) {
 	p.inc++
 	p.start, p.exit, p.inputs, p.was = w.now, nil, nil, map[broker.Lane]uint64{}
-	p.rec = node.Recovered{Meta: slices.Clone(p.meta)}
+	p.rec = node.Recovered{Meta: slices.Clone(p.meta), Stopped: p.stopped}
+	p.stopped = 0
 	for _, name := range sortedLanes(p.lanes) {
 		l := p.lanes[name]
 		s := node.LaneState{Lane: name, High: l.high, Corrupt: l.corrupt}
@@ -280,7 +282,7 @@ func (p *peer) carryOut(e broker.Effect) {
 	case broker.Emit:
 		p.events = append(p.events, e.Event)
 	case broker.Exit:
-		p.exit = &e
+		p.exit, p.stopped = &e, e.BrokerEpoch
 		p.w.crash(p, false)
 	}
 }

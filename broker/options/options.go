@@ -56,6 +56,7 @@ var registry = []Option{
 	{Name: "replica.lag.time.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "3000", Kafka: "30000", Min: 100, Max: 600_000, Doc: "a follower that has not caught up for so long leaves the in-sync set"},
 	{Name: "replica.fetch.wait.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "500", Kafka: "500", Min: 1, Max: 60_000, Doc: "how long a leader may park a follower's fetch"},
 	{Name: "replica.fetch.max.bytes", Owner: "scheme isr", Type: "int", Unit: "bytes", Default: "1048576", Min: 1, Max: 1 << 30, Doc: "how much a follower fetches at once, at least one batch"},
+	{Name: "eligible.leader.replicas.version", Owner: "scheme isr", Type: "int", Default: "1", Min: 0, Max: 1, Doc: "1: replicas that leave the in-sync set while it is below the minimum stay eligible, and one whose broker went down out of order does not (KIP-966; Kafka: 1 in clusters that are new since 4.1); 0: the last in-sync replica is elected again, whatever it lost"},
 	{Name: "auto.create.topics.enable", Owner: broker, Type: "bool", Default: "true", Doc: "a metadata request that allows it creates the topic"},
 	{Name: Mutant, Owner: broker, Type: "mutant", Doc: "a bug that every node has (faultline mutants lists them)"},
 	{Name: "segment.bytes", Owner: broker, Type: "int", Unit: "bytes", Default: "67108864", Min: 4096, Max: 1 << 30, Doc: "size at which a log begins a new segment"},

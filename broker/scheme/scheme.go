@@ -34,6 +34,7 @@ type Assignment struct {
 	PartEpoch int32
 	MinISR    int
 	Unclean   bool // the leader was elected outside the in-sync set
+	Eligible  bool // it was not in the in-sync set either, and is known to have all that was acknowledged
 }
 
 // Member is a replica with the broker epoch by which the leader knows it. Epoch is

@@ -939,6 +939,9 @@ func (l *Log) Close() error {
 	return errors.Join(err, l.closeFiles())
 }
 
+// Failed says why the log refuses changes, nil where it takes them.
+func (l *Log) Failed() error { return l.failed }
+
 // Abandon closes the files without syncing, as a killed process does.
 func (l *Log) Abandon() error { return l.closeFiles() }
 

@@ -34,6 +34,9 @@ const (
 	// removedExt marks a lane's directory that is being deleted: a log that lost only
 	// its first segments must never be taken for a lane again.
 	removedExt = ".removed"
+	// stoppedFile holds the broker epoch of an incarnation that stopped in order (Kafka:
+	// CleanShutdownFileHandler). It is on the disk of the logs, so that it is lost with them.
+	stoppedFile = "clean-shutdown"
 	// directoryFile holds what the metadata volume was formatted with.
 	directoryFile = "directory"
 )
@@ -75,6 +78,9 @@ func Open(logs, meta vfs.FS, segmentBytes int64, mutants mutant.Set) (*Store, no
 			return nil, rec, errors.Join(err, s.Abandon())
 		}
 		rec.Lanes = append(rec.Lanes, state)
+	}
+	if rec.Stopped, err = s.takeStopped(rec.Lanes); err != nil {
+		return nil, rec, errors.Join(fmt.Errorf("data directory: %w", err), s.Abandon())
 	}
 	if rec.Directory, err = directory(meta); err != nil {
 		return nil, rec, errors.Join(fmt.Errorf("metadata log: %w", err), s.Abandon())
@@ -278,13 +284,37 @@ func (s *Store) Lanes() []broker.Lane {
 	return lanes
 }
 
-// Close syncs and closes everything.
-func (s *Store) Close() error {
-	var errs []error
+// Close syncs and closes everything. If no log ever failed, it then keeps the epoch
+// of the broker that stopped, unless that is 0.
+func (s *Store) Close(epoch int64) error {
+	var failed, errs []error
 	for _, lane := range s.Lanes() {
+		failed = append(failed, s.lanes[lane].Failed())
 		errs = append(errs, s.lanes[lane].Close())
 	}
-	return errors.Join(append(errs, s.meta.Close())...)
+	err := errors.Join(append(errs, s.meta.Close())...)
+	if epoch == 0 || err != nil || errors.Join(failed...) != nil {
+		return err
+	}
+	return seglog.WriteCheckpoint(s.logs, stoppedFile, binary.BigEndian.AppendUint64(nil, uint64(epoch)), true)
+}
+
+// takeStopped returns what Close kept, for this start alone: 0 where there is nothing,
+// where it is damaged, and where a log is, because that happened after the stop.
+func (s *Store) takeStopped(found []node.LaneState) (int64, error) {
+	b, err := seglog.ReadCheckpoint(s.logs, stoppedFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	// Its removal need not be durable: what it says is of no use once the broker is registered anew.
+	if err := s.logs.Remove(stoppedFile); err != nil {
+		return 0, err
+	}
+	damaged := func(l node.LaneState) bool { return l.Corrupt != "" || l.Torn > 0 }
+	if err != nil || len(b) != 8 || slices.ContainsFunc(found, damaged) {
+		return 0, nil
+	}
+	return int64(binary.BigEndian.Uint64(b)), nil
 }
 
 // Abandon closes everything as a killed process does: nothing more is written.

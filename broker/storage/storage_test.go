@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"path"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -95,7 +96,7 @@ func TestLifeOfALane(t *testing.T) {
 	}
 
 	require.NoError(t, s.Truncate(broker.Truncate{Lane: lane, To: 2}))
-	require.NoError(t, s.Close())
+	require.NoError(t, s.Close(0))
 	s, rec = open(t, mem, mem)
 	require.Len(t, rec.Lanes, 2)
 	require.Equal(t, lane, rec.Lanes[0].Lane)
@@ -113,7 +114,7 @@ func TestLifeOfALane(t *testing.T) {
 	s, rec = open(t, mem, mem)
 	require.Len(t, rec.Lanes, 1, "the removal is durable")
 	require.Equal(t, [][]byte{[]byte("snapshot"), []byte("c"), []byte("d")}, rec.Meta, "the metadata log is always durable")
-	require.NoError(t, s.Close())
+	require.NoError(t, s.Close(0))
 }
 
 // TestHighWatermark never exceeds the log: it is not synced with it.
@@ -123,16 +124,16 @@ func TestHighWatermark(t *testing.T) {
 	require.NoError(t, s.OpenLane(lane))
 	add(t, s, lane, 0, 3, 1)
 	require.NoError(t, s.Checkpoint(broker.Checkpoint{Lane: lane, HW: 100}))
-	require.NoError(t, s.Close())
+	require.NoError(t, s.Close(0))
 	s, rec := open(t, mem, mem)
 	require.EqualValues(t, 3, rec.Lanes[0].High)
-	require.NoError(t, s.Close())
+	require.NoError(t, s.Close(0))
 
 	require.NoError(t, mem.Flip(path.Join(LogsDir, string(lane), highExt), 20, 3))
 	s, rec = open(t, mem, mem)
 	require.Zero(t, rec.Lanes[0].High, "a damaged checkpoint is worth nothing")
 	require.Empty(t, rec.Lanes[0].Corrupt)
-	require.NoError(t, s.Close())
+	require.NoError(t, s.Close(0))
 }
 
 // TestCrashes writes, syncs and truncates two lanes and the metadata log, loses power or
@@ -189,7 +190,7 @@ func TestCrashes(t *testing.T) {
 			}
 			how := rapid.SampledFrom([]string{"close", "kill", "power"}).Draw(t, "end")
 			if how == "close" {
-				require.NoError(t, s.Close())
+				require.NoError(t, s.Close(0))
 			} else {
 				require.NoError(t, s.Abandon())
 			}
@@ -230,7 +231,7 @@ func TestCrashes(t *testing.T) {
 				m.data, m.synced = m.data[:n:n], n // what is recovered is durable
 			}
 		}
-		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(0))
 	})
 }
 
@@ -247,7 +248,7 @@ func TestDamage(t *testing.T) {
 			want = append(want, records(int64(i), 1, byte(i+1))...)
 		}
 		require.NoError(t, s.Meta(broker.MetaAppend{Records: [][]byte{[]byte("meta")}}))
-		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(0))
 
 		var files []string
 		for _, dir := range []string{path.Join(LogsDir, string(lane)), MetaDir} {
@@ -278,8 +279,66 @@ func TestDamage(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, want[:n*len(want)/6], got)
 		}
-		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(0))
 	})
+}
+
+// TestStopped: what a stop in order leaves is there once, and not where the stop was
+// none, the disk is lost, or damage came after it.
+func TestStopped(t *testing.T) {
+	mem := vfs.NewMem()
+	reopen := func() (*Store, int64) {
+		s, rec := open(t, mem, mem)
+		return s, rec.Stopped
+	}
+	s, epoch := reopen()
+	require.Zero(t, epoch)
+	require.NoError(t, s.OpenLane(lane))
+	add(t, s, lane, 0, 1, 'a')
+	add(t, s, lane, 1, 1, 'b')
+	require.NoError(t, s.Close(7))
+	mem.PowerLoss(rand.New(rand.NewPCG(1, 1)))
+	s, epoch = reopen()
+	require.EqualValues(t, 7, epoch, "it is durable")
+	require.NoError(t, s.Abandon())
+	s, epoch = reopen()
+	require.Zero(t, epoch, "it was used")
+	require.NoError(t, s.Close(0))
+	s, epoch = reopen()
+	require.Zero(t, epoch)
+	require.NoError(t, s.Close(0))
+
+	const segment = LogsDir + "/" + string(lane) + "/00000000000000000000.log"
+	for _, damage := range []struct {
+		what string
+		do   func() error
+	}{
+		{"its own", func() error { return mem.Flip(stoppedFile, 20, 1) }},
+		{"a torn log", func() error {
+			info, err := mem.Stat(segment)
+			require.NoError(t, err)
+			return mem.Cut(segment, info.Size-1)
+		}},
+		{"a damaged log", func() error { return mem.Flip(segment, 40, 1) }},
+		{"a lost disk", func() error { mem.Wipe(); return nil }},
+	} {
+		s, _ = reopen()
+		require.NoError(t, s.Close(8))
+		require.NoError(t, damage.do())
+		s, epoch = reopen()
+		require.Zero(t, epoch, damage.what)
+		require.NoError(t, s.Close(0))
+	}
+
+	// A log that refused something may not have all.
+	s, _ = reopen()
+	require.NoError(t, s.OpenLane(lane))
+	mem.SetError(func(string, string) error { return syscall.EIO })
+	require.Error(t, s.Append(broker.Append{Lane: lane, Batches: [][]byte{records(0, 1, 'c')}}))
+	mem.SetError(nil)
+	require.NoError(t, s.Close(9))
+	_, epoch = reopen()
+	require.Zero(t, epoch)
 }
 
 // TestStrangers puts what does not belong there into a data directory.
@@ -317,7 +376,7 @@ func FuzzOpen(f *testing.F) {
 	require.NoError(f, s.OpenLane(lane))
 	add(f, s, lane, 0, 2, 1)
 	require.NoError(f, s.Meta(broker.MetaAppend{Records: [][]byte{[]byte("a")}}))
-	require.NoError(f, s.Close())
+	require.NoError(f, s.Close(0))
 	dir := path.Join(LogsDir, string(lane))
 	names, err := mem.List(dir)
 	require.NoError(f, err)
@@ -346,6 +405,6 @@ func FuzzOpen(f *testing.F) {
 				require.NoError(t, err)
 			}
 		}
-		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(0))
 	})
 }

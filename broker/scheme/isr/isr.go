@@ -158,6 +158,9 @@ func (m *Machine) lead() {
 	if m.a.Unclean {
 		m.h.Emit(broker.Event{Kind: "unclean", Epoch: m.a.Epoch, Leader: m.h.Name(m.h.Self()), Offset: m.epochStart, Detail: "elected outside the in-sync set"})
 	}
+	if m.a.Eligible {
+		m.h.Emit(broker.Event{Kind: "eligible", Epoch: m.a.Epoch, Leader: m.h.Name(m.h.Self()), Offset: m.epochStart, Detail: "elected as an eligible leader replica"})
+	}
 	m.h.Emit(broker.Event{Kind: "leader", Epoch: m.a.Epoch, Leader: m.h.Name(m.h.Self()), ISR: m.names(m.a.ISR), Offset: m.epochStart})
 	m.raise()
 	m.h.Advanced()

@@ -151,15 +151,15 @@ func (System) Detection(spec system.Spec) time.Duration {
 // acknowledged messages survive if every acknowledgement waited for the in-sync
 // set, that set has at least two members, no leader is elected outside it, and
 // what disks hold is lost or damaged on fewer nodes at once than that set has,
-// while no other fault keeps the others out of it (see keepsCopies); a power loss
-// takes what was not synced, which is nothing of importance with fsync=always.
+// with other faults around it only as far as keepsCopies says; a power loss takes what
+// was not synced, which is nothing of importance with fsync=always.
 // Full, failing and slow disks, wrong clocks and bad links take nothing from the
 // promise.
 func (s System) Contract(spec system.Spec) history.Contract {
 	o := resolve(spec)
 	rf := s.replication(spec, o)
 	minISR := min(o.Int("min.insync.replicas"), rf)
-	copies := s.keepsCopies(spec, minISR, o.String("fsync") == "always")
+	copies := s.keepsCopies(spec, o, minISR)
 	c := history.Contract{
 		Expect: spec.Expect, AtMostOnce: true, Order: "producer", Offsets: "global", CommittedReads: true, Monotonic: true,
 		Epochs: true, PerReplica: true, Recovers: true,
@@ -212,14 +212,30 @@ func end(step nemesis.Step) time.Duration {
 	return step.Until + step.Patience()
 }
 
+// orderly are the faults that end no process. Of all others it is held for possible: a
+// stop in order may lack the quorum or the time for it, and a broker whose disk is full
+// or fails ends itself.
+var orderly = []string{
+	"partition", "pause", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open", "disk-slow", "clock", "leadership",
+}
+
 // keepsCopies reports whether lost and damaged disks leave a copy of everything
 // that was acknowledged to a replica that may lead. The least in-sync set has
 // minISR members: so they must hit fewer nodes than that at once. And they must
-// not hit the last one that is in sync, as the scheme elects it again, without
-// what it lost (Kafka did so until KIP-966): so no other fault may be on the
-// cluster within a detection time before. Faults that are named and not planned
-// yet are held for the worst where they may be so.
-func (s System) keepsCopies(spec system.Spec, minISR int, synced bool) bool {
+// not hit the last one that is in sync:
+//
+//   - Without other faults within a detection time before, all are in sync.
+//   - With other faults, only eligible leader replicas help (KIP-966): as long as fewer
+//     brokers than minISR go down out of order, whatever is left of their disks, one that
+//     was in sync at the newest acknowledgement is still eligible. Deaths count as much
+//     as lost disks, because the broker cannot tell them apart; and so does every node
+//     that faults hit, from when all were in sync until they are again, by whichever of
+//     them. Without them the last in-sync replica is elected again, without what it lost
+//     (Kafka did so before).
+//
+// Faults that are named and not planned yet are held for the worst where they may be so.
+func (s System) keepsCopies(spec system.Spec, o options.Values, minISR int) bool {
+	synced := o.String("fsync") == "always"
 	if len(spec.Steps) == 0 {
 		return !slices.ContainsFunc(spec.Faults, func(f string) bool {
 			name, shape, _ := strings.Cut(f, ":")
@@ -228,7 +244,7 @@ func (s System) keepsCopies(spec system.Spec, minISR int, synced bool) bool {
 			return (loses(spec.Scheme, step, synced) || worst) && (spec.Scheme == "single" || name == "power")
 		})
 	}
-	harmless := []string{"clock"} // nothing is decided by wall clocks
+	eligible := spec.Scheme == "isr" && o.Int("eligible.leader.replicas.version") > 0
 	for _, step := range spec.Steps {
 		if !loses(spec.Scheme, step, synced) {
 			continue
@@ -236,13 +252,42 @@ func (s System) keepsCopies(spec system.Spec, minISR int, synced bool) bool {
 		if n, err := nemesis.CountTargets(step.Targets, spec.Nodes); err != nil || n >= minISR || spec.Scheme == "single" {
 			return false
 		}
-		for _, other := range spec.Steps {
-			if other.ID != step.ID && other.At < end(step) && end(other)+s.Detection(spec) > step.At && !slices.Contains(harmless, other.Fault) {
-				return false
-			}
+		if !s.alone(spec, step) && !(eligible && s.down(spec, step) < minISR) {
+			return false
 		}
 	}
 	return true
+}
+
+// alone reports whether all are in sync when a step begins, and no other fault is on
+// the cluster until it is healed.
+func (s System) alone(spec system.Spec, step nemesis.Step) bool {
+	harmless := []string{"clock"} // nothing is decided by wall clocks
+	return !slices.ContainsFunc(spec.Steps, func(o nemesis.Step) bool {
+		return o.ID != step.ID && o.At < end(step) && end(o)+s.Detection(spec) > step.At && !slices.Contains(harmless, o.Fault)
+	})
+}
+
+// down counts the nodes that may go down out of order around a step, from when all
+// were in sync until they are again: a node as often as faults hit it.
+func (s System) down(spec system.Spec, step nemesis.Step) int {
+	around, count := []nemesis.Step{step}, 0
+	for i := 0; i < len(around); i++ {
+		if !slices.Contains(orderly, around[i].Fault) {
+			n, err := nemesis.CountTargets(around[i].Targets, spec.Nodes)
+			if err != nil {
+				return len(spec.Nodes)
+			}
+			count += n
+		}
+		for _, o := range spec.Steps {
+			met := o.At < end(around[i])+s.Detection(spec) && end(o)+s.Detection(spec) > around[i].At
+			if met && !slices.ContainsFunc(around, func(a nemesis.Step) bool { return a.ID == o.ID }) {
+				around = append(around, o)
+			}
+		}
+	}
+	return count
 }
 
 // Where a node's volumes are mounted. The metadata log has its own, so that a lost,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -26,7 +27,16 @@ type simNode struct {
 	store *storage.Store
 	ids   map[string]broker.NodeID
 	lanes map[broker.Lane]*simLane
+
+	issued int          // operations of the disk that are not done
+	exit   *broker.Exit // in order, as soon as they are
 }
+
+// How a stop in order ends, as in package driver.
+const (
+	drainLimit   = 5 * time.Second
+	exitSlowStop = 1
+)
 
 // simLane coalesces the syncs of one lane.
 type simLane struct {
@@ -80,6 +90,10 @@ func (s *simNode) Handle(ev sim.Event) {
 	if s.n == nil {
 		return
 	}
+	if s.exit != nil {
+		s.stopping(ev)
+		return
+	}
 	switch e := ev.(type) {
 	case sim.Started:
 		for _, to := range s.h.Nodes() {
@@ -108,12 +122,42 @@ func (s *simNode) Handle(ev sim.Event) {
 	case sim.RequestGone:
 		s.step(broker.RequestGone{ID: broker.ReqID(e.ID)})
 	case *sim.StorageDone:
-		op := e.Op.(*operation)
-		s.done(op)
-		*op = operation{} // what it holds outlives it by no more than a moment: its neighbours keep its memory
+		s.stored(e)
 	case sim.Terminate:
 		s.step(broker.Terminate{})
 	}
+}
+
+func (s *simNode) stored(e *sim.StorageDone) {
+	op := e.Op.(*operation)
+	s.issued--
+	s.done(op)
+	*op = operation{} // what it holds outlives it by no more than a moment: its neighbours keep its memory
+}
+
+// stopping waits for the disk after the node has exited in order.
+func (s *simNode) stopping(ev sim.Event) {
+	switch e := ev.(type) {
+	case *sim.StorageDone:
+		s.stored(e)
+		s.close()
+	case sim.Wake:
+		s.h.Logger().Error("the disk did not take the last writes", "limit", drainLimit)
+		s.h.Exit(exitSlowStop)
+	}
+}
+
+// close ends the process if nothing is under way.
+func (s *simNode) close() {
+	if s.issued > 0 {
+		return
+	}
+	if err := s.store.Close(s.exit.BrokerEpoch); err != nil {
+		s.h.Logger().Error("closing the data directory failed", "error", err)
+		s.h.Exit(exitSlowStop)
+		return
+	}
+	s.h.Exit(0)
 }
 
 func channelOf(c sim.Channel) broker.Channel {
@@ -134,6 +178,9 @@ func simChannel(c broker.Channel) sim.Channel {
 func (s *simNode) step(in broker.Input) {
 	for _, e := range s.n.Step(s.now(), in) {
 		s.carryOut(e)
+	}
+	if s.exit != nil {
+		return
 	}
 	if at := s.n.NextWake(); at == scheme.Never {
 		s.h.SetWake(sim.NoWake)
@@ -168,7 +215,7 @@ func (s *simNode) carryOut(effect broker.Effect) {
 	case broker.Checkpoint:
 		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.MetaAppend:
-		s.h.Submit(sim.MetaLane, sim.Sync, bytesOf(e.Records), s.operation(operation{effect: effect}))
+		s.issue(sim.MetaLane, sim.Sync, bytesOf(e.Records), operation{effect: effect})
 	case broker.Emit:
 		ev := e.Event
 		s.h.Emit(history.NodeEvent{
@@ -182,7 +229,13 @@ func (s *simNode) carryOut(effect broker.Effect) {
 		s.h.Logger().Log(context.Background(), level, e.Text, e.Attrs...)
 	case broker.Exit:
 		s.h.Logger().Info("exit", "code", e.Code, "reason", e.Reason)
-		s.h.Exit(e.Code)
+		if e.Code != 0 {
+			s.h.Exit(e.Code)
+			return
+		}
+		s.exit = &e
+		s.h.SetWake(s.h.Now() + drainLimit)
+		s.close()
 	}
 }
 
@@ -214,11 +267,13 @@ type operation struct {
 
 var _ sim.Operation = (*operation)(nil)
 
-func (s *simNode) operation(o operation) *operation {
+// issue asks for an operation.
+func (s *simNode) issue(lane sim.Lane, kind sim.StorageKind, size int, o operation) {
 	p := s.ops.Take()
 	*p = o
 	p.s = s
-	return p
+	s.issued++
+	s.h.Submit(lane, kind, size, p)
 }
 
 // Run implements sim.Operation.
@@ -277,9 +332,9 @@ func (s *simNode) done(o *operation) {
 	}
 }
 
-// submit issues an operation.
+// submit issues an operation of a lane.
 func (s *simNode) submit(e broker.Effect, lane broker.Lane, kind sim.StorageKind, size int) {
-	s.h.Submit(sim.Lane(lane), kind, size, s.operation(operation{effect: e}))
+	s.issue(sim.Lane(lane), kind, size, operation{effect: e})
 }
 
 // failed reports an operation whose only outcome of interest is its failure.
@@ -300,7 +355,7 @@ func (s *simNode) lane(name broker.Lane) *simLane {
 
 func (s *simNode) write(e broker.Effect, name broker.Lane, seq uint64, kind sim.StorageKind, size int) {
 	s.lane(name).issued = seq
-	s.h.Submit(sim.Lane(name), kind, size, s.operation(operation{effect: e, seq: seq}))
+	s.issue(sim.Lane(name), kind, size, operation{effect: e, seq: seq})
 }
 
 func (s *simNode) written(name broker.Lane, o *operation) {
@@ -319,7 +374,7 @@ func (s *simNode) sync(e broker.Effect, name broker.Lane) {
 		return
 	}
 	l.syncing, l.again = true, false
-	s.h.Submit(sim.Lane(name), sim.Sync, 0, s.operation(operation{effect: e, seq: l.issued}))
+	s.issue(sim.Lane(name), sim.Sync, 0, operation{effect: e, seq: l.issued})
 }
 
 // filled reports whether an effect has no slices. Otherwise it has them read, in
@@ -331,7 +386,7 @@ func (s *simNode) filled(e broker.Effect, slices []broker.Slice) bool {
 	}
 	for i := range slices {
 		sl := &slices[i]
-		s.h.Submit(sim.Lane(sl.Lane), sim.Read, int(sl.To-sl.From)*128, s.operation(operation{effect: e, slice: sl, left: left}))
+		s.issue(sim.Lane(sl.Lane), sim.Read, int(sl.To-sl.From)*128, operation{effect: e, slice: sl, left: left})
 	}
 	return len(slices) == 0
 }
