@@ -13,7 +13,7 @@ import (
 func eachScenario(t *testing.T, env string, judge func(*testing.T, Plan) judged) {
 	all, err := Scenarios()
 	require.NoError(t, err)
-	require.Len(t, all, 7)
+	require.Len(t, all, 8)
 	for _, s := range all {
 		for _, weakened := range []bool{false, true} {
 			name, want := s.Name, checker.Valid
