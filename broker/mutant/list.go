@@ -5,7 +5,7 @@ package mutant
 // registry describes every mutant.
 var registry = [names]Info{
 	TruncateToHighWatermark: {
-		ID: "M1", Name: "truncate-to-high-watermark", Scheme: "isr", Clauses: []string{"acknowledged-survive", "replicas-agree"},
+		ID: "M1", Name: "truncate-to-high-watermark", Scheme: "isr", Clauses: []string{"acknowledged-survive", "replicas-agree", "committed-reads"},
 		Doc: "A replica that begins to follow cuts its log to the high watermark that it knows (Kafka before KIP-101).",
 	},
 	TruncateOnce: {
@@ -47,7 +47,7 @@ var registry = [names]Info{
 		Doc: "A deposed leader serves consumers that believe in a newer epoch, up to its log's end.",
 	},
 	AckBeforeWrite: {
-		ID: "O1", Name: "ack-before-write", Scheme: "single", Clauses: []string{"acknowledged-survive"},
+		ID: "O1", Name: "ack-before-write", Scheme: "single", Clauses: []string{"acknowledged-survive", "fresh-reads"},
 		Doc: "A write is acknowledged as soon as its append is issued.",
 	},
 	AckByLeaderAlone: {
@@ -120,7 +120,7 @@ var registry = [names]Info{
 		Doc: "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
 	},
 	ElectOutOfSync: {
-		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
+		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive", "recovers"},
 		Doc: "The leadership is given to the preferred leader although it is not in the in-sync set.",
 	},
 	RetryTwice: {
