@@ -334,6 +334,14 @@ func TestRules(t *testing.T) {
 	require.False(t, slices.ContainsFunc(met, func(r Rule) bool { return r.Name == "unclean-election" }), "it needs an option")
 	met, _ = Unreached("isr", map[string]string{"unclean.leader.election.enable": "true"}, n)
 	require.True(t, slices.ContainsFunc(met, func(r Rule) bool { return r.Name == "unclean-election" }))
+	for _, set := range []map[string]string{nil, {"eligible.leader.replicas.version": "0"}, {"unclean.leader.election.enable": "true"}} {
+		met, _ = Unreached("isr", set, n)
+		has := func(name string) bool {
+			return slices.ContainsFunc(met, func(r Rule) bool { return r.Name == name })
+		}
+		require.Equal(t, set["eligible.leader.replicas.version"] != "0", has("eligible-election"), set)
+		require.Equal(t, set == nil, has("last-leader-election"), set)
+	}
 	met, missed = Unreached("single", nil, nil)
 	require.Empty(t, met)
 	for _, r := range missed {

@@ -13,6 +13,8 @@ type Rule struct {
 	Schemes []string
 	// Needs names an option that must have this value for the rule to be reached at all.
 	Needs map[string]string
+	// Unless names options that may not have this value, or the rule is never reached.
+	Unless map[string]string
 
 	event  func(e *history.NodeEvent) bool
 	op     func(op *history.Op) bool
@@ -26,6 +28,9 @@ func (r Rule) has(scheme string, options map[string]string) bool {
 	}
 	for name, v := range r.Needs {
 		ok = ok && options[name] == v
+	}
+	for name, v := range r.Unless {
+		ok = ok && options[name] != v
 	}
 	return ok
 }
@@ -75,12 +80,11 @@ func Rules() []Rule {
 		},
 		{
 			Name: "eligible-election", Doc: "a replica was elected that was not in sync any more, and eligible", Schemes: isrOnly,
-			Needs: map[string]string{"eligible.leader.replicas.version": "1"}, event: emitted("eligible"),
+			Unless: map[string]string{"eligible.leader.replicas.version": "0"}, event: emitted("eligible"),
 		},
 		{
 			Name: "last-leader-election", Doc: "the last leader was elected, with nobody in sync or eligible", Schemes: isrOnly,
-			Needs:  map[string]string{"eligible.leader.replicas.version": "1", "unclean.leader.election.enable": "false"},
-			counts: "unclean-election",
+			Unless: map[string]string{"eligible.leader.replicas.version": "0", "unclean.leader.election.enable": "true"}, counts: "unclean-election",
 		},
 		{Name: "recovery", Doc: "a node started again after it was killed or lost power"},
 		{Name: "recovery-torn", Doc: "a node that started cut a torn tail", event: emitted("torn")},
