@@ -23,7 +23,7 @@ func TestMutantsAreFound(t *testing.T) {
 	if testing.Short() {
 		t.Skip("simulates for about a minute")
 	}
-	ms, err := LookupMutants("ack-by-leader-alone", "epoch-not-bumped", "O11", "M16")
+	ms, err := LookupMutants("ack-by-leader-alone", "epoch-not-bumped", "O11", "O1")
 	require.NoError(t, err)
 	runs, err := MutantHunt{Mutants: ms, Plans: swarmOf, First: 1, Ranges: 1, Seeds: 12, Control: 1, Shrink: time.Second}.Run(t.Context())
 	require.NoError(t, err)
@@ -53,9 +53,8 @@ func TestMutantReplays(t *testing.T) {
 	if testing.Short() {
 		t.Skip("simulates two runs")
 	}
-	p, err := swarmOf("isr", 1)
+	p, err := convicting(t, "ack-by-leader-alone", "sim").Resolve()
 	require.NoError(t, err)
-	p.Options["mutant"] = "ack-by-leader-alone"
 	first := Try(t.Context(), p)
 	require.Equal(t, checker.Invalid, first.Verdict, first.Sentence)
 	require.Contains(t, p.Command(), " --set mutant=ack-by-leader-alone")
