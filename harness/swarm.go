@@ -351,7 +351,12 @@ func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 		return
 	}
 	with := *p
-	with.Steps = append([]nemesis.Step{h}, p.Steps...)
+	with.Steps, with.Options = append([]nemesis.Step{h}, p.Steps...), maps.Clone(p.Options)
+	for name, value := range map[string]string{"request.timeout.ms": "1000", "quorum.tick.ms": "100"} { // or nothing would ever be answered
+		if _, fixed := s.Base.Options[name]; !fixed {
+			with.Options[name] = value
+		}
+	}
 	if !promises(with) {
 		return
 	}
@@ -359,11 +364,6 @@ func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 		with.Steps[i].ID = i
 	}
 	*p = with
-	for name, value := range map[string]string{"request.timeout.ms": "1000", "quorum.tick.ms": "100"} { // or nothing would ever be answered
-		if _, fixed := s.Base.Options[name]; !fixed {
-			p.Options[name] = value
-		}
-	}
 }
 
 // overlap moves steps forward in time, so that some begin while another lasts. A

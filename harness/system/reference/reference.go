@@ -136,13 +136,15 @@ func (System) Keys(spec system.Spec) []string {
 	return keys
 }
 
-// Detection implements system.System: the slower of the session timeout and
-// the time after which a lagging follower leaves the in-sync set.
+// Detection implements system.System: the slowest of the session timeout, the time
+// after which a lagging follower leaves the in-sync set, and what it takes after all
+// nodes were down until all are in sync again: an election of the metadata quorum (at
+// most 20 ticks if the votes are not split), and the brokers' reports to it.
 func (System) Detection(spec system.Spec) time.Duration {
 	o := resolve(spec)
 	d := o.Duration("broker.session.timeout.ms")
 	if spec.Scheme == "isr" {
-		d = max(d, o.Duration("replica.lag.time.max.ms"))
+		d = max(d, o.Duration("replica.lag.time.max.ms"), 20*o.Duration("quorum.tick.ms")+3*o.Duration("broker.heartbeat.interval.ms"))
 	}
 	return d
 }

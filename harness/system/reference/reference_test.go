@@ -129,6 +129,8 @@ func TestContractOfLostAndDamagedDisks(t *testing.T) {
 		{"wiped and two killed, three in sync", "isr", five, map[string]string{"min.insync.replicas": "3", "replication.factor": "5"}, []nemesis.Step{at(0, "kill", "n2,n4", 1, 10), at(1, "wipe", "n1", 5, 15), at(2, "partition", "n3", 2, 12)}, false},
 		{"without power and cut off, not synced", "isr", three, map[string]string{"fsync": "never"}, []nemesis.Step{at(0, "partition", "n1", 1, 20), at(1, "power", "n1", 5, 15)}, true},
 		{"damaged while another is paused", "isr", three, nil, []nemesis.Step{at(0, "pause", "n2", 1, 20), at(1, "corrupt-file", "n1", 5, 15)}, true},
+		{"wiped after all were without power", "isr", three, nil, []nemesis.Step{at(0, "power", "all", 1, 5), at(1, "wipe", "n1", 9, 15)}, true},
+		{"wiped after all were without power, the quorum elects slowly", "isr", three, map[string]string{"quorum.tick.ms": "200"}, []nemesis.Step{at(0, "power", "all", 1, 5), at(1, "wipe", "n1", 9, 15)}, false},
 		{"one copy", "single", three, nil, []nemesis.Step{at(0, "wipe", "n1", 5, 15)}, false},
 		{"full disk, one copy", "single", three, nil, []nemesis.Step{at(0, "disk-full", "n1", 5, 15)}, true},
 		{"failing disks", "isr", three, nil, []nemesis.Step{at(0, "disk-error", "all", 5, 15)}, true},
