@@ -22,9 +22,7 @@ type delay struct {
 var _ Fault = (*delay)(nil)
 
 // Available implements Fault.
-func (*delay) Available(t Target) error {
-	return lacking("delay", map[Capability]bool{NeedsShaping: t.Shaper != nil, NeedsRoles: t.Roles != nil})
-}
+func (d *delay) Available(t Target) error { return d.lacking("delay", t) }
 
 // Inject implements Fault.
 func (d *delay) Inject(ctx context.Context, s *Scene) error {

@@ -27,9 +27,7 @@ type rate struct {
 var _ Fault = (*rate)(nil)
 
 // Available implements Fault.
-func (*rate) Available(t Target) error {
-	return lacking("rate", map[Capability]bool{NeedsShaping: t.Shaper != nil, NeedsRoles: t.Roles != nil})
-}
+func (r *rate) Available(t Target) error { return r.lacking("rate", t) }
 
 func (r *rate) volley() Volley {
 	return Volley{Count: 2 + int(rateTime.Seconds()*float64(r.limit)/rateSize), Size: rateSize}

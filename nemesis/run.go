@@ -150,7 +150,7 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	var heal *Life
-	brought := slices.ContainsFunc(r.active, (*Life).reacts)
+	brought := r.brought()
 	for _, l := range r.active {
 		if (heal == nil || l.ends() < heal.ends()) && !(l.kind.calm && brought) {
 			heal = l
@@ -205,13 +205,16 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 	return true, nil
 }
 
+// brought reports whether a fault that an event brought is active.
+func (r *runner) brought() bool { return slices.ContainsFunc(r.active, (*Life).reacts) }
+
 // upcoming returns the fault that is to be injected, or is to begin to wait for
 // its event, next; and those that wait. What was planned to come after another
 // one's end comes when that one is healed. A fault that an event brought comes in
 // between: what has a time of its own waits for its end, as it may need what that
 // fault took.
 func (r *runner) upcoming() (next *Life, listening []*Life) {
-	brought := slices.ContainsFunc(r.active, (*Life).reacts)
+	brought := r.brought()
 	for i, l := range r.waiting {
 		after := func(o *Life) bool { return !o.reacts() && o.scene.Step.Until <= l.scene.Step.At }
 		if !l.reacts() && (brought || slices.ContainsFunc(r.active, after) || slices.ContainsFunc(r.waiting[:i], after)) {

@@ -29,6 +29,10 @@ const (
 	shareChance = shareEchoes / 100
 )
 
+func (*shaped) lacking(fault string, t Target) error {
+	return lacking(fault, map[Capability]bool{NeedsShaping: t.Shaper != nil, NeedsRoles: t.Roles != nil})
+}
+
 // links are the pairs that a target is an end of, once each.
 func (*shaped) links(s *Scene) []Pair {
 	var pairs []Pair
@@ -188,18 +192,35 @@ func (e Echo) describe() string {
 	return text + fmt.Sprintf(", all there within %s, median round trip %s", e.There.Spread, e.Median)
 }
 
-// hitBoth judges datagrams that show a share in each direction: hit of so many
-// there, and back. It returns "" where each is near the share, or, after healing,
-// where there are none.
-func hitBoth(stage history.FaultStage, share float64, what string, there, sent, back, arrived int) string {
-	text := fmt.Sprintf("%d of %d datagrams %s on the way there, %d of %d on the way back; a share of %g was asked for", there, sent, what, back, arrived, share)
-	switch {
-	case stage == history.Healed:
-		if there+back > shareChance {
+// sharing is what faults that hit a share of packets have in common.
+type sharing struct {
+	shaped
+	share float64
+}
+
+// applyShare draws the share, and applies the rule that it makes.
+func (h *sharing) applyShare(ctx context.Context, s *Scene, rule func(share float64) Shaping) error {
+	h.share = shares[s.rng.IntN(len(shares))]
+	return h.apply(ctx, s, Volley{Count: shareEchoes}, rule(h.share))
+}
+
+// proveShare wants datagrams hit in each direction, near the share, and after
+// healing none. hits tells how many were, of so many: there, and back.
+func (h *sharing) proveShare(ctx context.Context, s *Scene, stage history.FaultStage, what string, hits func(Echo) (there, sent, back, arrived int)) (Proof, error) {
+	return h.prove(ctx, s, stage, Volley{Count: shareEchoes}, func(_, now Echo) string {
+		if now.Returned == 0 {
+			return "no datagram came back"
+		}
+		there, sent, back, arrived := hits(now)
+		text := fmt.Sprintf("%d of %d datagrams %s on the way there, %d of %d on the way back; a share of %g was asked for", there, sent, what, back, arrived, h.share)
+		switch {
+		case stage == history.Healed:
+			if there+back > shareChance {
+				return text
+			}
+		case float64(there) < h.share*float64(sent)/4, float64(back) < h.share*float64(arrived)/4:
 			return text
 		}
-	case float64(there) < share*float64(sent)/4, float64(back) < share*float64(arrived)/4:
-		return text
-	}
-	return ""
+		return ""
+	})
 }
