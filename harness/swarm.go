@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -41,8 +42,9 @@ func SwarmPlan(base Plan, seed uint64) (Plan, error) { return Swarm{Base: base}.
 
 // swarmFaults are what is drawn of faults: under each a contract says what it
 // promises. Those of a kind stand in for each other, so that no kind outweighs
-// the others by its number of shapes.
+// the others by its number of shapes. Partitions are what brokers get wrong most.
 var swarmFaults = [][]string{
+	{"partition"},
 	{"partition"},
 	{"kill"},
 	{"pause"},
@@ -60,7 +62,7 @@ var swarmFaults = [][]string{
 // swarmEvents are the events that a swarm lets steps wait for, as often as they
 // stand here.
 var swarmEvents = []nemesis.Event{
-	nemesis.LeaderChange, nemesis.LeaderChange, nemesis.LeaderChange, nemesis.InSyncExpand, nemesis.InSyncExpand, nemesis.InSyncShrink,
+	nemesis.LeaderChange, nemesis.LeaderChange, nemesis.LeaderChange, nemesis.InSyncExpand, nemesis.InSyncExpand, nemesis.InSyncShrink, nemesis.InSyncShrink,
 	nemesis.FollowerChange, nemesis.Truncation, nemesis.NodeStart, nemesis.ControllerChange,
 }
 
@@ -111,9 +113,11 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if s.Fixed[DimTargets] || p.Targets != "" {
 		return p, nil
 	}
+	ports(part("ports"), p)
 	spare(part("spare"), p, sys)
 	overlap(part("overlap"), p)
 	if !s.Fixed[DimFaults] {
+		p = follow(part("follow"), p)
 		p = react(part("react"), p, sys.Detection(p.spec("")))
 		s.haze(part("haze"), &p)
 	}
@@ -138,6 +142,9 @@ func drawFaults(rng *rand.Rand, nodes int, scheme string) []string {
 		}
 		if kind, _, _ := strings.Cut(f, ":"); scheme == "single" && (strings.HasSuffix(f, "wipe") || slices.Contains([]string{"corrupt-file", "membership", "leadership"}, kind)) {
 			continue // nothing is promised of the only copy, and nobody else could lead it
+		}
+		if f == "partition" && slices.ContainsFunc(faults, func(other string) bool { return strings.HasPrefix(other, f) }) {
+			continue
 		}
 		if f != "partition" || rng.IntN(2) == 0 {
 			faults = append(faults, f)
@@ -199,7 +206,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 			least = 2 // a node that leaves takes a replica with it
 		}
 		set("min.insync.replicas", strconv.Itoa(least))
-		set("eligible.leader.replicas.version", ms(0, 1, 1, 1))
+		set("eligible.leader.replicas.version", ms(0, 1))
 	}
 }
 
@@ -287,17 +294,61 @@ func spare(rng *rand.Rand, p Plan, sys system.System) {
 	}
 }
 
+// ports lets some cuts stop one kind of traffic only: a leader that loses its
+// followers and not the quorum stays one.
+func ports(rng *rand.Rand, p Plan) {
+	for i := range p.Steps {
+		if s := &p.Steps[i]; s.Fault == "partition" && s.Shape != nemesis.ClientShape && s.Port == nemesis.AnyPort {
+			s.Port = pick(rng, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.PeerPort, nemesis.PeerPort, nemesis.QuorumPort)
+		}
+	}
+}
+
 // promises reports whether acknowledged messages survive the plan's steps.
 func promises(p Plan) bool {
 	sys, err := LookupSystem(p.System)
 	return err == nil && sys.Contract(p.spec("")).Acknowledged
 }
 
+// follow lets whoever is cut off by a step that no other one meets suffer something
+// worse before it is healed: a leader that lost its followers goes, or its disk does.
+func follow(rng *rand.Rand, p Plan) Plan {
+	for i, cut := range p.Steps {
+		r := nemesis.Step{Fault: pick(rng, "kill", "pause", "power", "wipe"), Seed: rng.Uint64()}
+		length := cut.Until - cut.At
+		r.At = cut.At + length/4 + time.Duration(rng.Int64N(int64(length/2))).Truncate(time.Millisecond)
+		r.Until = r.At + 3*length/4
+		one := []nemesis.Shape{nemesis.IsolateOne, nemesis.IsolateLeader, nemesis.OneWayIn, nemesis.OneWayOut}
+		met := func(o nemesis.Step) bool { return o.ID != cut.ID && o.At < max(r.Until, cut.Until) && cut.At < o.Until }
+		if rng.IntN(4) == 0 || cut.Fault != "partition" || !slices.Contains(one, cut.Shape) || r.Until > p.Phases.Fault || slices.ContainsFunc(p.Steps, met) {
+			continue
+		}
+		more := p
+		more.Steps = slices.Clone(p.Steps)
+		more.Steps[i].As, more.Steps[i].Port = fmt.Sprintf("cut-%d", i), pick(rng, cut.Port, nemesis.PeerPort)
+		r.ID, r.Targets = len(more.Steps), "@"+more.Steps[i].As
+		more.Steps = append(more.Steps, r)
+		if promises(more) {
+			p = more
+		}
+	}
+	return p
+}
+
 // react adds steps that wait for an event of the cluster, from some time on.
 func react(rng *rand.Rand, p Plan, detection time.Duration) Plan {
 	length := max(3*detection/2, time.Second)
-	for range pick(rng, 0, 3, 6, 10) {
-		r := reaction(rng, p.Scheme)
+	reactions := make([]nemesis.Step, pick(rng, 0, 3, 6, 10))
+	for i := range reactions {
+		reactions[i] = reaction(rng, p.Scheme)
+	}
+	if rng.IntN(2) == 0 { // what takes data goes only with few others
+		slices.SortStableFunc(reactions, func(a, b nemesis.Step) int {
+			disk := func(s nemesis.Step) int { return slices.Index([]string{"power", "wipe"}, s.Fault) }
+			return cmp.Compare(disk(b), disk(a))
+		})
+	}
+	for _, r := range reactions {
 		r.At = time.Duration(rng.Int64N(int64(p.Phases.Fault - length))).Truncate(time.Millisecond)
 		r.Until, r.Within = r.At+length, p.Phases.Fault-r.At
 		more := p
@@ -322,6 +373,9 @@ func reaction(rng *rand.Rand, scheme string) nemesis.Step {
 	if rng.IntN(2) == 0 {
 		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
 		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power", "wipe")
+		if r.When == nemesis.InSyncShrink {
+			r.Fault = pick(rng, r.Fault, "power", "wipe") // who may be the last in sync
+		}
 	}
 	switch r.Fault {
 	case "partition":

@@ -51,6 +51,10 @@ func TestSwarmPlan(t *testing.T) {
 			}
 		}
 		for i, s := range p.Steps {
+			seen["port "+string(s.Port)]++
+			if strings.HasPrefix(s.Targets, "@") {
+				seen[s.Fault+" of whoever is cut off"]++
+			}
 			if s.When != "" {
 				seen["when "+string(s.When)]++
 				seen[s.Fault+" at an event"]++
@@ -87,7 +91,7 @@ func TestSwarmPlan(t *testing.T) {
 		"corrupt-file:truncate", "disk-slow", "delay", "loss", "reset", "clock:jump", "clock:drift", "disk-full", "disk-error", "power, not synced", "loyal", "idempotent",
 		"when leader-change", "when follower-change", "when isr-shrink", "when isr-expand", "when truncation", "when controller-change", "when start",
 		"kill at an event", "pause at an event", "partition at an event", "stop at an event", "restart at an event", "overlap of delay and kill", "overlap of disk-slow and partition",
-		"isr of 3", "isr of 5",
+		"port peer", "port quorum", "kill of whoever is cut off", "wipe of whoever is cut off", "isr of 3", "isr of 5",
 		"partition:isolate-one", "partition:isolate-leader", "partition:one-way-in", "partition:one-way-out", "partition:ring", "partition:bridge",
 		"partition:halves", "partition:majority", "partition:primaries", "partition:client",
 		"overlap of partition and kill", "overlap of kill and partition", "overlap of kill and pause", "overlap of partition and partition",

@@ -153,22 +153,33 @@ func TestWaitingLong(t *testing.T) {
 // An event may come while its target is under another fault: then the step is
 // skipped, and takes nothing from the other.
 func TestEventAtAWrongMoment(t *testing.T) {
-	w := newWorld(3)
-	ev := &told{w: w}
-	ev.tell(4*time.Second, leaderEvent("n2"))
-	target := w.target()
-	target.Events = ev
-	steps := []Step{
-		{ID: 1, Fault: "pause", Targets: "n2", At: time.Second, Until: 6 * time.Second},
-		waiting(LeaderChange, 0, TargetEvent),
+	kill, cut := waiting(LeaderChange, 0, TargetEvent), waiting(LeaderChange, 0, TargetEvent)
+	cut.Fault, cut.Shape = "partition", IsolateOne
+	paused := Step{ID: 1, Fault: "pause", Targets: "n2", At: time.Second, Until: 6 * time.Second}
+	for _, tc := range []struct {
+		name           string
+		planned, event Step
+	}{
+		{"kill a paused process", paused, kill},
+		{"cut links of a paused process", paused, cut},
+		{"cut links that are cut", Step{ID: 1, Fault: "partition", Shape: IsolateOne, Targets: "n2", At: time.Second, Until: 6 * time.Second}, cut},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(3)
+			ev := &told{w: w}
+			ev.tell(4*time.Second, leaderEvent("n2"))
+			target := w.target()
+			target.Events = ev
+			steps := []Step{tc.planned, tc.event}
+			require.NoError(t, Run(t.Context(), steps, target, w, Limits{}))
+			require.Contains(t, w.stages(0), history.Skipped)
+			require.NotContains(t, w.stages(0), history.Unproven)
+			require.NotContains(t, w.stages(0), history.Injected)
+			require.Contains(t, w.stages(1), history.Healed)
+			require.Empty(t, MissingProofs(steps, w.events))
+			w.requireClean(t)
+		})
 	}
-	require.NoError(t, Run(t.Context(), steps, target, w, Limits{}))
-	require.Contains(t, w.stages(0), history.Skipped)
-	require.NotContains(t, w.stages(0), history.Unproven)
-	require.NotContains(t, w.stages(0), history.Injected)
-	require.Contains(t, w.stages(1), history.Healed)
-	require.Empty(t, MissingProofs(steps, w.events))
-	w.requireClean(t)
 }
 
 // A change of members or leaders is taken back when the fault that an event brought

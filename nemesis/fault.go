@@ -184,6 +184,13 @@ func (g *ground) isCut(p Pair) bool {
 	return false
 }
 
+// busy reports whether traffic may be expected on a link: no fault cuts it, and
+// none has the process at either end.
+func (g *ground) busy(c Cut) bool {
+	held := func(n string) bool { return g.owners["process of "+n] != "" }
+	return !g.isCut(Pair{c.From, c.To}) && !held(c.From) && !held(c.To)
+}
+
 // clientsCutOff reports whether clients and node are cut from each other, in
 // either direction.
 func (g *ground) clientsCutOff(node string) bool {

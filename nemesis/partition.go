@@ -76,6 +76,9 @@ func (*partition) Available(t Target) error {
 
 // Inject implements Fault.
 func (p *partition) Inject(ctx context.Context, s *Scene) error {
+	if s.Step.When != "" && !slices.ContainsFunc(s.Cuts, s.ground.busy) {
+		return unproven("was not injected: other faults keep all the links still that it would cut")
+	}
 	p.attempted = true
 	if err := s.Network.Block(ctx, s.ruleSet(), s.Cuts); err != nil {
 		return fmt.Errorf("blocking %d directions: %w", len(s.Cuts), err)
