@@ -208,9 +208,30 @@ func TestDockerFaults(t *testing.T) {
 			p := dockerPlan(r.faults)
 			p.Targets, p.Nodes = r.targets, r.nodes
 			j := contained(t, p, nil)
+			logTimes(t, j.history)
 			j.requireValidInDocker(t)
 			requireTargets(t, j, r.targets)
 		})
+	}
+}
+
+// logTimes logs, for every fault of a run, how long it took to inject and to heal,
+// and what proved it.
+func logTimes(t *testing.T, h *history.History) {
+	t.Helper()
+	at := map[int]map[history.FaultStage]history.Fault{}
+	for _, f := range h.Faults {
+		if at[f.ID] == nil {
+			at[f.ID] = map[history.FaultStage]history.Fault{}
+		}
+		at[f.ID][f.Stage] = f
+	}
+	for _, id := range slices.Sorted(maps.Keys(at)) {
+		took := func(from, to history.FaultStage) time.Duration {
+			return time.Duration(at[id][to].At - at[id][from].At).Round(time.Millisecond)
+		}
+		t.Logf("%s: injected in %s, proven in %s, healed and proven in %s: %s", at[id][history.Injecting].Name,
+			took(history.Injecting, history.Injected), took(history.Injected, history.Proven), took(history.Healing, history.Healed), at[id][history.Proven].Detail)
 	}
 }
 

@@ -38,6 +38,8 @@ type Plan struct {
 	Scheme      string            `yaml:"scheme"`
 	Workload    string            `yaml:"workload"`
 	Faults      []string          `yaml:"faults"`      // as on the command line; empty: none
+	Schedule    string            `yaml:"schedule,omitempty"` // random (also if empty) or periodic
+	Interval    time.Duration     `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
 	Targets     string            `yaml:"targets"`     // what faults hit that do not choose for themselves; empty: drawn
 	Environment string            `yaml:"environment"` // docker or sim
 	Nodes       int               `yaml:"nodes"`
@@ -150,6 +152,8 @@ func (p Plan) Resolve() (Plan, error) {
 		return bad("a rate of %g operations per second: 0 (closed loop) to 1,000,000 is possible", p.Rate)
 	case p.Expect != "survive" && p.Expect != "declared":
 		return bad("unknown expectation %q; known: survive, declared", p.Expect)
+	case p.Schedule != "" && p.Schedule != "random" && p.Schedule != "periodic":
+		return bad("unknown schedule %q; known: random, periodic", p.Schedule)
 	case p.Size > maxSize:
 		return bad("payloads of %d bytes: at most %d are possible", p.Size, maxSize)
 	}
@@ -172,7 +176,7 @@ func (p Plan) Resolve() (Plan, error) {
 	if len(p.Steps) == 0 && len(p.Faults) > 0 {
 		p.Steps, err = nemesis.Generate(nemesis.ScheduleConfig{
 			Seed: p.Seed, Faults: p.Faults, Nodes: p.NodeNames(), Keys: len(sys.Keys(p.spec(""))), Duration: p.Phases.Fault,
-			Detection: sys.Detection(p.spec("")), Targets: p.Targets,
+			Detection: sys.Detection(p.spec("")), Targets: p.Targets, Interval: p.Interval, Periodic: p.Schedule == "periodic",
 		})
 		if err != nil {
 			return bad("%w", err)
@@ -354,6 +358,12 @@ func (p Plan) Command() string {
 		fmt.Fprintf(&b, " --faults %s", strings.Join(p.Faults, ","))
 	default:
 		b.WriteString(" --faults none")
+	}
+	if p.Schedule != "" {
+		fmt.Fprintf(&b, " --schedule %s", p.Schedule)
+	}
+	if p.Interval != 0 {
+		fmt.Fprintf(&b, " --interval %s", p.Interval)
 	}
 	if p.Targets != "" {
 		fmt.Fprintf(&b, " --targets %s", p.Targets)

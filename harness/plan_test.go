@@ -37,6 +37,19 @@ func TestCommandRunsThePlan(t *testing.T) {
 		" --time 45s --rate 200 --seed 9 --expect declared --set acks=1", p.Command())
 	none := simPlan("")
 	require.Contains(t, none.Command(), " --faults none ")
+	periodic := simPlan("kill")
+	periodic.Time, periodic.Schedule, periodic.Interval = 3*time.Minute, "periodic", 20*time.Second
+	periodic, err = periodic.Resolve()
+	require.NoError(t, err)
+	require.Contains(t, periodic.Command(), " --schedule periodic --interval 20s ")
+	require.Len(t, periodic.Steps, 7) // of 140 s
+	for i, s := range periodic.Steps {
+		require.Equal(t, periodic.Steps[0].At+time.Duration(i)*20*time.Second, s.At)
+	}
+	periodic.Schedule = "lunar"
+	_, err = periodic.Resolve()
+	require.ErrorIs(t, err, ErrBadPlan)
+	require.ErrorContains(t, err, `unknown schedule "lunar"; known: random, periodic`)
 	none.Targets = "leader"
 	require.Contains(t, none.Command(), " --targets leader ")
 }

@@ -267,7 +267,7 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 
 // drawTime draws a length that holds every named fault, and three at least.
 func (s Swarm) drawTime(rng *rand.Rand, p Plan, sys system.System) time.Duration {
-	c := nemesis.ScheduleConfig{Faults: p.Faults, Detection: sys.Detection(p.spec(""))}
+	c := nemesis.ScheduleConfig{Faults: p.Faults, Detection: sys.Detection(p.spec("")), Interval: p.Interval}
 	least := c.Least()
 	if n := len(p.Faults); n > 0 && n < swarmMinFaults {
 		least = least / time.Duration(n) * swarmMinFaults

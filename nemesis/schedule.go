@@ -141,22 +141,28 @@ type ScheduleConfig struct {
 	Detection time.Duration
 	// Targets is what every fault hits that does not choose for itself; empty: drawn.
 	Targets string
+	// Interval is the time from one fault to the next; 0: as many as fit.
+	Interval time.Duration
+	// Periodic: faults begin exactly so far apart and last exactly as long as they
+	// must; otherwise both are drawn within the interval.
+	Periodic bool
 }
 
 // Least returns the shortest fault phase that holds every named fault once.
 func (c ScheduleConfig) Least() time.Duration {
-	return time.Duration(len(c.Faults)) * (c.length() + c.gap())
+	return time.Duration(len(c.Faults)) * max(c.length()+c.gap(), c.Interval)
 }
 
 func (c ScheduleConfig) length() time.Duration { return max(3*c.Detection, minLength) }
 func (c ScheduleConfig) gap() time.Duration    { return max(c.Detection, minGap) }
 
-// Generate draws a schedule of faults one after another, as many as fit: each
-// lasts at least three detection times, and at least one passes before it.
+// Generate draws a schedule of faults one after another, as many as fit or one
+// every interval: each lasts at least three detection times, and at least one
+// passes before it.
 // Named faults take turns; a fault that has shapes and was named without one draws
 // a shape each time and repeats none before all were drawn, and "partition" has
 // isolate-leader among them always. The
-// same config gives the same schedule. A phase that is too short, unknown
+// same config gives the same schedule. A phase or an interval that is too short, unknown
 // faults, and shapes or targets that do not fit the nodes are errors.
 func Generate(c ScheduleConfig) ([]Step, error) {
 	if len(c.Faults) == 0 {
@@ -180,9 +186,12 @@ func Generate(c ScheduleConfig) ([]Step, error) {
 		}
 	}
 	unit := c.length() + c.gap()
-	if c.Duration < c.Least() {
+	switch {
+	case c.Interval < 0 || c.Interval > 0 && c.Interval < unit:
+		return nil, fmt.Errorf("an interval of %s between faults is too short: each needs %s (three detection times of %s, and a gap)", c.Interval, unit, c.Detection)
+	case c.Duration < c.Least():
 		return nil, fmt.Errorf("a fault phase of %s is too short for %s: each needs %s (three detection times of %s, and a gap), so at least %s",
-			c.Duration, strings.Join(c.Faults, ", "), unit, c.Detection, c.Least())
+			c.Duration, strings.Join(c.Faults, ", "), max(unit, c.Interval), c.Detection, c.Least())
 	}
 
 	rng := rand.New(rand.NewPCG(c.Seed, 0x6e656d65736973))
@@ -190,6 +199,10 @@ func Generate(c ScheduleConfig) ([]Step, error) {
 	slot := (c.Duration / time.Duration(count)).Truncate(time.Millisecond)
 	if slot < unit {
 		slot = unit
+	}
+	if c.Interval > 0 {
+		slot = c.Interval
+		count = int(c.Duration / slot)
 	}
 	names := takeTurns(rng, c.Faults, count)
 	shapes, err := c.drawShapes(rng, names)
@@ -247,6 +260,9 @@ func Generate(c ScheduleConfig) ([]Step, error) {
 		}
 		begin := time.Duration(i) * slot
 		spare := slot - unit
+		if c.Periodic {
+			spare = 0
+		}
 		lead := jitter(rng, spare/2)
 		s.At = begin + c.gap() + lead
 		s.Until = s.At + c.length() + jitter(rng, spare-lead)

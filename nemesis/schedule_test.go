@@ -34,6 +34,10 @@ func TestScheduleProperties(t *testing.T) {
 			Keys:      rapid.IntRange(1, 4).Draw(t, "keys"),
 			Detection: time.Duration(rapid.Int64Range(1, int64(20*time.Second)).Draw(t, "detection")),
 		}
+		if rapid.Bool().Draw(t, "interval given") {
+			c.Interval = c.Least()/time.Duration(len(c.Faults)) + time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "interval"))
+		}
+		c.Periodic = rapid.Bool().Draw(t, "periodic")
 		c.Duration = c.Least() + time.Duration(rapid.Int64Range(0, int64(10*time.Minute)).Draw(t, "more"))
 		steps, err := Generate(c)
 		require.NoError(t, err)
@@ -51,6 +55,13 @@ func TestScheduleProperties(t *testing.T) {
 			require.GreaterOrEqual(t, s.At-end, c.Detection, "no gap before step %d", i)
 			require.GreaterOrEqual(t, s.Until-s.At, 3*c.Detection)
 			require.LessOrEqual(t, s.Until, c.Duration)
+			if c.Interval > 0 {
+				require.Equal(t, time.Duration(i), s.At/c.Interval, "one step an interval")
+			}
+			if c.Periodic && i > 1 {
+				require.Equal(t, steps[1].At-steps[0].At, s.At-steps[i-1].At)
+				require.Equal(t, steps[0].Until-steps[0].At, s.Until-s.At)
+			}
 			end = s.Until
 			name := s.Name()
 			if !slices.Contains(c.Faults, name) {
@@ -142,6 +153,9 @@ func TestGenerateRefuses(t *testing.T) {
 		{"unknown fault", func(c *ScheduleConfig) { c.Faults = []string{"meteor"} }, `unknown fault "meteor": known are partition, kill, stop, pause, power`},
 		{"unknown shape", func(c *ScheduleConfig) { c.Faults = []string{"partition:star"} }, `unknown shape "star"`},
 		{"too short", func(c *ScheduleConfig) { c.Duration = 15 * time.Second }, "too short for partition, kill: each needs 12s (three detection times of 3s, and a gap), so at least 24s"},
+		{"interval too short", func(c *ScheduleConfig) { c.Interval = 11 * time.Second }, "an interval of 11s between faults is too short: each needs 12s"},
+		{"negative interval", func(c *ScheduleConfig) { c.Interval = -time.Second }, "an interval of -1s between faults is too short"},
+		{"too short for the interval", func(c *ScheduleConfig) { c.Interval = 40 * time.Second }, "each needs 40s (three detection times of 3s, and a gap), so at least 1m20s"},
 		{"no detection", func(c *ScheduleConfig) { c.Detection = 0 }, "must be positive"},
 		{"no nodes", func(c *ScheduleConfig) { c.Nodes = nil }, "no nodes"},
 		{"ring of three", func(c *ScheduleConfig) { c.Faults = []string{"partition:ring"} }, "partition:ring needs at least 5 nodes, and there are 3"},

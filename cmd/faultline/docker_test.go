@@ -21,8 +21,10 @@ import (
 
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/report"
+	"github.com/faultline-mq/faultline/nemesis"
 )
 
 // needAll skips what needs Docker and is too slow for every run of the suite.
@@ -186,25 +188,28 @@ func TestKilledHarness(t *testing.T) {
 	require.Equal(t, 2, ask(t, nil, "check", filepath.Join(a.out, "latest")).code)
 }
 
-// TestInterrupted: SIGINT at any time leaves nothing, says so, and keeps what was
-// recorded.
+// TestInterrupted: SIGINT at any time, and in the middle of every fault, leaves
+// nothing, says so, and keeps what was recorded.
 func TestInterrupted(t *testing.T) {
 	cli := needAll(t)
-	for _, c := range []struct {
+	type row struct {
 		name, fault, text string
 		containers        int // that are there by then
-	}{
+	}
+	rows := []row{
 		{"before it comes up", "kill", "setup ", 0},
 		{"while it comes up", "kill", "setup ", 2},
 		{"in the baseline", "kill", "baseline ", 6},
-		{"in mid-fault", "kill", "fault: kill n", 6},
 		{"while disks come up", "power", "setup ", 2},
-		{"without power", "power", "fault: power n", 9},
-		{"with a broken disk", "disk-error", "fault: disk-error n", 9},
-		{"with a slow disk", "disk-slow", "fault: disk-slow n", 9},
-	} {
+	}
+	for _, f := range nemesis.Known() {
+		if _, lacks := harness.DockerLacks(f); !lacks {
+			rows = append(rows, row{"in mid-fault: " + f.Name, f.Name, "fault: " + f.Name, 6})
+		}
+	}
+	for _, c := range rows {
 		t.Run(c.name, func(t *testing.T) {
-			p := start(t, "--faults", c.fault, "--targets", "leader", "--time", "60s")
+			p := start(t, "--faults", c.fault, "--time", "60s")
 			p.says(c.text)
 			run := p.run()
 			require.Eventually(t, func() bool {

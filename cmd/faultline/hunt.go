@@ -132,7 +132,7 @@ seeds decided nothing (or the hunt was interrupted), 0 otherwise.`,
 // huntAgain is the command line of a hunt without its seeds, budget and output.
 func huntAgain(c *cobra.Command) string {
 	words := []string{"faultline hunt"}
-	for _, name := range []string{"system", "scheme", "workload", "faults", "targets", "nodes", "clients", "time", "rate", "size", "expect", "plan"} {
+	for _, name := range []string{"system", "scheme", "workload", "faults", "schedule", "interval", "targets", "nodes", "clients", "time", "rate", "size", "expect", "plan"} {
 		if c.Flags().Changed(name) {
 			words = append(words, "--"+name+" "+c.Flags().Lookup(name).Value.String())
 		}

@@ -33,6 +33,8 @@ func (f *planFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.plan.Scheme, "scheme", d.Scheme, "replication scheme (faultline list schemes)")
 	fl.StringVar(&f.plan.Workload, "workload", d.Workload, "what clients do (faultline list workloads)")
 	fl.StringVar(&f.faults, "faults", strings.Join(d.Faults, ","), "faults, with a shape after a colon: partition:one-way-in,kill; none (faultline list faults)")
+	fl.StringVar(&f.plan.Schedule, "schedule", "", "random, or periodic: faults begin exactly an interval apart and last as long as they must (default random)")
+	fl.DurationVar(&f.plan.Interval, "interval", 0, "from one fault to the next (default: as many as fit)")
 	fl.StringVar(&f.plan.Targets, "targets", "", "one, minority, majority, all, leader, follower, followers, controller or NAME,… (default: drawn)")
 	fl.StringVar(&f.plan.Environment, "env", d.Environment, "docker, sim, or auto (docker where there is one)")
 	fl.IntVar(&f.plan.Nodes, "nodes", d.Nodes, "nodes of the cluster")
@@ -52,7 +54,7 @@ func (f *planFlags) base(c *cobra.Command) (p harness.Plan, ok bool, err error) 
 	case f.scenario != "" && f.file != "":
 		return p, false, badArguments(errors.New("--scenario and --plan exclude each other"))
 	case f.scenario != "":
-		for _, name := range []string{"faults", "targets", "nodes", "time"} {
+		for _, name := range []string{"faults", "schedule", "interval", "targets", "nodes", "time"} {
 			if c.Flags().Changed(name) {
 				return p, false, badArguments(fmt.Errorf("--%s: a scenario has its own; run its stored plan.yaml with --plan to change it", name))
 			}
@@ -86,6 +88,7 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 		}
 		for name, take := range map[string]func(){
 			"system": func() { p.System = given.System }, "scheme": func() { p.Scheme = given.Scheme }, "workload": func() { p.Workload = given.Workload },
+			"schedule": func() { p.Schedule = given.Schedule; redraw() }, "interval": func() { p.Interval = given.Interval; redraw() },
 			"targets": func() { p.Targets = given.Targets; redraw() }, "env": func() { p.Environment = given.Environment },
 			"nodes": func() { p.Nodes = given.Nodes; redraw() }, "clients": func() { p.Clients = given.Clients },
 			"time": func() { p.Time, p.Phases = given.Time, harness.Phases{}; redraw() }, "rate": func() { p.Rate = given.Rate },
