@@ -37,11 +37,11 @@ type Plan struct {
 	System      string            `yaml:"system"`
 	Scheme      string            `yaml:"scheme"`
 	Workload    string            `yaml:"workload"`
-	Faults      []string          `yaml:"faults"`      // as on the command line; empty: none
+	Faults      []string          `yaml:"faults"`             // as on the command line; empty: none
 	Schedule    string            `yaml:"schedule,omitempty"` // random (also if empty) or periodic
 	Interval    time.Duration     `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
-	Targets     string            `yaml:"targets"`     // what faults hit that do not choose for themselves; empty: drawn
-	Environment string            `yaml:"environment"` // docker or sim
+	Targets     string            `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
+	Environment string            `yaml:"environment"`        // docker or sim
 	Nodes       int               `yaml:"nodes"`
 	Clients     int               `yaml:"clients"`    // producers; pollers come with them
 	Time        time.Duration     `yaml:"time"`       // baseline, fault and recovery together

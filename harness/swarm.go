@@ -295,10 +295,12 @@ func spare(rng *rand.Rand, p Plan, sys system.System) {
 }
 
 // ports lets some cuts stop one kind of traffic only: a leader that loses its
-// followers and not the quorum stays one.
+// followers and not the quorum stays one. Shapes in which some leader may keep all
+// its followers could stop nothing.
 func ports(rng *rand.Rand, p Plan) {
+	whole := []nemesis.Shape{nemesis.ClientShape, nemesis.Bridge, nemesis.Ring}
 	for i := range p.Steps {
-		if s := &p.Steps[i]; s.Fault == "partition" && s.Shape != nemesis.ClientShape && s.Port == nemesis.AnyPort {
+		if s := &p.Steps[i]; s.Fault == "partition" && !slices.Contains(whole, s.Shape) && s.Port == nemesis.AnyPort {
 			s.Port = pick(rng, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.PeerPort, nemesis.PeerPort, nemesis.QuorumPort)
 		}
 	}

@@ -133,7 +133,8 @@ func (s *Scene) proveAnswers(ctx context.Context, wrong func(node string, st Pro
 				figures[n] += ", not asked: another fault cuts it off from the clients"
 				continue
 			}
-			if !s.Roles.Responds(ctx, n, s.Limits.RespondTimeout) {
+			// Another fault may make the way there slow: whoever is healed is given time.
+			if !s.Roles.Responds(ctx, n, 5*s.Limits.RespondTimeout) {
 				waiting = fmt.Sprintf("%s runs and answers no request", n)
 				return false, ctx.Err()
 			}
