@@ -68,7 +68,7 @@ var swarmEvents = []nemesis.Event{
 
 // Limits of what a swarm draws.
 const (
-	swarmMinTime   = 66 * time.Second // with the phases' shares: time for three faults
+	swarmMinTime   = 67 * time.Second // with the phases' shares: time for three faults
 	swarmMaxTime   = 110 * time.Second
 	swarmMinFaults = 3
 	swarmMaxShapes = 3 // named; a partition without one draws from all
@@ -234,7 +234,7 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 	if rng.IntN(3) == 0 && !cuts {
 		loyal, others = 0, others+2 // or they would all wait for one node at once
 	}
-	clients, rate, size := loyal+others, pick(rng, 80.0, 120, 160, 200, 300), pick(rng, 32, 128, 128, 512, 1024)
+	clients, rate, size := loyal+others, pick(rng, 60.0, 80, 100, 120, 160), pick(rng, 32, 128, 128, 512, 1024)
 	pinned := float64(loyal) / float64(clients)
 	if loyal == 0 {
 		pinned = -1
