@@ -301,9 +301,17 @@ func ports(rng *rand.Rand, p Plan) {
 	whole := []nemesis.Shape{nemesis.ClientShape, nemesis.Bridge, nemesis.Ring}
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Fault == "partition" && !slices.Contains(whole, s.Shape) && s.Port == nemesis.AnyPort {
-			s.Port = pick(rng, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.PeerPort, nemesis.PeerPort, nemesis.QuorumPort)
+			s.Port = port(p.Scheme, pick(rng, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.PeerPort, nemesis.PeerPort, nemesis.QuorumPort))
 		}
 	}
+}
+
+// port is the drawn one, if a scheme uses it: single copies have no peers.
+func port(scheme string, drawn nemesis.Port) nemesis.Port {
+	if scheme == "single" && drawn == nemesis.PeerPort {
+		return nemesis.AnyPort
+	}
+	return drawn
 }
 
 // promises reports whether acknowledged messages survive the plan's steps.
@@ -327,7 +335,7 @@ func follow(rng *rand.Rand, p Plan) Plan {
 		}
 		more := p
 		more.Steps = slices.Clone(p.Steps)
-		more.Steps[i].As, more.Steps[i].Port = fmt.Sprintf("cut-%d", i), pick(rng, cut.Port, nemesis.PeerPort)
+		more.Steps[i].As, more.Steps[i].Port = fmt.Sprintf("cut-%d", i), port(p.Scheme, pick(rng, cut.Port, nemesis.PeerPort))
 		r.ID, r.Targets = len(more.Steps), "@"+more.Steps[i].As
 		more.Steps = append(more.Steps, r)
 		if promises(more) {
