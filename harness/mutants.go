@@ -57,10 +57,17 @@ type MutantRun struct {
 	Sentence     string        `json:"sentence,omitempty"`
 	Inconclusive int           `json:"inconclusive"`
 	Failed       int           `json:"harness_errors"`
-	Spoiled      int           `json:"spoiled"`          // convicted seeds that are not valid without the mutant either
+	Spoiled      []Spoiled     `json:"spoiled,omitempty"`
 	Shrunk       *Size         `json:"shrunk,omitempty"` // of the smallest plan that was looked for
 	Dir          string        `json:"dir,omitempty"`
 	Interrupted  bool          `json:"interrupted,omitempty"`
+}
+
+// Spoiled is a seed that was convicted with a mutant and is not valid without it
+// either.
+type Spoiled struct {
+	Seed     uint64   `json:"seed"`
+	Standing Standing `json:"standing"` // without the mutant
 }
 
 // LookupMutants returns the mutants of these names or ids; without names, those
@@ -157,13 +164,17 @@ func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uin
 		}
 		if r.Found && m.Name != "" {
 			cfg.First, cfg.Seeds, cfg.Budget, cfg.Out, cfg.Plans = r.Seed, 1, 0, "", h.plans(m, scheme, false)
-			plain, err := Hunt(ctx, cfg)
-			if err != nil {
+			confirmed := false
+			cfg.Each = func(t Trial, s Standing) {
+				if confirmed = s == SeedValid; !confirmed {
+					r.Spoiled = append(r.Spoiled, Spoiled{t.Seed, s})
+				}
+			}
+			if _, err := Hunt(ctx, cfg); err != nil {
 				return r, err
 			}
-			if plain.Valid == 0 {
+			if !confirmed {
 				r.Found, r.Broken, r.Sentence, r.Dir = false, nil, "", ""
-				r.Spoiled++
 			}
 		}
 		r.Elapsed = time.Since(begin)
@@ -228,13 +239,14 @@ func (h MutantHunt) convict(ctx context.Context, cfg HuntConfig, r *MutantRun) e
 }
 
 // MutantsExit is the exit code of a hunt for mutants: 1 when one was not found on
-// a range or a control was convicted, 255 when the harness failed, 2 when it was
+// a range, or a control or a seed without its mutant was convicted, 255 when the harness failed, 2 when it was
 // interrupted or more than 2 % of a control's seeds decided nothing, 0 otherwise.
 func MutantsExit(runs []MutantRun) int {
 	missed, failed, open := false, false, len(runs) == 0
 	for _, r := range runs {
 		control := r.ID == ""
 		missed = missed || r.Found == control && !r.Interrupted
+		missed = missed || slices.ContainsFunc(r.Spoiled, func(s Spoiled) bool { return s.Standing == SeedInvalid })
 		failed = failed || r.Failed > 0 && !r.Found
 		open = open || r.Interrupted || control && r.Inconclusive*50 > r.Seeds
 	}

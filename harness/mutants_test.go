@@ -15,9 +15,11 @@ func TestMutantsExit(t *testing.T) {
 		runs []MutantRun
 		want int
 	}{
-		"nothing was run":                           {nil, 2},
-		"found":                                     {[]MutantRun{found, clean}, 0},
-		"not found":                                 {[]MutantRun{found, missed, clean}, 1},
+		"nothing was run": {nil, 2},
+		"found":           {[]MutantRun{found, clean}, 0},
+		"not found":       {[]MutantRun{found, missed, clean}, 1},
+		"a seed was convicted without its mutant":   {[]MutantRun{{ID: "M1", Found: true, Spoiled: []Spoiled{{7, SeedInvalid}}}, clean}, 1},
+		"a seed decided nothing without its mutant": {[]MutantRun{{ID: "M1", Found: true, Spoiled: []Spoiled{{7, SeedInconclusive}}}, clean}, 0},
 		"the control was convicted":                 {[]MutantRun{found, {Found: true, Seeds: 5}}, 1},
 		"a harness error":                           {[]MutantRun{found, {Seeds: 100, Failed: 1}}, 255},
 		"a harness error before the conviction":     {[]MutantRun{{ID: "M1", Found: true, Failed: 1}}, 0},

@@ -125,8 +125,8 @@ func mutantLine(r harness.MutantRun) string {
 	if r.Inconclusive > 0 {
 		took += fmt.Sprintf(", %d inconclusive", r.Inconclusive)
 	}
-	if r.Spoiled > 0 {
-		took += fmt.Sprintf(", %d convicted but not valid without the mutant", r.Spoiled)
+	for _, s := range r.Spoiled {
+		took += fmt.Sprintf(", seed %d is %s without the mutant too", s.Seed, s.Standing)
 	}
 	if r.Failed > 0 {
 		took += fmt.Sprintf(", %d harness errors", r.Failed)
