@@ -226,10 +226,11 @@ func (s Swarm) drawTimeout(rng *rand.Rand, p *Plan, sys system.System) {
 }
 
 // drawLoad draws clients, rate and payloads: enough messages for a verdict, few
-// enough for many seeds. Where partitions come, every node has a producer that
-// stays with it: without one nobody writes to a leader that is cut off.
+// enough for many seeds. Where partitions come, every node has producers that
+// stay with it: without them nobody writes to a leader that is cut off, and one
+// alone waits for an answer most of the time.
 func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
-	loyal, others := p.Nodes+rng.IntN(2), 1+rng.IntN(4)
+	loyal, others := 2*p.Nodes+rng.IntN(2), 2+rng.IntN(4)
 	cuts := slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "partition") })
 	if rng.IntN(3) == 0 && !cuts {
 		loyal, others = 0, others+2 // or they would all wait for one node at once
