@@ -206,7 +206,10 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 			least = 2 // a node that leaves takes a replica with it
 		}
 		set("min.insync.replicas", strconv.Itoa(least))
-		set("eligible.leader.replicas.version", ms(0, 1))
+		const elr = "eligible.leader.replicas.version"
+		if _, fixed := s.Base.Options[elr]; !fixed {
+			p.Options[elr] = ms(0, 1) // two protocols
+		}
 	}
 }
 
@@ -403,6 +406,9 @@ func reaction(rng *rand.Rand, scheme string) nemesis.Step {
 // would hardly ever catch up under it.
 func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 	h := nemesis.Step{ID: len(p.Steps), Fault: pick(rng, "delay", "delay", "loss", "disk-slow"), At: 100 * time.Millisecond, Seed: rng.Uint64()}
+	if slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool { return o.Fault == "power" }) {
+		h.Fault = pick(rng, h.Fault, "disk-slow")
+	}
 	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority, nemesis.TargetMinority)
 	if h.Fault == "disk-slow" {
 		h.Targets = pick(rng, nemesis.TargetMinority, nemesis.TargetFollower)
