@@ -402,8 +402,8 @@ func reaction(rng *rand.Rand, scheme string) nemesis.Step {
 }
 
 // haze lays a fault over all others that makes everything slower, and what
-// happens in a millisecond without it can be met by another fault. A new member
-// would hardly ever catch up under it.
+// happens in a millisecond without it can be met by another fault: on a slow disk a
+// power loss finds more that is not synced. A new member would hardly ever catch up under it.
 func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 	h := nemesis.Step{ID: len(p.Steps), Fault: pick(rng, "delay", "delay", "loss", "disk-slow"), At: 100 * time.Millisecond, Seed: rng.Uint64()}
 	if slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool { return o.Fault == "power" }) {
