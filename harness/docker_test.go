@@ -197,6 +197,10 @@ func TestDockerFaults(t *testing.T) {
 		{"rate", "leader", 3},
 		{"reset", "leader", 3},
 		{"half-open", "leader", 3},
+		{"cpu", "leader", 3},
+		{"cpu", "all", 3},
+		{"memory", "leader", 3},
+		{"memory", "all", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {
@@ -409,6 +413,7 @@ func TestDockerPlainVolumes(t *testing.T) {
 		onDisks := []string{"power", "restart", "wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file", "membership"}
 		require.Equal(t, slices.Contains(onDisks, f.Name), disks, f.Name)
 		require.Equal(t, f.Name == "disk-slow", slowed, f.Name)
+		require.Equal(t, f.Name == "cpu" || f.Name == "memory", limitsNeeded([]nemesis.Step{{Fault: "kill"}, {Fault: f.Name}}), f.Name)
 	}
 	for _, shape := range []nemesis.Shape{nemesis.RestartKill, nemesis.RestartPower, nemesis.RestartWipe} {
 		disks, _ := disksNeeded([]nemesis.Step{{Fault: "restart", Shape: shape}})

@@ -202,7 +202,13 @@ func (p Plan) Resolve() (Plan, error) {
 // lacking refuses a fault whose capability an environment lacks by nature.
 func lacking(env string, s nemesis.Step) error {
 	for _, f := range nemesis.Known() {
-		if f.Name != s.Fault || env != "docker" {
+		if f.Name != s.Fault {
+			continue
+		}
+		if why, lacks := SimLacks(f); lacks && env == "sim" {
+			return fmt.Errorf("fault %s: %s; use --env docker", s.Name(), why)
+		}
+		if env != "docker" {
 			continue
 		}
 		if c, lacks := DockerLacks(f); lacks {
@@ -214,8 +220,23 @@ func lacking(env string, s nemesis.Step) error {
 
 // dockerHas is what environment docker can do.
 var dockerHas = append([]nemesis.Capability{
-	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets,
+	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets, nemesis.NeedsLimits,
 }, ofDisks...)
+
+// simLacks is what the simulator cannot do by nature, and why.
+var simLacks = map[nemesis.Capability]string{
+	nemesis.NeedsLimits: "its nodes take no processor time and share one process's memory",
+}
+
+// SimLacks returns why environment sim cannot have a fault, if it cannot.
+func SimLacks(f nemesis.Info) (why string, lacks bool) {
+	for _, c := range f.NeedsOf("") {
+		if why, lacks = simLacks[c]; lacks {
+			return fmt.Sprintf("environment sim cannot %s: %s", c, why), true
+		}
+	}
+	return "", false
+}
 
 // ofDisks is what environment docker can do only to nodes that have disks of their own.
 var ofDisks = []nemesis.Capability{
@@ -235,6 +256,13 @@ func disksNeeded(steps []nemesis.Step) (disks, slowed bool) {
 		}
 	}
 	return disks, slowed
+}
+
+// limitsNeeded reports whether steps need nodes in Docker to be limited.
+func limitsNeeded(steps []nemesis.Step) bool {
+	return slices.ContainsFunc(nemesis.Known(), func(f nemesis.Info) bool {
+		return slices.Contains(f.Needs, nemesis.NeedsLimits) && slices.ContainsFunc(steps, func(s nemesis.Step) bool { return s.Fault == f.Name })
+	})
 }
 
 // onPackets is what each fault on packets and connections asks of the kernel in Docker.

@@ -166,6 +166,7 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 	}
 	cfg.Log = r.cfg.Log
 	cfg.Disks, cfg.Throttle = disksNeeded(r.plan.Steps)
+	cfg.Limits = limitsNeeded(r.plan.Steps)
 	cfg.Try = kernelNeeded(r.plan.Steps)
 	if r.cfg.DockerConfig != nil {
 		r.cfg.DockerConfig(&cfg)

@@ -26,6 +26,7 @@ const (
 	NeedsResets     Capability = "spoil connections"
 	NeedsAdmin      Capability = "administer the system's members and leaders"
 	NeedsNewNodes   Capability = "put new nodes in place"
+	NeedsLimits     Capability = "limit what processes use"
 	NeedsEvents     Capability = "tell the cluster's events"
 )
 
@@ -33,7 +34,7 @@ const (
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsEvents,
+		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsEvents,
 	}
 }
 
@@ -371,6 +372,32 @@ func kinds() []kind {
 			},
 			draw: []string{TargetOne, TargetLeader, TargetFollower},
 			make: func(Shape) Fault { return newHalfOpen() },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "cpu",
+				Description: "leaves processes 50, 20 or 10 % of the processor time that they took in the second before, drawn",
+				Proof:       "what the machine counts of each process: its quota, and periods in which it had to wait, more and more; the limits of before and an answered request after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsLimits, NeedsProcesses, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &cpu{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "memory",
+				Description: "leaves processes 8, 16 or 32 MiB, drawn, beyond what cannot be taken from them, and fills that with cached files; processes that are killed over it are started again when healed",
+				Proof:       "what the machine counts of each process: its limit, and how often it met that, more and more; the limits of before and an answered request after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsLimits, NeedsProcesses, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &memory{} },
 			bind: bindTargets,
 		},
 		{

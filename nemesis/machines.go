@@ -17,6 +17,7 @@ type Machines struct {
 	Shaper    Shaper
 	Resetter  Resetter
 	NewNodes  NodeReplacer
+	Limiter   Limiter
 }
 
 // NodeReplacer puts new nodes in the places of others.

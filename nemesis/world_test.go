@@ -224,6 +224,10 @@ func (w *world) requireClean(t *testing.T) {
 	require.Empty(t, w.shapes, "shapes left behind")
 	require.Empty(t, w.rejects, "resets left behind")
 	require.Empty(t, w.mutes, "silence left behind")
+	for n, l := range w.limits {
+		require.Zero(t, l.processors, "the processor time of %s left limited", n)
+		require.Zero(t, l.memory, "the memory of %s left limited", n)
+	}
 }
 
 type wNet struct{ *world }

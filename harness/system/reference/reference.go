@@ -218,7 +218,7 @@ func end(step nemesis.Step) time.Duration {
 // stop in order may lack the quorum or the time for it, and a broker whose disk is full
 // or fails ends itself.
 var orderly = []string{
-	"partition", "pause", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open", "disk-slow", "clock", "leadership",
+	"partition", "pause", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open", "disk-slow", "clock", "leadership", "cpu",
 }
 
 // keepsCopies reports whether lost and damaged disks leave a copy of everything
