@@ -201,6 +201,8 @@ func TestDockerFaults(t *testing.T) {
 		{"cpu", "all", 3},
 		{"memory", "leader", 3},
 		{"memory", "all", 3},
+		{"upgrade:mixed", "leader", 3},
+		{"upgrade:rolling", "", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {
@@ -327,6 +329,12 @@ func requireTailLost(t *testing.T, h *history.History) {
 func TestDockerPowerStubbed(t *testing.T) {
 	needAll(t)
 	requireWithoutEffect(t, contained(t, dockerPlan("power"), func(c *docker.Config) { c.Sabotage = sidecar.Stubbed }), "power")
+}
+
+// TestDockerUpgradeStubbed: nodes that come back with their own version were not upgraded.
+func TestDockerUpgradeStubbed(t *testing.T) {
+	needAll(t)
+	requireWithoutEffect(t, contained(t, dockerPlan("upgrade:mixed"), func(c *docker.Config) { c.Sabotage = sidecar.Stubbed }), "upgrade:mixed")
 }
 
 // TestDockerRefusesDisks: an engine that cannot give nodes disks is told of in one

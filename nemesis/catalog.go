@@ -27,6 +27,7 @@ const (
 	NeedsAdmin      Capability = "administer the system's members and leaders"
 	NeedsNewNodes   Capability = "put new nodes in place"
 	NeedsLimits     Capability = "limit what processes use"
+	NeedsVersions   Capability = "run two versions of the system"
 	NeedsEvents     Capability = "tell the cluster's events"
 )
 
@@ -34,7 +35,7 @@ const (
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsEvents,
+		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsVersions, NeedsEvents,
 	}
 }
 
@@ -402,6 +403,23 @@ func kinds() []kind {
 		},
 		{
 			Info: Info{
+				Name:        "upgrade",
+				Description: "stops nodes with SIGTERM and starts them with another version of the system, one after another, and with their own again when healed",
+				Proof:       "the version that each node says it runs, before, while it lasts and after it; other start times and answered requests after it",
+				Shapes:      upgrades(),
+				Targets:     nodeTargets,
+				Options: append([]Option{
+					{"shape", "", "drawn", "which nodes: rolling takes all"},
+					{"upgrade", "", "this source, with another version stamp", "of the whole plan: the image to go to"},
+				}, span...),
+				Needs: []Capability{NeedsVersions, NeedsProcesses, NeedsRoles},
+			},
+			draw: []string{TargetOne, TargetMinority, TargetLeader, TargetFollower},
+			make: func(Shape) Fault { return &upgrade{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
 				Name:        "membership",
 				Description: "adds, removes or replaces a node by the system's own administration; an added one leaves and a removed one comes back, empty, when healed",
 				Proof:       "the system's own list of members: the node, which identity it has, whether it votes and lives, and its replicas",
@@ -469,6 +487,8 @@ func (k kind) shape(s Shape) (ShapeInfo, error) {
 // be chosen.
 func (k kind) ownTargets(s Shape) string {
 	switch {
+	case k.Name == "upgrade" && s == RollingUpgrade:
+		return TargetAll
 	case k.Name == "leadership":
 		return TargetLeader
 	case k.Name == "membership" && s == AddNode:

@@ -18,6 +18,7 @@ type Machines struct {
 	Resetter  Resetter
 	NewNodes  NodeReplacer
 	Limiter   Limiter
+	Upgrader  Upgrader
 }
 
 // NodeReplacer puts new nodes in the places of others.

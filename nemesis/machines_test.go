@@ -33,7 +33,8 @@ type hardware struct {
 	mutes   map[string]string // connections that are silenced
 	resets  uint64
 
-	limits map[string]*wLimits
+	limits   map[string]*wLimits
+	versions map[string]string // of nodes; "": their own
 
 	stubs   map[string]bool // nodes
 	oneWay  bool            // shapes work towards targets only
@@ -54,14 +55,14 @@ type wClock struct {
 func newHardware() hardware {
 	return hardware{
 		logs: map[string][]byte{}, copies: map[string][]byte{}, founds: map[string]int64{}, mute: map[string]bool{}, disks: map[string]error{}, slow: map[string]float64{},
-		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, mutes: map[string]string{}, stubs: map[string]bool{}, limits: map[string]*wLimits{},
+		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, mutes: map[string]string{}, stubs: map[string]bool{}, limits: map[string]*wLimits{}, versions: map[string]string{},
 		sync: time.Millisecond, coarse: 1,
 	}
 }
 
 func (w *world) machines() Machines {
 	d := wMachines{w}
-	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d, Limiter: d}
+	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d, Limiter: d, Upgrader: d}
 }
 
 type wMachines struct{ *world }

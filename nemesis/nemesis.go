@@ -184,6 +184,8 @@ type Target struct {
 	// Spares are further places, whose nodes are no members at first.
 	Spares []string
 	Events Events
+	// Versions is the nodes' own word for what they run.
+	Versions Versions
 	Machines
 }
 

@@ -109,7 +109,7 @@ func (w *world) target() Target {
 	if w.noSpares {
 		spares = nil
 	}
-	return Target{Admin: wAdmin{w}, Spares: spares, Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}, Machines: w.machines()}
+	return Target{Admin: wAdmin{w}, Spares: spares, Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}, Versions: wVersions{w}, Machines: w.machines()}
 }
 
 func (w *world) incarnation() ProcessState {

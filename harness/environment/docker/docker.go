@@ -83,6 +83,7 @@ type node struct {
 	cli  *client.Client
 
 	containerID string
+	made        made
 	log         *nodeLog
 	agent       *agent
 	disk        *agent              // nil: the data volume is a plain one
@@ -167,6 +168,9 @@ func (e *Environment) Machines() nemesis.Machines {
 	}
 	if e.cfg.Limits {
 		m.Limiter = limiter{e}
+	}
+	if e.cfg.NextImage != "" {
+		m.Upgrader = upgrader{e}
 	}
 	return m
 }
@@ -361,6 +365,9 @@ func (e *Environment) checkImages(ctx context.Context) error {
 			}
 		}
 		images[n.Image] = true
+	}
+	if e.cfg.NextImage != "" {
+		images[e.cfg.NextImage] = true
 	}
 	found := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(images)) {
@@ -620,7 +627,10 @@ func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]n
 	if err != nil {
 		return fmt.Errorf("creating node %s: %w", n.spec.Name, err)
 	}
-	e.set(func() { n.containerID = created.ID })
+	e.set(func() {
+		n.containerID = created.ID
+		n.made = made{cfg: *cfg, host: *host, name: name, own: created.ID}
+	})
 	if err := n.start(ctx); err != nil {
 		return fmt.Errorf("starting node %s: %w", n.spec.Name, err)
 	}
