@@ -90,7 +90,7 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 	if err != nil {
 		return o, err
 	}
-	if refused := o.Execution.Err; errors.Is(refused, docker.ErrNoDisks) || errors.Is(refused, docker.ErrNoShaping) {
+	if refused := o.Execution.Err; errors.Is(refused, docker.ErrNoDisks) || errors.Is(refused, docker.ErrNoLimits) || errors.Is(refused, docker.ErrNoShaping) {
 		// It never came to a node: another engine or another environment mends it.
 		err := errors.Join(fmt.Errorf("%w: %w", ErrBadPlan, refused), os.RemoveAll(o.Dir))
 		if before == "" {

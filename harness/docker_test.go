@@ -197,6 +197,12 @@ func TestDockerFaults(t *testing.T) {
 		{"rate", "leader", 3},
 		{"reset", "leader", 3},
 		{"half-open", "leader", 3},
+		{"cpu", "leader", 3},
+		{"cpu", "all", 3},
+		{"memory", "leader", 3},
+		{"memory", "all", 3},
+		{"upgrade:mixed", "leader", 3},
+		{"upgrade:rolling", "", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {
@@ -325,6 +331,12 @@ func TestDockerPowerStubbed(t *testing.T) {
 	requireWithoutEffect(t, contained(t, dockerPlan("power"), func(c *docker.Config) { c.Sabotage = sidecar.Stubbed }), "power")
 }
 
+// TestDockerUpgradeStubbed: nodes that come back with their own version were not upgraded.
+func TestDockerUpgradeStubbed(t *testing.T) {
+	needAll(t)
+	requireWithoutEffect(t, contained(t, dockerPlan("upgrade:mixed"), func(c *docker.Config) { c.Sabotage = sidecar.Stubbed }), "upgrade:mixed")
+}
+
 // TestDockerRefusesDisks: an engine that cannot give nodes disks is told of in one
 // sentence, and no result is left.
 func TestDockerRefusesDisks(t *testing.T) {
@@ -409,6 +421,7 @@ func TestDockerPlainVolumes(t *testing.T) {
 		onDisks := []string{"power", "restart", "wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file", "membership"}
 		require.Equal(t, slices.Contains(onDisks, f.Name), disks, f.Name)
 		require.Equal(t, f.Name == "disk-slow", slowed, f.Name)
+		require.Equal(t, f.Name == "cpu" || f.Name == "memory", limitsNeeded([]nemesis.Step{{Fault: "kill"}, {Fault: f.Name}}), f.Name)
 	}
 	for _, shape := range []nemesis.Shape{nemesis.RestartKill, nemesis.RestartPower, nemesis.RestartWipe} {
 		disks, _ := disksNeeded([]nemesis.Step{{Fault: "restart", Shape: shape}})

@@ -54,9 +54,10 @@ type Plan struct {
 	Seed        uint64            `yaml:"seed"`
 	Expect      string            `yaml:"expect"` // survive or declared
 	Options     map[string]string `yaml:"options"`
-	Phases      Phases            `yaml:"phases"`           // empty: derived from time
-	Steps       []nemesis.Step    `yaml:"steps"`            // empty: drawn from the seed
-	Script      *Script           `yaml:"script,omitempty"` // what clients do; none: what the workload says
+	Phases      Phases            `yaml:"phases"`            // empty: derived from time
+	Upgrade     string            `yaml:"upgrade,omitempty"` // the image that the fault upgrade goes to; empty: this source's, with another version stamp
+	Steps       []nemesis.Step    `yaml:"steps"`             // empty: drawn from the seed
+	Script      *Script           `yaml:"script,omitempty"`  // what clients do; none: what the workload says
 }
 
 // Phases are the lengths of a run's phases.
@@ -190,6 +191,9 @@ func (p Plan) Resolve() (Plan, error) {
 			return bad("%w", err)
 		}
 	}
+	if p.Upgrade != "" && !upgrades(p.Steps) {
+		return bad("upgrade to %q: the plan has no fault upgrade", p.Upgrade)
+	}
 	if err := nemesis.ValidateNames(p.Steps); err != nil {
 		return bad("%w", err)
 	}
@@ -202,7 +206,13 @@ func (p Plan) Resolve() (Plan, error) {
 // lacking refuses a fault whose capability an environment lacks by nature.
 func lacking(env string, s nemesis.Step) error {
 	for _, f := range nemesis.Known() {
-		if f.Name != s.Fault || env != "docker" {
+		if f.Name != s.Fault {
+			continue
+		}
+		if why, lacks := SimLacks(f); lacks && env == "sim" {
+			return fmt.Errorf("fault %s: %s; use --env docker", s.Name(), why)
+		}
+		if env != "docker" {
 			continue
 		}
 		if c, lacks := DockerLacks(f); lacks {
@@ -214,8 +224,24 @@ func lacking(env string, s nemesis.Step) error {
 
 // dockerHas is what environment docker can do.
 var dockerHas = append([]nemesis.Capability{
-	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets,
+	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets, nemesis.NeedsLimits, nemesis.NeedsVersions,
 }, ofDisks...)
+
+// simLacks is what the simulator cannot do by nature, and why.
+var simLacks = map[nemesis.Capability]string{
+	nemesis.NeedsLimits:   "its nodes take no processor time and share one process's memory",
+	nemesis.NeedsVersions: "all its nodes are this program",
+}
+
+// SimLacks returns why environment sim cannot have a fault, if it cannot.
+func SimLacks(f nemesis.Info) (why string, lacks bool) {
+	for _, c := range f.NeedsOf("") {
+		if why, lacks = simLacks[c]; lacks {
+			return fmt.Sprintf("environment sim cannot %s: %s", c, why), true
+		}
+	}
+	return "", false
+}
 
 // ofDisks is what environment docker can do only to nodes that have disks of their own.
 var ofDisks = []nemesis.Capability{
@@ -235,6 +261,18 @@ func disksNeeded(steps []nemesis.Step) (disks, slowed bool) {
 		}
 	}
 	return disks, slowed
+}
+
+// limitsNeeded reports whether steps need nodes in Docker to be limited.
+func limitsNeeded(steps []nemesis.Step) bool {
+	return slices.ContainsFunc(nemesis.Known(), func(f nemesis.Info) bool {
+		return slices.Contains(f.Needs, nemesis.NeedsLimits) && slices.ContainsFunc(steps, func(s nemesis.Step) bool { return s.Fault == f.Name })
+	})
+}
+
+// upgrades reports whether steps change nodes' versions.
+func upgrades(steps []nemesis.Step) bool {
+	return slices.ContainsFunc(steps, func(s nemesis.Step) bool { return s.Fault == "upgrade" })
 }
 
 // onPackets is what each fault on packets and connections asks of the kernel in Docker.
@@ -375,6 +413,9 @@ func (p Plan) Command() string {
 	fmt.Fprintf(&b, " --clients %d", p.Clients)
 	if p.Scenario == "" {
 		fmt.Fprintf(&b, " --time %s", p.Time)
+	}
+	if p.Upgrade != "" {
+		fmt.Fprintf(&b, " --upgrade-to %s", p.Upgrade)
 	}
 	fmt.Fprintf(&b, " --rate %g --seed %d --expect %s", p.Rate, p.Seed, p.Expect)
 	sys, err := LookupSystem(p.System)

@@ -166,6 +166,12 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 	}
 	cfg.Log = r.cfg.Log
 	cfg.Disks, cfg.Throttle = disksNeeded(r.plan.Steps)
+	cfg.Limits = limitsNeeded(r.plan.Steps)
+	if cfg.NextImage = r.plan.Upgrade; cfg.NextImage == "" && upgrades(r.plan.Steps) {
+		if cfg.NextImage, err = docker.BuildNextImage(ctx, nil); err != nil {
+			return err
+		}
+	}
 	cfg.Try = kernelNeeded(r.plan.Steps)
 	if r.cfg.DockerConfig != nil {
 		r.cfg.DockerConfig(&cfg)
@@ -298,7 +304,7 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 func (r *run) target() nemesis.Target {
 	return nemesis.Target{
 		Nodes: r.spec.Nodes, Clock: r.rt, Network: r.env.Network(), Processes: r.env.Processes(), Disks: r.env.Disks(), Roles: r.cluster,
-		Admin: r.cluster.Admin(), Spares: r.spec.Spares,
+		Admin: r.cluster.Admin(), Versions: r.cluster.Versions(), Spares: r.spec.Spares,
 		Machines: r.env.Machines(), Events: r,
 	}
 }

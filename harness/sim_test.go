@@ -573,11 +573,18 @@ func TestInterruptedSimulation(t *testing.T) {
 	require.Equal(t, o.Summary.Sentence, again.Summary.Sentence)
 }
 
-// TestFaultsOfTheCatalogue: whatever is listed can be run in the simulator.
+// TestFaultsOfTheCatalogue: whatever is listed can be run in the simulator, or is
+// refused with the reason.
 func TestFaultsOfTheCatalogue(t *testing.T) {
 	for _, f := range nemesis.Known() {
 		p := simPlan(f.Name)
 		_, err := p.Resolve()
+		if why, lacks := SimLacks(f); lacks {
+			require.ErrorIs(t, err, ErrBadPlan, f.Name)
+			require.ErrorContains(t, err, why)
+			require.ErrorContains(t, err, "use --env docker")
+			_, err = dockerPlan(f.Name).Resolve()
+		}
 		require.NoError(t, err, f.Name)
 	}
 }

@@ -26,6 +26,8 @@ const (
 	NeedsResets     Capability = "spoil connections"
 	NeedsAdmin      Capability = "administer the system's members and leaders"
 	NeedsNewNodes   Capability = "put new nodes in place"
+	NeedsLimits     Capability = "limit what processes use"
+	NeedsVersions   Capability = "run two versions of the system"
 	NeedsEvents     Capability = "tell the cluster's events"
 )
 
@@ -33,7 +35,7 @@ const (
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsEvents,
+		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsVersions, NeedsEvents,
 	}
 }
 
@@ -375,6 +377,49 @@ func kinds() []kind {
 		},
 		{
 			Info: Info{
+				Name:        "cpu",
+				Description: "leaves processes 50, 20 or 10 % of the processor time that they took in the second before, drawn",
+				Proof:       "what the machine counts of each process: its quota, and periods in which it had to wait, more and more; the limits of before and an answered request after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsLimits, NeedsProcesses, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &cpu{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "memory",
+				Description: "leaves processes 8, 16 or 32 MiB, drawn, beyond what cannot be taken from them, and fills that with cached files; processes that are killed over it are started again when healed",
+				Proof:       "what the machine counts of each process: its limit, and how often it met that, more and more; the limits of before and an answered request after it",
+				Targets:     nodeTargets,
+				Options:     span,
+				Needs:       []Capability{NeedsLimits, NeedsProcesses, NeedsRoles},
+			},
+			draw: processes,
+			make: func(Shape) Fault { return &memory{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "upgrade",
+				Description: "stops nodes with SIGTERM and starts them with another version of the system, one after another, and with their own again when healed",
+				Proof:       "the version that each node says it runs, before, while it lasts and after it; other start times and answered requests after it",
+				Shapes:      upgrades(),
+				Targets:     nodeTargets,
+				Options: append([]Option{
+					{"shape", "", "drawn", "which nodes: rolling takes all"},
+					{"upgrade", "", "this source, with another version stamp", "of the whole plan: the image to go to"},
+				}, span...),
+				Needs: []Capability{NeedsVersions, NeedsProcesses, NeedsRoles},
+			},
+			draw: []string{TargetOne, TargetMinority, TargetLeader, TargetFollower},
+			make: func(Shape) Fault { return &upgrade{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
 				Name:        "membership",
 				Description: "adds, removes or replaces a node by the system's own administration; an added one leaves and a removed one comes back, empty, when healed",
 				Proof:       "the system's own list of members: the node, which identity it has, whether it votes and lives, and its replicas",
@@ -442,6 +487,8 @@ func (k kind) shape(s Shape) (ShapeInfo, error) {
 // be chosen.
 func (k kind) ownTargets(s Shape) string {
 	switch {
+	case k.Name == "upgrade" && s == RollingUpgrade:
+		return TargetAll
 	case k.Name == "leadership":
 		return TargetLeader
 	case k.Name == "membership" && s == AddNode:

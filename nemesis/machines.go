@@ -17,6 +17,8 @@ type Machines struct {
 	Shaper    Shaper
 	Resetter  Resetter
 	NewNodes  NodeReplacer
+	Limiter   Limiter
+	Upgrader  Upgrader
 }
 
 // NodeReplacer puts new nodes in the places of others.

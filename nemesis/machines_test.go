@@ -33,6 +33,9 @@ type hardware struct {
 	mutes   map[string]string // connections that are silenced
 	resets  uint64
 
+	limits   map[string]*wLimits
+	versions map[string]string // of nodes; "": their own
+
 	stubs   map[string]bool // nodes
 	oneWay  bool            // shapes work towards targets only
 	allLost bool
@@ -52,14 +55,14 @@ type wClock struct {
 func newHardware() hardware {
 	return hardware{
 		logs: map[string][]byte{}, copies: map[string][]byte{}, founds: map[string]int64{}, mute: map[string]bool{}, disks: map[string]error{}, slow: map[string]float64{},
-		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, mutes: map[string]string{}, stubs: map[string]bool{},
+		clocks: map[string]wClock{}, shapes: map[string][]Shaping{}, rejects: map[string]string{}, mutes: map[string]string{}, stubs: map[string]bool{}, limits: map[string]*wLimits{}, versions: map[string]string{},
 		sync: time.Millisecond, coarse: 1,
 	}
 }
 
 func (w *world) machines() Machines {
 	d := wMachines{w}
-	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d}
+	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d, Limiter: d, Upgrader: d}
 }
 
 type wMachines struct{ *world }
@@ -329,7 +332,7 @@ func machineSteps(targets string) []Step {
 	for _, name := range []string{
 		"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore", "clock:jump", "clock:drift",
 		"clock:strobe", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open",
-		"rolling-restart", "restart:kill", "restart:power", "restart:wipe",
+		"cpu", "memory", "rolling-restart", "restart:kill", "restart:power", "restart:wipe",
 	} {
 		k, shape, err := split(name)
 		if err != nil {
@@ -639,6 +642,9 @@ func TestMachineFaultsOverlap(t *testing.T) {
 		{step("delay", "", "n1"), step("delay", "", "n2"), ""},
 		{step("partition", IsolateOne, "n1"), step("delay", "", "n2"), ""},
 		{step("delay", "", "n1"), step("loss", "", "n1"), "the links of n1 is already under delay"},
+		{step("cpu", "", "n1"), step("delay", "", "n1"), ""},
+		{step("cpu", "", "n1"), step("memory", "", "n2"), ""},
+		{step("memory", "", "n1"), step("kill", "", "n1"), "the process of n1 is already under memory"},
 		{step("disk-full", "", "n1"), step("kill", "", "n1"), "the process of n1 is already under disk-full"},
 		{step("clock", ClockJump, "n1"), step("clock", ClockDrift, "n1"), "the clock of n1 is already under clock:jump"},
 		{step("disk-slow", "", "n1"), step("disk-slow", "", "n1"), "the disk of n1 is already under disk-slow"},

@@ -88,6 +88,8 @@ type ProcessState struct {
 	PID      int    // 0 when not running
 	Started  string // start time of this incarnation, opaque, differs between incarnations
 	ExitCode int    // of the last incarnation when not running
+	// OutOfMemory: the last incarnation was killed for want of memory.
+	OutOfMemory bool
 }
 
 // Processes controls the nodes' processes.
@@ -182,6 +184,8 @@ type Target struct {
 	// Spares are further places, whose nodes are no members at first.
 	Spares []string
 	Events Events
+	// Versions is the nodes' own word for what they run.
+	Versions Versions
 	Machines
 }
 

@@ -158,5 +158,8 @@ func describe(st ProcessState) string {
 	case st.Running:
 		return fmt.Sprintf("running with pid %d started %s", st.PID, st.Started)
 	}
+	if st.OutOfMemory {
+		return fmt.Sprintf("dead with exit code %d, killed for want of memory", st.ExitCode)
+	}
 	return fmt.Sprintf("dead with exit code %d", st.ExitCode)
 }

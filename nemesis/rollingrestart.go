@@ -69,17 +69,7 @@ func (f *rollingRestart) back(ctx context.Context, s *Scene, n string) error {
 		return fmt.Errorf("starting %s: %w", n, err)
 	}
 	f.stopped = ""
-	ok, err := s.waitFor(ctx, s.Limits.Respond, func() (bool, error) {
-		if !s.ground.clientsCutOff(n) && !s.Roles.Responds(ctx, n, s.Limits.RespondTimeout) {
-			return false, ctx.Err()
-		}
-		for _, key := range s.Roles.Keys() {
-			if leader, _, err := s.Roles.Leader(ctx, key); err != nil || leader == "" {
-				return false, ctx.Err()
-			}
-		}
-		return true, nil
-	})
+	ok, err := s.awaitLeaders(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -91,6 +81,21 @@ func (f *rollingRestart) back(ctx context.Context, s *Scene, n string) error {
 		return fmt.Errorf("state of %s: %w", n, err)
 	}
 	return s.Clock.Sleep(ctx, rollPause)
+}
+
+// awaitLeaders waits until a node answers and every partition has a leader.
+func (s *Scene) awaitLeaders(ctx context.Context, n string) (bool, error) {
+	return s.waitFor(ctx, s.Limits.Respond, func() (bool, error) {
+		if !s.ground.clientsCutOff(n) && !s.Roles.Responds(ctx, n, s.Limits.RespondTimeout) {
+			return false, ctx.Err()
+		}
+		for _, key := range s.Roles.Keys() {
+			if leader, _, err := s.Roles.Leader(ctx, key); err != nil || leader == "" {
+				return false, ctx.Err()
+			}
+		}
+		return true, nil
+	})
 }
 
 // Heal implements Fault.

@@ -74,6 +74,9 @@ func (s Step) Validate(nodes []string) error {
 			if err := info.fits(k.Name, len(nodes)); err != nil {
 				return wrap(err)
 			}
+			if s.Fault == "upgrade" && s.Shape == MixedVersions && n == len(nodes) {
+				return wrap(fmt.Errorf("%s needs a node that keeps its version, and %q are all: use upgrade:%s", s.Name(), s.Targets, RollingUpgrade))
+			}
 			if info.OneTarget && n != 1 {
 				return wrap(fmt.Errorf("%s takes one target, and %q are %d", s.Name(), s.Targets, n))
 			}

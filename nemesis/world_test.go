@@ -109,7 +109,7 @@ func (w *world) target() Target {
 	if w.noSpares {
 		spares = nil
 	}
-	return Target{Admin: wAdmin{w}, Spares: spares, Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}, Machines: w.machines()}
+	return Target{Admin: wAdmin{w}, Spares: spares, Nodes: w.nodes, Clock: w, Network: wNet{w}, Processes: wProcs{w}, Disks: wDisks{w}, Roles: wRoles{w}, Versions: wVersions{w}, Machines: w.machines()}
 }
 
 func (w *world) incarnation() ProcessState {
@@ -224,6 +224,10 @@ func (w *world) requireClean(t *testing.T) {
 	require.Empty(t, w.shapes, "shapes left behind")
 	require.Empty(t, w.rejects, "resets left behind")
 	require.Empty(t, w.mutes, "silence left behind")
+	for n, l := range w.limits {
+		require.Zero(t, l.processors, "the processor time of %s left limited", n)
+		require.Zero(t, l.memory, "the memory of %s left limited", n)
+	}
 }
 
 type wNet struct{ *world }

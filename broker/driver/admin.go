@@ -33,7 +33,7 @@ func (d *driver) query(ctx context.Context, f func(*node.Node)) error {
 	}
 }
 
-// admin serves /readyz, /livez and /metrics.
+// admin serves /readyz, /livez, /version and /metrics.
 func (d *driver) admin() *http.Server {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, ok bool, detail string) {
@@ -51,6 +51,7 @@ func (d *driver) admin() *http.Server {
 		}
 		answer(w, ok, detail)
 	})
+	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { answer(w, true, d.cfg.Version) })
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) {
 		if err := d.query(r.Context(), func(*node.Node) {}); err != nil {
 			answer(w, false, err.Error())

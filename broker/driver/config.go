@@ -55,6 +55,8 @@ type Config struct {
 	Logs    vfs.FS // instead of DataDir
 	Meta    vfs.FS // instead of MetaDir; default Logs
 
+	Version string // what the node says that it is
+
 	Listen                                      string // address to listen on, default all
 	ClientPort, PeerPort, QuorumPort, AdminPort int
 	Listeners                                   Listeners

@@ -52,6 +52,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return check(cmd.check, stdout, stderr)
 	}
 	cmd.cfg.Stdout, cmd.cfg.Stderr = stdout, stderr
+	cmd.cfg.Version = version()
 	cmd.cfg.Terminate = terminate()
 	code, err := driver.Run(context.Background(), cmd.cfg)
 	if err != nil {
@@ -206,9 +207,14 @@ func check(url string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// stamp is the version, set by the linker where an image is built.
+var stamp string
+
 func version() string {
 	v := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+	if stamp != "" {
+		v = stamp
+	} else if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		v = info.Main.Version
 	}
 	return fmt.Sprintf("faultbroker %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)

@@ -52,7 +52,7 @@ func execute(ctx context.Context, args []string) int {
 		return badArguments(fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath()))
 	})
 	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reportCommand(), huntCommand(), shrinkCommand(), mutantsCommand(), listCommand(), explainCommand(), exportCommand(),
-		imagesCommand(), cleanCommand(), verifyCommand(), versionCommand(), workerCommand())
+		imagesCommand(), cleanCommand(), doctorCommand(), verifyCommand(), versionCommand(), workerCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var code exitError

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -49,6 +50,8 @@ func TestBadInput(t *testing.T) {
 		{"target of none", "run --env sim --nodes 1 --faults kill --targets minority", []string{`"minority" are none of 1 nodes`}},
 		{"target for a shape that chooses", "run --env sim --nodes 5 --faults partition:ring --targets n1", []string{"partition:ring chooses its own targets"}},
 		{"fault that docker lacks", "run --env docker --faults membership:replace --time 90s", []string{"fault membership:replace", "docker", "--env sim"}},
+		{"fault that the simulator lacks", "run --env sim --faults cpu", []string{"fault cpu", "environment sim cannot limit what processes use", "--env docker"}},
+		{"argument of the doctor", "doctor all", []string{"usage: faultline doctor"}},
 		{"scheme", "run --env sim --scheme bogus", []string{`unknown scheme "bogus"`, "known schemes: isr, single"}},
 		{"workload", "run --env sim --workload bogus", []string{`unknown workload "bogus"`, "known are log"}},
 		{"system", "run --env sim --system bogus", []string{`unknown system "bogus"`, "known systems: reference"}},
@@ -128,6 +131,36 @@ func TestNoDocker(t *testing.T) {
 	require.Contains(t, first, "No Docker here, running in the simulator")
 	require.Contains(t, first, "tcp://127.0.0.1:1")
 	require.Contains(t, a.stdout, "\nVALID  ")
+}
+
+// TestDoctorWithoutDocker: nothing of it works then, which has an exit code of its
+// own; what faults are there can be listed all the same.
+func TestDoctorWithoutDocker(t *testing.T) {
+	t.Parallel()
+	a := ask(t, nil, "doctor")
+	require.Equal(t, exitNotReady, a.code, a.stderr)
+	require.Empty(t, a.stderr)
+	require.Regexp(t, `(?m)^Docker Engine +no +all +at tcp://127.0.0.1:1: .*; start the engine, or set DOCKER_HOST$`, a.stdout)
+	require.Regexp(t, `(?m)^nftables +no +all +not looked at; see Docker Engine$`, a.stdout)
+	require.Regexp(t, `(?m)^kill +no +Docker Engine: `, a.stdout)
+	require.Contains(t, a.stdout, "--env sim needs none of it")
+
+	a = ask(t, nil, "doctor", "--json")
+	require.Equal(t, exitNotReady, a.code, a.stderr)
+	var d harness.Diagnosis
+	require.NoError(t, json.Unmarshal([]byte(a.stdout), &d))
+	require.False(t, d.Ready)
+	require.NotEmpty(t, d.Features)
+	require.NotEmpty(t, d.Faults)
+
+	a = ask(t, nil, "list", "faults")
+	require.Equal(t, 0, a.code, a.stderr)
+	for _, text := range []string{
+		"targets: one, minority", "option at (duration, default drawn): when it is injected", "environments: docker, sim",
+		"environment sim cannot limit what processes use", "docker on this host: no; Docker Engine: at tcp://127.0.0.1:1",
+	} {
+		require.Contains(t, a.stdout, text)
+	}
 }
 
 // TestDamagedHistory: a history with a hole in it proves nothing, and the damage

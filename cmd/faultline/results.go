@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,7 +16,6 @@ import (
 	"github.com/faultline-mq/faultline/harness"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/report"
-	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/workloads"
 )
 
@@ -174,42 +174,45 @@ func versionCommand() *cobra.Command {
 }
 
 func listCommand() *cobra.Command {
-	kinds := map[string]func() any{
-		"systems": func() any {
+	kinds := map[string]func(context.Context) ([]entry, error){
+		"systems": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, s := range harness.Systems() {
 				all = append(all, entry{Name: s.Name()})
 			}
-			return all
+			return all, nil
 		},
-		"schemes": func() any {
+		"schemes": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, s := range harness.Systems() {
 				for _, i := range s.Schemes() {
 					all = append(all, entry{Name: i.Name, Doc: i.Doc, More: []string{"system " + s.Name()}})
 				}
 			}
-			return all
+			return all, nil
 		},
-		"workloads": func() any {
+		"workloads": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, w := range workloads.Known() {
 				all = append(all, entry{Name: w.Name, Doc: w.Description, More: []string{"judged by " + strings.Join(w.Clauses, ", ")}})
 			}
-			return all
+			return all, nil
 		},
-		"clauses": func() any {
+		"clauses": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, w := range workloads.Known() {
 				for _, c := range w.Clauses {
 					all = append(all, entry{Name: c, Doc: checker.ClauseDoc(c), More: []string{"workload " + w.Name}})
 				}
 			}
-			return all
+			return all, nil
 		},
-		"faults":    func() any { return faultEntries() },
-		"options":   func() any { return optionEntries() },
-		"scenarios": func() any { return scenarioEntries() },
+		"faults": func(ctx context.Context) ([]entry, error) {
+			d, err := harness.Diagnose(ctx)
+			return faultEntries(d), err
+		},
+		"options":   func(context.Context) ([]entry, error) { return optionEntries(), nil },
+		"scenarios": func(context.Context) ([]entry, error) { return scenarioEntries(), nil },
 	}
 	names := slices.Sorted(maps.Keys(kinds))
 	asJSON := false
@@ -217,12 +220,15 @@ func listCommand() *cobra.Command {
 		Use:   "list KIND",
 		Short: "list " + strings.Join(names, ", "),
 		Args:  exactly(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			kind, ok := kinds[args[0]]
 			if !ok {
 				return badArguments(fmt.Errorf("unknown kind %q; known kinds: %s", args[0], strings.Join(names, ", ")))
 			}
-			entries, _ := kind().([]entry)
+			entries, err := kind(c.Context())
+			if err != nil {
+				return err
+			}
 			if asJSON {
 				e := json.NewEncoder(os.Stdout)
 				e.SetIndent("", "  ")
@@ -246,23 +252,6 @@ type entry struct {
 	Name string   `json:"name"`
 	Doc  string   `json:"doc,omitempty"`
 	More []string `json:"more,omitempty"`
-}
-
-func faultEntries() []entry {
-	var all []entry
-	for _, f := range nemesis.Known() {
-		e := entry{Name: f.Name, Doc: f.Description, More: []string{"proof: " + f.Proof, "targets: " + strings.Join(f.Targets, ", ")}}
-		envs := "environments: docker, sim"
-		if _, lacks := harness.DockerLacks(f); lacks {
-			envs = "environments: sim"
-		}
-		e.More = append(e.More, envs)
-		for _, s := range f.Shapes {
-			e.More = append(e.More, fmt.Sprintf("%s:%s (%d nodes or more) %s", f.Name, s.Name, s.MinNodes, s.Description))
-		}
-		all = append(all, e)
-	}
-	return all
 }
 
 func scenarioEntries() []entry {

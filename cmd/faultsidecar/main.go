@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -17,8 +18,17 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if args := os.Args[1:]; len(args) > 1 && args[0] == sidecar.ProbeCommand {
-		if err := sidecar.Probe(os.Stdout, args[1], args[2:]...); err != nil {
+	if args := os.Args[1:]; len(args) > 1 {
+		var err error
+		switch {
+		case args[0] == sidecar.ProbeCommand:
+			err = sidecar.Probe(os.Stdout, args[1], args[2:]...)
+		case args[0] == sidecar.PressCommand && len(args) > 2:
+			err = sidecar.Press(args[1], args[2], args[3:]...)
+		default:
+			err = fmt.Errorf("unknown arguments %q: the harness alone starts it", args)
+		}
+		if err != nil {
 			log.Error("faultsidecar", "error", err)
 			return 1
 		}

@@ -63,6 +63,8 @@ type Cluster interface {
 	nemesis.Roles
 	// Admin is the system's own administration; nil: it has none.
 	Admin() nemesis.Admin
+	// Versions tells what nodes run; nil: they do not say.
+	Versions() nemesis.Versions
 	// Setup waits until the nodes answer and creates what the workload needs.
 	// It returns once every partition is ready, or an error that says what was missing.
 	Setup(ctx context.Context) error

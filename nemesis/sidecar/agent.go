@@ -19,6 +19,7 @@ type Agent struct {
 	filter filter
 	weak   weakness
 	disk   disk
+	groups cgroups
 	log    *slog.Logger
 
 	mu     sync.Mutex // against the timer of a half-time sabotage
@@ -181,6 +182,15 @@ func (a *Agent) do(req Request, resp *Response) error {
 		}
 		resp.Disk = &DiskResponse{}
 		return a.disk.do(*req.Disk, resp.Disk)
+	case opKernel:
+		resp.Kernel = lookAtKernel()
+		return nil
+	case opGroup:
+		if req.Group == nil {
+			return errors.New("group: nothing given")
+		}
+		resp.Group = &Group{}
+		return a.groups.do(*req.Group, resp.Group)
 	case opConfigure:
 		return a.configure(req.Configure)
 	case opApply, opRemove, opObserve, opTry, opArrived:

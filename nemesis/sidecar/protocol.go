@@ -21,6 +21,8 @@ const (
 	opEcho      = "echo"
 	opArrived   = "arrived"
 	opDial      = "dial"
+	opGroup     = "group"
+	opKernel    = "kernel"
 )
 
 // Request is one command to a sidecar. Commands are carried out one after
@@ -39,6 +41,7 @@ type Request struct {
 	Echo      *Volley       `json:"echo,omitempty"`
 	Arrived   uint64        `json:"arrived,omitempty"` // a volley's number
 	Dial      string        `json:"dial,omitempty"`    // an endpoint
+	Group     *GroupRequest `json:"group,omitempty"`
 }
 
 // name is what errors call the command.
@@ -51,12 +54,14 @@ func (r Request) name() string {
 
 // Response answers the request of the same ID.
 type Response struct {
-	ID    uint64        `json:"id"`
-	Error string        `json:"error,omitempty"`
-	Boot  string        `json:"boot,omitempty"`
-	State *Observation  `json:"state,omitempty"`
-	Wall  int64         `json:"wall,omitempty"` // time: nanoseconds since 1970
-	Disk  *DiskResponse `json:"disk,omitempty"`
+	ID     uint64        `json:"id"`
+	Error  string        `json:"error,omitempty"`
+	Boot   string        `json:"boot,omitempty"`
+	State  *Observation  `json:"state,omitempty"`
+	Wall   int64         `json:"wall,omitempty"` // time: nanoseconds since 1970
+	Disk   *DiskResponse `json:"disk,omitempty"`
+	Group  *Group        `json:"group,omitempty"`
+	Kernel *Kernel       `json:"kernel,omitempty"`
 	// Echo is what came back, or, of arrived, what arrived.
 	Echo *Echoes `json:"echo,omitempty"`
 	Dial string  `json:"dial,omitempty"`

@@ -36,9 +36,21 @@ func (t *throttle) find(container string) string {
 			return dir
 		}
 	}
-	// Where it is, the engine and its driver choose; its name has the id in it.
 	root, _ := t.hierarchy()
-	found := ""
+	found := findGroup(root, container)
+	if t.known == nil {
+		t.known = map[string]string{}
+	}
+	t.known[container] = found
+	return found
+}
+
+// findGroup returns the control group of a container in a hierarchy, or "". Where
+// it is, the engine and its driver choose; its name has the id in it.
+func findGroup(root, container string) (found string) {
+	if real, err := filepath.EvalSymlinks(root); err == nil {
+		root = real // cpu is a link to cpu,cpuacct on many hosts
+	}
 	_ = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && container != "" && e.IsDir() && strings.Contains(e.Name(), container) {
 			found = path
@@ -46,10 +58,6 @@ func (t *throttle) find(container string) string {
 		}
 		return nil // what goes away meanwhile is not it
 	})
-	if t.known == nil {
-		t.known = map[string]string{}
-	}
-	t.known[container] = found
 	return found
 }
 

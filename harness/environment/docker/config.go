@@ -39,6 +39,11 @@ type Config struct {
 	// Throttle says that these disks are going to be slowed, and lets Up fail where
 	// the engine's host cannot do that.
 	Throttle bool
+	// Limits says that nodes' processors and memory are going to be limited, and lets
+	// Up fail where the engine's host cannot do that.
+	Limits bool
+	// NextImage is that of another version, which nodes can be upgraded to; "" = none.
+	NextImage string
 	// Try are rule sets such as the run's faults are going to use, without ids. Up
 	// fails where the kernel of the engine's host cannot carry one out.
 	Try []sidecar.RuleSet

@@ -37,6 +37,7 @@ func (e *Environment) startDisk(ctx context.Context, n *node) error {
 		Mounts:      []mount.Mount{{Type: mount.TypeVolume, Source: vol, Target: sidecar.DiskDir}},
 	}
 	if e.cfg.Throttle {
+		host.CgroupnsMode = container.CgroupnsModeHost // a probe joins the node's group
 		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: "/sys/fs/cgroup", Target: sidecar.CgroupDir})
 	}
 	agent, err := e.runSidecar(ctx, n, "disk", e.sidecarConfig(n), host, nil, func(a *agent) { n.disk = a })

@@ -50,6 +50,7 @@ type Environment struct {
 	runtime *Runtime
 	links   *links
 	onEvent func(history.NodeEvent)
+	examine func(ctx context.Context, n *node, gateway netip.Addr, access Access) // instead of starting the nodes; nil: they are started
 
 	ending sync.Mutex // one Down at a time
 
@@ -82,16 +83,19 @@ type node struct {
 	cli  *client.Client
 
 	containerID string
+	made        made
 	log         *nodeLog
 	agent       *agent
 	disk        *agent              // nil: the data volume is a plain one
+	limits      *agent              // nil: nobody reads its control groups
 	device      string              // of that disk, on the engine's host
 	published   map[nat.Port]string // host:port by container port
 	tasks       *sync.WaitGroup
 
-	ops    chan struct{} // a lock that a context can give up on; also of the two below
-	broken bool          // the disk's file system is shut down
-	rate   int           // writes per second to which the disk is throttled, 0 = not
+	ops     chan struct{} // a lock that a context can give up on; also of the three below
+	broken  bool          // the disk's file system is shut down
+	rate    int           // writes per second to which the disk is throttled, 0 = not
+	restore restore
 
 	mu    sync.Mutex
 	conn  types.HijackedResponse // of the incarnation whose output is read
@@ -108,7 +112,7 @@ type agent struct {
 
 // agents are the node's sidecars, as far as there are.
 func (n *node) agents() []*agent {
-	return slices.DeleteFunc([]*agent{n.agent, n.disk}, func(a *agent) bool { return a == nil })
+	return slices.DeleteFunc([]*agent{n.agent, n.disk, n.limits}, func(a *agent) bool { return a == nil })
 }
 
 const (
@@ -162,6 +166,12 @@ func (e *Environment) Machines() nemesis.Machines {
 			m.SlowDisks = d
 		}
 	}
+	if e.cfg.Limits {
+		m.Limiter = limiter{e}
+	}
+	if e.cfg.NextImage != "" {
+		m.Upgrader = upgrader{e}
+	}
 	return m
 }
 
@@ -189,7 +199,7 @@ func (e *Environment) Versions() map[string]string {
 // Up creates the network, the sidecars, the volumes and the nodes, and starts
 // them; readiness is the caller's to establish. It sweeps what dead runs left
 // behind first. After an error the caller still calls Down. Errors are ErrUnavailable,
-// ErrNoImage, ErrStaleImage, ErrNoSubnet, ErrNoDisks, ErrNoShaping (wrapped), ctx's, or the
+// ErrNoImage, ErrStaleImage, ErrNoSubnet, ErrNoDisks, ErrNoLimits, ErrNoShaping (wrapped), ctx's, or the
 // engine's.
 func (e *Environment) Up(ctx context.Context) error {
 	e.mu.Lock()
@@ -270,8 +280,17 @@ func (e *Environment) up(ctx context.Context) error {
 		nodes[spec.Name], addrs[spec.Name] = n, n.addr
 		e.set(func() { e.nodes[spec.Name] = n })
 	}
+	if e.examine != nil {
+		e.examine(ctx, nodes[e.cfg.Nodes[0].Name], gateway, access)
+		return nil
+	}
 	if e.cfg.Disks {
 		if err := each(nodes, func(n *node) error { return e.startDisk(ctx, n) }); err != nil {
+			return err
+		}
+	}
+	if e.cfg.Limits {
+		if err := each(nodes, func(n *node) error { return e.startLimits(ctx, n) }); err != nil {
 			return err
 		}
 	}
@@ -347,6 +366,9 @@ func (e *Environment) checkImages(ctx context.Context) error {
 		}
 		images[n.Image] = true
 	}
+	if e.cfg.NextImage != "" {
+		images[e.cfg.NextImage] = true
+	}
 	found := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(images)) {
 		id, err := checkImage(ctx, e.cli, name)
@@ -365,7 +387,7 @@ func (e *Environment) checkImages(ctx context.Context) error {
 	found["os"] = info.OperatingSystem
 	found["arch"] = info.Architecture
 	found["cgroup"] = info.CgroupVersion
-	if rootless := slices.ContainsFunc(info.SecurityOptions, func(o string) bool { return strings.Contains(o, "name=rootless") }); rootless && e.cfg.Disks {
+	if rootless(info.SecurityOptions) && e.cfg.Disks {
 		return fmt.Errorf("%w: the engine at %s is rootless and may not make loop devices; name one that runs as root with DOCKER_HOST, or use --env sim", ErrNoDisks, e.cli.DaemonHost())
 	}
 	if digest, err := SourceDigest(); err == nil {
@@ -458,7 +480,10 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 		Run: e.cfg.RunID, Self: n.spec.Name, Peers: peers, Clients: []netip.Addr{gateway},
 		NoncePort: uint16(e.cfg.Ports.Nonce), Interval: nemesis.NonceInterval,
 	}); err != nil {
-		return fmt.Errorf("configuring the sidecar of %s: %w", n.spec.Name, err)
+		if ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w: at the engine's host: configuring the sidecar of %s: %w; or use --env sim", ErrNoShaping, n.spec.Name, err)
 	}
 	if access != Published {
 		return nil
@@ -602,7 +627,10 @@ func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]n
 	if err != nil {
 		return fmt.Errorf("creating node %s: %w", n.spec.Name, err)
 	}
-	e.set(func() { n.containerID = created.ID })
+	e.set(func() {
+		n.containerID = created.ID
+		n.made = made{cfg: *cfg, host: *host, name: name, own: created.ID}
+	})
 	if err := n.start(ctx); err != nil {
 		return fmt.Errorf("starting node %s: %w", n.spec.Name, err)
 	}

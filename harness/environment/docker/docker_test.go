@@ -99,7 +99,7 @@ func buildTestImage(t *testing.T, cli *client.Client) {
 		files := map[string]string{"Dockerfile": filepath.Join(root, "docker", "Dockerfile")}
 		for bin, pkg := range testPackages {
 			files[bin] = filepath.Join(dir, bin)
-			require.NoError(t, goBuild(t.Context(), root, version.Arch, pkg, files[bin], io.Discard))
+			require.NoError(t, goBuild(t.Context(), root, version.Arch, "test", pkg, files[bin], io.Discard))
 		}
 		require.NoError(t, buildImage(t.Context(), cli, files, []string{testImage}, nil, io.Discard))
 	})

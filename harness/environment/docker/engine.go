@@ -26,6 +26,8 @@ var (
 	ErrNoSubnet = errors.New("no free subnet")
 	// ErrNoDisks: the engine's host cannot give nodes disks of their own.
 	ErrNoDisks = errors.New("no disks for this run's faults")
+	// ErrNoLimits: the engine's host cannot limit what nodes use at run time.
+	ErrNoLimits = errors.New("no limits for this run's faults")
 	// ErrNoShaping: the engine's kernel cannot do what this run's faults do to packets.
 	ErrNoShaping = errors.New("the kernel lacks what this run's faults need")
 	// ErrNotUp: the environment is not up.

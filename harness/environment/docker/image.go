@@ -53,6 +53,28 @@ func tagged(repository, tag string) string {
 	return repository + ":" + tag
 }
 
+// nextSuffix ends the tag of the image of this source with another version stamp.
+const nextSuffix = "-next"
+
+// BuildNextImage builds the node image of this source once more, with another
+// version stamp, unless the engine has it, and returns its name: what nodes are
+// upgraded to where a plan names nothing else. It is as BuildImage otherwise.
+func BuildNextImage(ctx context.Context, progress io.Writer) (string, error) {
+	if progress == nil {
+		progress = io.Discard
+	}
+	cli, err := connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = cli.Close() }()
+	name, err := ensureStamped(ctx, cli, imageRepository, nextSuffix, binaries, progress)
+	if err != nil {
+		return "", fmt.Errorf("building the node image of another version: %w", err)
+	}
+	return name, nil
+}
+
 // HaveImage reports whether the engine has the node image of this source.
 func HaveImage(ctx context.Context) (bool, error) {
 	name, err := ImageName()
@@ -115,10 +137,16 @@ func BuildImage(ctx context.Context, progress io.Writer) (string, error) {
 	return name, nil
 }
 
-// ensureImage builds an image of packages (by the name of their binary) from
-// the source tree, unless it is there, and moves the repository's tag dev to it.
-// One build at a time runs on this host.
+// ensureImage is ensureStamped without a suffix.
 func ensureImage(ctx context.Context, cli *client.Client, repository string, packages map[string]string, progress io.Writer) (string, error) {
+	return ensureStamped(ctx, cli, repository, "", packages, progress)
+}
+
+// ensureStamped builds an image of packages (by the name of their binary) from
+// the source tree, unless it is there, and moves the repository's tag dev to it. Both tags end in a
+// suffix; the binaries are stamped with the first.
+// One build at a time runs on this host.
+func ensureStamped(ctx context.Context, cli *client.Client, repository, suffix string, packages map[string]string, progress io.Writer) (string, error) {
 	root, err := sourceRoot()
 	if err != nil {
 		return "", err
@@ -137,7 +165,7 @@ func ensureImage(ctx context.Context, cli *client.Client, repository string, pac
 	}
 	defer func() { _ = lock.Unlock() }()
 
-	name, dev := imageNameOf(repository, digest), tagged(repository, "dev")
+	name, dev := imageNameOf(repository, digest)+suffix, tagged(repository, "dev")+suffix
 	if _, err := checkImage(ctx, cli, name); err == nil {
 		return name, cli.ImageTag(ctx, name, dev)
 	}
@@ -153,7 +181,7 @@ func ensureImage(ctx context.Context, cli *client.Client, repository string, pac
 	files := map[string]string{"Dockerfile": filepath.Join(root, "docker", "Dockerfile")}
 	for bin, pkg := range packages {
 		files[bin] = filepath.Join(dir, bin)
-		if err := goBuild(ctx, root, version.Arch, pkg, files[bin], progress); err != nil {
+		if err := goBuild(ctx, root, version.Arch, strings.TrimPrefix(name, repository+":"), pkg, files[bin], progress); err != nil {
 			return "", err
 		}
 	}
@@ -168,9 +196,10 @@ func ensureImage(ctx context.Context, cli *client.Client, repository string, pac
 	return name, nil
 }
 
-// goBuild builds a static binary for the engine's architecture.
-func goBuild(ctx context.Context, root, arch, pkg, out string, progress io.Writer) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags="+buildTags, "-ldflags=-s -w", "-o", out, pkg)
+// goBuild builds a static binary for the engine's architecture, with a version
+// stamp where it takes one.
+func goBuild(ctx context.Context, root, arch, stamp, pkg, out string, progress io.Writer) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags="+buildTags, "-ldflags=-s -w -X main.stamp="+stamp, "-o", out, pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	var stderr bytes.Buffer

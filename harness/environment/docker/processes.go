@@ -148,6 +148,7 @@ func (n *node) state(ctx context.Context) (nemesis.ProcessState, error) {
 	}
 	s := nemesis.ProcessState{
 		Running: c.State.Running, Paused: c.State.Paused, Started: c.State.StartedAt, ExitCode: c.State.ExitCode,
+		OutOfMemory: !c.State.Running && c.State.OOMKilled,
 	}
 	if s.Running {
 		s.PID = c.State.Pid

@@ -218,7 +218,7 @@ func end(step nemesis.Step) time.Duration {
 // stop in order may lack the quorum or the time for it, and a broker whose disk is full
 // or fails ends itself.
 var orderly = []string{
-	"partition", "pause", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open", "disk-slow", "clock", "leadership",
+	"partition", "pause", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open", "disk-slow", "clock", "leadership", "cpu",
 }
 
 // keepsCopies reports whether lost and damaged disks leave a copy of everything
@@ -351,7 +351,9 @@ func (System) Sim(spec system.Spec) (sim.Options, error) {
 // ConnectDocker implements system.System.
 func (s System) ConnectDocker(spec system.Spec, env *docker.Environment) system.Cluster {
 	t := &kafka.TCP{Resolve: func(node string) (string, error) { return env.Addr(node, environment.DefaultPorts.Client) }}
-	return s.connect(spec, t, env.Runtime())
+	c := s.connect(spec, t, env.Runtime())
+	c.versions = versions{func(node string) (string, error) { return env.Addr(node, environment.DefaultPorts.Admin) }}
+	return c
 }
 
 // ConnectSim implements system.System.
@@ -359,7 +361,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 	return s.connect(spec, simTransport{w}, w)
 }
 
-func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) system.Cluster {
+func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
 		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"),
@@ -375,12 +377,16 @@ type cluster struct {
 	*kafka.Cluster
 	o           options.Values
 	replication int
+	versions    nemesis.Versions // nil in the simulator
 }
 
 var _ system.Cluster = (*cluster)(nil)
 
 // Admin implements system.Cluster.
 func (c *cluster) Admin() nemesis.Admin { return kafka.Admin{Cluster: c.Cluster} }
+
+// Versions implements system.Cluster.
+func (c *cluster) Versions() nemesis.Versions { return c.versions }
 
 // Keys implements nemesis.Roles.
 func (c *cluster) Keys() []string { return c.KeyNames() }

@@ -1,7 +1,7 @@
 // Command testnode stands for a system under test: it answers TCP connections
 // on its ports, sends a byte to each peer's port every 20 ms, writes events and
 // keeps a count of its starts in its data folder, where it also writes a byte
-// every 20 ms and syncs nothing.
+// every 20 ms and syncs nothing. At SIGUSR1 it takes 256 MiB of memory.
 package main
 
 import (
@@ -36,6 +36,15 @@ func main() {
 			go send(peer)
 		}
 	}
+	grow := make(chan os.Signal, 1)
+	signal.Notify(grow, syscall.SIGUSR1)
+	go func() {
+		<-grow
+		hog := make([]byte, 256<<20)
+		for i := range hog {
+			hog[i] = 1
+		}
+	}()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	host, _ := os.Hostname()
