@@ -21,6 +21,8 @@ const (
 	opEcho      = "echo"
 	opArrived   = "arrived"
 	opDial      = "dial"
+	opClock     = "clock"
+	opReadClock = "read-clock"
 )
 
 // Request is one command to a sidecar. Commands are carried out one after
@@ -39,12 +41,17 @@ type Request struct {
 	Echo      *Volley       `json:"echo,omitempty"`
 	Arrived   uint64        `json:"arrived,omitempty"` // a volley's number
 	Dial      string        `json:"dial,omitempty"`    // an endpoint
+	Clock     *ClockRequest `json:"clock,omitempty"`
+	ReadClock uint16        `json:"read_clock,omitempty"` // a port of the node
 }
 
 // name is what errors call the command.
 func (r Request) name() string {
 	if r.Disk != nil {
 		return r.Op + " " + string(r.Disk.Op)
+	}
+	if r.Clock != nil {
+		return r.Op + " " + string(r.Clock.Op)
 	}
 	return r.Op
 }
@@ -58,8 +65,9 @@ type Response struct {
 	Wall  int64         `json:"wall,omitempty"` // time: nanoseconds since 1970
 	Disk  *DiskResponse `json:"disk,omitempty"`
 	// Echo is what came back, or, of arrived, what arrived.
-	Echo *Echoes `json:"echo,omitempty"`
-	Dial string  `json:"dial,omitempty"`
+	Echo  *Echoes       `json:"echo,omitempty"`
+	Dial  string        `json:"dial,omitempty"`
+	Clock *ClockReading `json:"clock,omitempty"`
 }
 
 // DefaultTimeout bounds a command that names no bound of its own, and every
