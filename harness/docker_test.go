@@ -197,6 +197,12 @@ func TestDockerFaults(t *testing.T) {
 		{"rate", "leader", 3},
 		{"reset", "leader", 3},
 		{"half-open", "leader", 3},
+		{"clock:jump", "all", 3},
+		{"clock:drift", "majority", 3},
+		{"clock:strobe", "leader", 3},
+		{"membership:add", "", 3},
+		{"membership:remove", "leader", 3},
+		{"membership:replace", "leader", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {

@@ -20,7 +20,7 @@ var _ nemesis.NodeReplacer = newNodes{}
 // sidecars, with namespace, address, rules, clock and the device of the data disk.
 func (r newNodes) Replace(ctx context.Context, name, identity string) error {
 	if err := r.replace(ctx, name, identity); err != nil {
-		return fmt.Errorf("putting a new node in the place of %s: %w", name, err)
+		return fmt.Errorf("exchanging node %s: %w", name, err)
 	}
 	return nil
 }
@@ -41,18 +41,18 @@ func (r newNodes) replace(ctx context.Context, name, identity string) error {
 	// What is made after Down has looked for what there is would stay.
 	e.ending.Lock()
 	defer e.ending.Unlock()
-	old := n.container()
 	if _, err := e.node(name); err != nil {
-		return err
-	}
-	n.setContainer("")
-	if err := e.cli.ContainerRemove(ctx, old, container.RemoveOptions{}); err != nil {
 		return err
 	}
 	if n.disk != nil {
 		if err := (disks{e}).atOnce(ctx, n, sidecar.DiskRequest{Op: sidecar.DiskWipe}); err != nil {
 			return err
 		}
+	}
+	old := n.container()
+	n.setContainer("")
+	if err := e.cli.ContainerRemove(ctx, old, container.RemoveOptions{}); err != nil {
+		return err
 	}
 	for _, kind := range []string{dataVolume, metaVolume} {
 		if err := e.cli.VolumeRemove(ctx, e.volumeName(n, kind), false); err != nil && !cerrdefs.IsNotFound(err) {
