@@ -29,7 +29,7 @@ test-docker: ## every test that needs Docker, the long ones too
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...
 
 test-faults: ## every fault and scenario in Docker: faults proven and healed, and not proven where they are stubbed
-	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 60m -v -run 'TestDocker(Faults|Stubbed|UpgradeStubbed|Sabotage|Power|Scenarios)|TestDiskFaults|TestPacketFaults|TestLimitFaults|TestSabotage|TestKilledHarness' ./harness ./harness/environment/docker
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 60m -v -run 'TestDocker(Faults|MembersAndClocks|Stubbed|UpgradeStubbed|Sabotage|Power|Scenarios)|TestDiskFaults|TestPacketFaults|TestLimitFaults|TestNewNodes|TestSabotage|TestKilledHarness' ./harness ./harness/environment/docker
 
 lint: ## gofumpt, vet, staticcheck
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi

@@ -203,6 +203,12 @@ func TestDockerFaults(t *testing.T) {
 		{"memory", "all", 3},
 		{"upgrade:mixed", "leader", 3},
 		{"upgrade:rolling", "", 3},
+		{"clock:jump", "all", 3},
+		{"clock:drift", "majority", 3},
+		{"clock:strobe", "leader", 3},
+		{"membership:add", "", 3},
+		{"membership:remove", "leader", 3},
+		{"membership:replace", "leader", 3},
 	}
 	for _, fault := range []string{"kill", "pause"} {
 		for _, targets := range []string{"leader", "follower", "minority", "majority", "all"} {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
@@ -194,6 +195,15 @@ func (p Plan) Resolve() (Plan, error) {
 	if p.Upgrade != "" && !upgrades(p.Steps) {
 		return bad("upgrade to %q: the plan has no fault upgrade", p.Upgrade)
 	}
+	if p.Environment == "docker" {
+		cfg, err := sys.Docker(p.spec(""))
+		if err == nil {
+			err = tellable(p.System, cfg, p.Steps)
+		}
+		if err != nil {
+			return bad("%w", err)
+		}
+	}
 	if err := nemesis.ValidateNames(p.Steps); err != nil {
 		return bad("%w", err)
 	}
@@ -222,9 +232,20 @@ func lacking(env string, s nemesis.Step) error {
 	return nil
 }
 
+// tellable refuses to set the clocks of containers that cannot be told a time.
+func tellable(system string, cfg docker.Config, steps []nemesis.Step) error {
+	for _, s := range steps {
+		if s.Fault == "clock" && !cfg.TellsTime() {
+			return fmt.Errorf("fault %s: a node of system %s goes by the clock of its machine, which all containers share, and cannot be told another one; leave the fault out", s.Name(), system)
+		}
+	}
+	return nil
+}
+
 // dockerHas is what environment docker can do.
 var dockerHas = append([]nemesis.Capability{
-	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets, nemesis.NeedsLimits, nemesis.NeedsVersions,
+	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets, nemesis.NeedsClocks,
+	nemesis.NeedsNewNodes, nemesis.NeedsLimits, nemesis.NeedsVersions,
 }, ofDisks...)
 
 // simLacks is what the simulator cannot do by nature, and why.

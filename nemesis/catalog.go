@@ -261,7 +261,7 @@ func kinds() []kind {
 			Info: Info{
 				Name:        "clock",
 				Description: "sets wall clocks wrong, and right when healed; monotonic time goes on",
-				Proof:       "the node's clock against the harness's: the whole jump, or the sum of a drift since it began; right after it",
+				Proof:       "the node's clock, as it tells it itself, against the true time: the whole jump, the sum of a drift since it began, or the turns of a strobe; right after it",
 				Shapes:      clockShapes(),
 				Targets:     nodeTargets,
 				Options:     append([]Option{{"shape", "", "drawn", "how it is set"}}, span...),

@@ -60,12 +60,18 @@ func (*clock) Available(t Target) error {
 	return lacking("clock", map[Capability]bool{NeedsClocks: t.Clocks != nil, NeedsRoles: t.Roles != nil})
 }
 
-func (*clock) read(ctx context.Context, s *Scene, n string) (reading, error) {
-	offset, err := s.Clocks.Offset(ctx, n)
-	if err != nil {
-		return reading{}, fmt.Errorf("reading the clock of %s: %w", n, err)
+// read asks a node for its clock until it tells. One that is dead or paused does not.
+func (*clock) read(ctx context.Context, s *Scene, n string) (r reading, err error) {
+	var why error
+	ok, err := s.waitFor(ctx, s.Limits.Respond, func() (bool, error) {
+		r.offset, why = s.Clocks.Offset(ctx, n)
+		r.at = s.Clock.Now()
+		return why == nil, ctx.Err()
+	})
+	if err == nil && !ok {
+		err = unproven("cannot be proven: %s did not tell its clock within %s: %s", n, s.Limits.Respond, why)
 	}
-	return reading{s.Clock.Now(), offset}, nil
+	return r, err
 }
 
 // Inject implements Fault.
@@ -125,6 +131,11 @@ func (c *clock) Heal(ctx context.Context, s *Scene) error {
 // healing it must be right each time.
 func (c *clock) proveStrobe(ctx context.Context, s *Scene, stage history.FaultStage) (Proof, error) {
 	figures := map[string]string{}
+	if stage == history.Healed {
+		if err := c.await(ctx, s, stage, figures); err != nil {
+			return Proof{}, err
+		}
+	}
 	for _, n := range s.Targets {
 		wrong, right, turns, was := 0, 0, 0, false
 		for i := range 4 * strobeWatch {
@@ -165,6 +176,47 @@ func (c *clock) proveStrobe(ctx context.Context, s *Scene, stage history.FaultSt
 	return Proof{Detail: fmt.Sprintf("%d clocks are wrong by %s and right again, every %s", len(s.Targets), c.by, c.period), Figures: figures}, nil
 }
 
+// await reads each clock until it shows what it should. Right before healing it is
+// read once: then it must have done so for long.
+func (c *clock) await(ctx context.Context, s *Scene, stage history.FaultStage, figures map[string]string) error {
+	limit := s.Limits.Proof
+	if stage == history.StillProven {
+		limit = 0
+	}
+	for _, n := range s.Targets {
+		var r reading
+		var want time.Duration
+		ok, err := s.waitFor(ctx, limit, func() (bool, error) {
+			var err error
+			if r, err = c.read(ctx, s, n); err != nil {
+				return false, err
+			}
+			tolerance := clockTolerance
+			switch {
+			case stage == history.Healed:
+			case s.Step.Shape == ClockJump:
+				want = c.by
+			default:
+				want = time.Duration((c.rate - 1) * float64(r.at-c.first[n].at))
+				tolerance += want.Abs() / 10
+			}
+			return (r.offset - want).Abs() <= tolerance, nil
+		})
+		if err != nil {
+			return err
+		}
+		figures[n] = fmt.Sprintf("wrong by %s", r.offset)
+		switch {
+		case ok:
+		case stage == history.Healed:
+			return &UnprovenError{fmt.Sprintf("was not healed: the clock of %s is still wrong by %s", n, r.offset), figures}
+		default:
+			return &UnprovenError{fmt.Sprintf("had no effect: the clock of %s is wrong by %s, and %s was expected", n, r.offset, want), figures}
+		}
+	}
+	return nil
+}
+
 // Prove implements Fault. A jump must stand at its whole size; a drift must have
 // gone on since it began, so that an interruption shows in its sum; after
 // healing clocks are right, and stay so.
@@ -178,28 +230,8 @@ func (c *clock) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (
 		}
 	}
 	figures := map[string]string{}
-	for _, n := range s.Targets {
-		r, err := c.read(ctx, s, n)
-		if err != nil {
-			return Proof{}, err
-		}
-		figures[n] = fmt.Sprintf("wrong by %s", r.offset)
-		want, tolerance := time.Duration(0), clockTolerance
-		switch {
-		case stage == history.Healed:
-		case s.Step.Shape == ClockJump:
-			want = c.by
-		default:
-			want = time.Duration((c.rate - 1) * float64(r.at-c.first[n].at))
-			tolerance += want.Abs() / 10
-		}
-		if (r.offset - want).Abs() <= tolerance {
-			continue
-		}
-		if stage == history.Healed {
-			return Proof{}, &UnprovenError{fmt.Sprintf("was not healed: the clock of %s is still wrong by %s", n, r.offset), figures}
-		}
-		return Proof{}, &UnprovenError{fmt.Sprintf("had no effect: the clock of %s is wrong by %s, and %s was expected", n, r.offset, want), figures}
+	if err := c.await(ctx, s, stage, figures); err != nil {
+		return Proof{}, err
 	}
 	switch {
 	case stage == history.Healed:

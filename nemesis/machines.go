@@ -115,9 +115,10 @@ type FileDamager interface {
 	DataDigest(ctx context.Context, node string) (string, error)
 }
 
-// Clocks sets nodes' wall clocks.
+// Clocks sets nodes' wall clocks. What is set takes effect within moments.
 type Clocks interface {
-	// Offset is the node's wall clock less the true one, as the node reads it.
+	// Offset is the node's wall clock less the true one, as the node reads it. It is
+	// an error where the node does not tell, as when its process is dead or paused.
 	Offset(ctx context.Context, node string) (time.Duration, error)
 	// Jump adds by, which may be negative, to the node's wall clock.
 	Jump(ctx context.Context, node string, by time.Duration) error

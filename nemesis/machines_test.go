@@ -178,6 +178,9 @@ func (w wMachines) DataDigest(_ context.Context, n string) (string, error) {
 }
 
 func (w wMachines) Offset(_ context.Context, n string) (time.Duration, error) {
+	if w.hardware.mute[n] || !w.procs[n].Running {
+		return 0, fmt.Errorf("%s does not answer", n)
+	}
 	c, ok := w.clocks[n]
 	if !ok {
 		return 0, nil
@@ -459,7 +462,11 @@ func TestSabotagedMachineFaultsAreNotProven(t *testing.T) {
 		{"another time", "clock:strobe", "n1", at(func(w *world) { c := w.clocks["n1"]; c.offset += 10 * time.Minute; w.clocks["n1"] = c }), "cannot be proven: the clock of n1 is wrong by"},
 		{"never healed", "clock:strobe", "n1", stuck, "was not healed: the clock of n1 is wrong again and again"},
 
+		{"not told", "clock:strobe", "n1", at(func(w *world) { w.hardware.mute["n1"] = true }), "clock:strobe cannot be proven: n1 did not tell its clock within 30s: n1 does not answer"},
+
 		{"no effect", "clock:jump", "n1", stub("n1"), "clock:jump had no effect: the clock of n1 is wrong by 0s"},
+		{"not told before", "clock:jump", "n1", func(w *world) { w.hardware.mute["n1"] = true }, "clock:jump cannot be proven: n1 did not tell its clock within 30s: n1 does not answer"},
+		{"dead", "clock:drift", two, at(func(w *world) { w.die("n2", 1) }), "clock:drift cannot be proven: n2 did not tell its clock within 30s: n2 does not answer"},
 		{"one of two", "clock:jump", two, stub("n2"), "the clock of n2 is wrong by 0s"},
 		{"over at half time", "clock:jump", "n1", at(func(w *world) { delete(w.clocks, "n1") }), "the clock of n1 is wrong by 0s"},
 		{"wrong before", "clock:jump", "n1", func(w *world) { w.clocks["n1"] = wClock{0, time.Second, 1, 0} }, "was wrong by 1s before it"},

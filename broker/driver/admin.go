@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/node"
 )
 
@@ -33,7 +35,8 @@ func (d *driver) query(ctx context.Context, f func(*node.Node)) error {
 	}
 }
 
-// admin serves /readyz, /livez, /version and /metrics.
+// admin serves /readyz, /livez, /version, /clock and /metrics. /clock is the node's
+// wall clock, in nanoseconds since 1970.
 func (d *driver) admin() *http.Server {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, ok bool, detail string) {
@@ -58,6 +61,14 @@ func (d *driver) admin() *http.Server {
 			return
 		}
 		answer(w, true, "alive")
+	})
+	mux.HandleFunc("GET /clock", func(w http.ResponseWriter, r *http.Request) {
+		var now broker.Time
+		if err := d.query(r.Context(), func(*node.Node) { now = d.now() }); err != nil {
+			answer(w, false, err.Error())
+			return
+		}
+		answer(w, true, strconv.FormatInt(now.Wall, 10))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4}))
 	return &http.Server{

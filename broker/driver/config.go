@@ -62,6 +62,11 @@ type Config struct {
 	Listeners                                   Listeners
 	Advertise                                   string // HOST:PORT for clients, default this member's host and client port
 
+	// Clock is a file that makes the node's wall clock wrong: one JSON object as
+	// described in clock.go. Without the file the clock is the machine's, and "" is
+	// no such file. It is looked at a hundred times a second.
+	Clock string
+
 	Rack   string
 	Scheme string            // of topics that name none
 	Set    map[string]string // options, by the names of package options

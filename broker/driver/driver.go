@@ -57,6 +57,7 @@ type driver struct {
 	digest [sha256.Size]byte // of the cluster's members
 
 	incarnation string
+	clock       clock
 
 	node    *node.Node
 	store   *storage.Store
@@ -70,9 +71,10 @@ type driver struct {
 	cancel  context.CancelFunc
 
 	// Of the node's goroutine.
-	lanes map[broker.Lane]*lane
-	meta  metaLane
-	exit  *broker.Exit
+	machine int64 // the machine's wall clock at the present step
+	lanes   map[broker.Lane]*lane
+	meta    metaLane
+	exit    *broker.Exit
 
 	links     map[streamKey]*link
 	listeners []net.Listener
@@ -120,6 +122,10 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 	d.metrics = newMetrics(d)
 	d.ctx, d.cancel = context.WithCancel(ctx)
 	defer d.cancel()
+	if cfg.Clock != "" {
+		d.clock.path, d.clock.log = cfg.Clock, d.log
+		d.clock.look()
+	}
 
 	logs, meta, release, err := cfg.volumes()
 	defer release()
@@ -148,6 +154,9 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 	d.log.Info("started", "id", cfg.ID, "incarnation", d.incarnation, "client", d.listeners[0].Addr(), "peer", d.listeners[1].Addr(), "quorum", d.listeners[2].Addr(), "admin", d.listeners[3].Addr(), "logs", len(rec.Lanes))
 	for _, l := range d.links {
 		d.rest.Go(l.run)
+	}
+	if cfg.Clock != "" {
+		d.rest.Go(func() { d.clock.follow(d.ctx) })
 	}
 	return d.finish(d.loop(ctx))
 }
@@ -260,7 +269,8 @@ func (d *driver) accept(ln net.Listener, open *atomic.Int64, group *sync.WaitGro
 // now is the time of a step.
 func (d *driver) now() broker.Time {
 	now := time.Now()
-	return broker.Time{Mono: now.Sub(d.start), Wall: now.UnixNano()}
+	d.machine = now.UnixNano()
+	return broker.Time{Mono: now.Sub(d.start), Wall: d.clock.wall(now)}
 }
 
 // post hands an input to the node and waits while many are waiting. It reports
@@ -386,10 +396,21 @@ func (d *driver) send(e broker.Send) {
 	})
 }
 
+// report is an event as it is printed. Where the node's wall clock may be wrong, the
+// machine's tells when it happened.
+type report struct {
+	broker.Event
+	Machine int64 `json:"machine,omitempty"` // Unix nanoseconds
+}
+
 // emit reports an event. An event that is lost would make what is said about the
 // node wrong, so the node does not go on without it.
 func (d *driver) emit(ev broker.Event) {
-	b, err := json.Marshal(ev)
+	r := report{Event: ev}
+	if d.cfg.Clock != "" {
+		r.Machine = d.machine
+	}
+	b, err := json.Marshal(r)
 	if err == nil {
 		_, err = d.cfg.Stdout.Write(append(b, '\n'))
 	}

@@ -122,9 +122,10 @@ func flags(cmd *command) (fs *flag.FlagSet, members *string) {
 	fs.IntVar(&c.ClientPort, "client-port", c.ClientPort, "`PORT` for Kafka clients")
 	fs.IntVar(&c.PeerPort, "peer-port", c.PeerPort, "`PORT` for replication")
 	fs.IntVar(&c.QuorumPort, "quorum-port", c.QuorumPort, "`PORT` for the metadata quorum")
-	fs.IntVar(&c.AdminPort, "admin-port", c.AdminPort, "`PORT` for /readyz, /livez and /metrics")
+	fs.IntVar(&c.AdminPort, "admin-port", c.AdminPort, "`PORT` for /readyz, /livez, /clock and /metrics")
 	fs.StringVar(&c.Listen, "listen", "", "`ADDRESS` to listen on (default: all)")
 	fs.StringVar(&c.Advertise, "advertise", "", "`HOST:PORT` that clients are told (default: as in --cluster)")
+	fs.StringVar(&c.Clock, "clock", "", "`FILE` that makes this node's wall clock wrong as long as it is there, as a test of it: a JSON\nobject with since, offset, rate, by and period (nanoseconds; rate: seconds per second)")
 	fs.StringVar(&c.Rack, "rack", "", "`NAME` of this node's rack")
 	fs.StringVar(&c.Scheme, "scheme", c.Scheme, "replication `SCHEME` of topics that name none")
 	fs.Func("set", "`NAME=VALUE` of an option; may be repeated", func(s string) error {

@@ -201,6 +201,11 @@ func TestInterrupted(t *testing.T) {
 		{"while it comes up", "kill", "setup ", 2},
 		{"in the baseline", "kill", "baseline ", 6},
 		{"while disks come up", "power", "setup ", 2},
+		{"with a wrong clock", "clock:jump", "fault: clock:jump n", 6},
+		{"while a node joins", "membership:add", "fault: membership:add", 12},
+		{"with a further node", "membership:add", "fault: membership:add n4", 12},
+		{"while a node leaves", "membership:remove", "fault: membership:remove", 9},
+		{"while a node is replaced", "membership:replace", "fault: membership:replace", 9},
 	}
 	for _, f := range nemesis.Known() {
 		if _, lacks := harness.DockerLacks(f); !lacks {

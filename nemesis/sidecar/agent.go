@@ -20,6 +20,7 @@ type Agent struct {
 	weak   weakness
 	disk   disk
 	groups cgroups
+	clock  clock
 	log    *slog.Logger
 
 	mu     sync.Mutex // against the timer of a half-time sabotage
@@ -41,7 +42,7 @@ func NewAgent(s Sabotage, log *slog.Logger) (*Agent, error) {
 }
 
 func newAgent(f filter, weak weakness, log *slog.Logger) *Agent {
-	return &Agent{boot: NewBoot(), filter: f, weak: weak, log: log, sets: map[string]RuleSet{}, disk: disk{dir: DiskDir, stubbed: weak.stubbed}}
+	return &Agent{boot: NewBoot(), filter: f, weak: weak, log: log, sets: map[string]RuleSet{}, disk: disk{dir: DiskDir, stubbed: weak.stubbed}, clock: clock{dir: ClockDir, stubbed: weak.stubbed}}
 }
 
 // Serve carries out commands until in ends (unless it was told to stay) or ctx
@@ -95,7 +96,7 @@ func (a *Agent) Serve(ctx context.Context, in io.Reader, out io.Writer) (err err
 			if m.err != nil {
 				return fmt.Errorf("reading a command: %w", m.err)
 			}
-			if m.req.Op == opEcho || m.req.Op == opDial {
+			if slices.Contains([]string{opEcho, opDial, opReadClock}, m.req.Op) {
 				probes.Go(func() {
 					select {
 					case answers <- a.probe(probing, m.req):
@@ -133,6 +134,10 @@ func (a *Agent) probe(ctx context.Context, req Request) Response {
 			break
 		}
 		resp.Dial, err = Dial(ctx, netip.AddrPortFrom(addr, cfg.NoncePort).String())
+	case req.Op == opReadClock:
+		var got ClockReading
+		got, err = readClock(ctx, req.ReadClock)
+		resp.Clock = &got
 	case req.Echo == nil:
 		err = errors.New("echo: nothing given")
 	default:
@@ -191,6 +196,12 @@ func (a *Agent) do(req Request, resp *Response) error {
 		}
 		resp.Group = &Group{}
 		return a.groups.do(*req.Group, resp.Group)
+	case opClock:
+		if req.Clock == nil {
+			return errors.New("clock: nothing given")
+		}
+		a.halve(a.clock.restore)
+		return a.clock.do(*req.Clock)
 	case opConfigure:
 		return a.configure(req.Configure)
 	case opApply, opRemove, opObserve, opTry, opArrived:
@@ -289,20 +300,26 @@ func (a *Agent) apply(set *RuleSet) error {
 			return err
 		}
 	}
-	if a.weak.after > 0 {
-		a.timers = append(a.timers, time.AfterFunc(a.weak.after, func() {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			if a.cfg == nil {
-				return // shut down meanwhile
-			}
-			if err := a.filter.remove(set.ID); err != nil {
-				a.log.Error("removing at half time", "set", set.ID, "error", err)
-			}
-		}))
-	}
+	a.halve(func() error { return a.filter.remove(set.ID) })
 	a.sets[set.ID] = *set
 	return nil
+}
+
+// halve undoes something at half time, where a sabotage asks for it.
+func (a *Agent) halve(undo func() error) {
+	if a.weak.after == 0 {
+		return
+	}
+	a.timers = append(a.timers, time.AfterFunc(a.weak.after, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.cfg == nil {
+			return // shut down meanwhile
+		}
+		if err := undo(); err != nil {
+			a.log.Error("undoing at half time", "error", err)
+		}
+	}))
 }
 
 // compile translates a set to rules.
@@ -377,17 +394,18 @@ func (a *Agent) shutdown() error {
 	return errors.Join(err, a.disk.close())
 }
 
-// restore takes the rules away.
+// restore takes the rules away, and makes the node's clock right.
 func (a *Agent) restore() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, t := range a.timers {
 		t.Stop()
 	}
+	right := a.clock.restore()
 	if a.cfg == nil {
-		return nil
+		return right
 	}
 	err := a.filter.teardown()
 	a.cfg = nil
-	return errors.Join(err, a.nonces.Close(), a.server.Close())
+	return errors.Join(err, right, a.nonces.Close(), a.server.Close())
 }

@@ -82,6 +82,7 @@ func (m *memory) names() map[string]int {
 type served struct {
 	*Client
 	filter *memory
+	clock  string // the folder of the node's clock
 	cancel context.CancelFunc
 	result chan error
 }
@@ -95,6 +96,8 @@ func serve(t *testing.T, s Sabotage) *served {
 	fromAgent, out := io.Pipe()
 	sv := &served{filter: &memory{}, cancel: cancel, result: make(chan error, 1)}
 	a := newAgent(sv.filter, weak, slog.New(slog.DiscardHandler))
+	sv.clock = t.TempDir()
+	a.clock.dir = sv.clock
 	go func() {
 		err := a.Serve(ctx, in, out)
 		_ = in.Close()

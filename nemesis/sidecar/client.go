@@ -161,6 +161,24 @@ func (c *Client) Dial(ctx context.Context, node string) (string, error) {
 	return resp.Dial, err
 }
 
+// SetClock sets the node's wall clock.
+func (c *Client) SetClock(ctx context.Context, req ClockRequest) error {
+	_, err := c.do(ctx, DefaultTimeout, Request{Op: opClock, Clock: &req})
+	return err
+}
+
+// ReadClock asks the node for its wall clock, on a port of its own.
+func (c *Client) ReadClock(ctx context.Context, port uint16) (ClockReading, error) {
+	resp, err := c.do(ctx, DefaultTimeout, Request{Op: opReadClock, ReadClock: port})
+	if err != nil {
+		return ClockReading{}, err
+	}
+	if resp.Clock == nil {
+		return ClockReading{}, errors.New("read-clock: an answer without content")
+	}
+	return *resp.Clock, nil
+}
+
 // Observe returns the sidecar's counters and its boot id.
 func (c *Client) Observe(ctx context.Context) (Observation, string, error) {
 	resp, err := c.do(ctx, DefaultTimeout, Request{Op: opObserve})

@@ -102,13 +102,6 @@ func (d *disk) do(req DiskRequest, resp *DiskResponse) (err error) {
 	return err
 }
 
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
 // attach makes the disk and returns its device, as the host names it.
 func (d *disk) attach(size int64) (string, error) {
 	if d.loop != nil {

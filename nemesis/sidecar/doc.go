@@ -7,7 +7,9 @@
 // stream of numbered datagrams (nonces) to every other endpoint, which proves
 // for each direction whether packets pass. It speaks length-prefixed JSON over
 // its standard streams. When its input ends, because the harness let go or
-// died, it takes its rules away and exits.
+// died, it takes its rules away and exits. Where a node can be told a time, the
+// sidecar keeps the file that the node's wall clock goes by (Skew), and asks the
+// node for its clock.
 //
 // Where a cut is made: one direction is dropped in one place only, so that a
 // one-way cut stays one-way. A cut between two nodes is dropped in the input

@@ -23,6 +23,8 @@ const (
 	opDial      = "dial"
 	opGroup     = "group"
 	opKernel    = "kernel"
+	opClock     = "clock"
+	opReadClock = "read-clock"
 )
 
 // Request is one command to a sidecar. Commands are carried out one after
@@ -42,12 +44,17 @@ type Request struct {
 	Arrived   uint64        `json:"arrived,omitempty"` // a volley's number
 	Dial      string        `json:"dial,omitempty"`    // an endpoint
 	Group     *GroupRequest `json:"group,omitempty"`
+	Clock     *ClockRequest `json:"clock,omitempty"`
+	ReadClock uint16        `json:"read_clock,omitempty"` // a port of the node
 }
 
 // name is what errors call the command.
 func (r Request) name() string {
 	if r.Disk != nil {
 		return r.Op + " " + string(r.Disk.Op)
+	}
+	if r.Clock != nil {
+		return r.Op + " " + string(r.Clock.Op)
 	}
 	return r.Op
 }
@@ -63,8 +70,9 @@ type Response struct {
 	Group  *Group        `json:"group,omitempty"`
 	Kernel *Kernel       `json:"kernel,omitempty"`
 	// Echo is what came back, or, of arrived, what arrived.
-	Echo *Echoes `json:"echo,omitempty"`
-	Dial string  `json:"dial,omitempty"`
+	Echo  *Echoes       `json:"echo,omitempty"`
+	Dial  string        `json:"dial,omitempty"`
+	Clock *ClockReading `json:"clock,omitempty"`
 }
 
 // DefaultTimeout bounds a command that names no bound of its own, and every

@@ -15,20 +15,34 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/nemesis/sidecar"
 )
 
-// abandonedRun is a harness that brings a cluster with disks up, cuts a link and
-// hangs until it is killed. It is this test binary, started again.
+// abandonedRun is a harness that brings a cluster with disks up, cuts a link, puts a
+// new node in place, sets a clock and hangs until it is killed. It is this test
+// binary, started again.
 func abandonedRun(run string) {
 	ctx := context.Background()
-	cfg := testConfig(2)
+	cfg := withSpare(1)
 	cfg.RunID, cfg.Disks = run, true
+	for i := range cfg.Nodes {
+		cfg.Nodes[i].Clock = sidecar.ClockDir
+	}
 	e, err := New(cfg)
 	if err == nil {
 		err = e.Up(ctx)
 	}
 	if err == nil {
 		err = e.Network().Block(ctx, "x", []nemesis.Cut{{From: "n1", To: "n2"}})
+	}
+	if err == nil {
+		err = e.Machines().NewNodes.Replace(ctx, "n2", "7")
+	}
+	if err == nil {
+		err = e.Processes().Start(ctx, "n2")
+	}
+	if err == nil {
+		err = e.Machines().Clocks.Jump(ctx, "n2", time.Hour)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -66,10 +80,12 @@ func TestKilledHarness(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	line, _ := bufio.NewReader(out).ReadString('\n')
+	wrong := toldTheTime(t, run, "n2")
 	killed := cmd.Process.Kill()
 	require.Equal(t, "ready\n", line)
 	require.NoError(t, killed)
 	require.Error(t, cmd.Wait(), "killed")
+	require.True(t, wrong, "the clock of n2 was set")
 
 	devices := devicesOf(t, cli, run)
 	require.Len(t, bound(t, devices), 2)
@@ -84,6 +100,7 @@ func TestKilledHarness(t *testing.T) {
 		require.Zero(t, s.State.ExitCode, "it took its rules away, or let go of its disk")
 	}
 	require.Equal(t, map[string]int{"running": 2}, states(t, cli, run, roleNode))
+	require.False(t, toldTheTime(t, run, "n2"), "its sidecar made it right")
 
 	third := up(t, testConfig(1)) // which sweeps
 	requireNothing(t, cli, run)

@@ -78,7 +78,7 @@ func (n *node) digest(ctx context.Context, to string) error {
 
 // digests lists the files of one volume.
 func (n *node) digests(ctx context.Context, dir string) (out []string, err error) {
-	r, _, err := n.cli.CopyFromContainer(ctx, n.containerID, dir)
+	r, _, err := n.cli.CopyFromContainer(ctx, n.container(), dir)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"slices"
 
 	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/nemesis"
@@ -54,7 +55,8 @@ type Config struct {
 	LogLimit int64
 	Log      *slog.Logger // default: discard
 
-	// Sabotage weakens the sidecars, to prove that proofs of effect can fail. Tests only.
+	// Sabotage weakens the sidecars, and a stubbed one puts no new node in place
+	// either, to prove that proofs of effect can fail. Tests only.
 	Sabotage sidecar.Sabotage
 	// SabotageNode narrows Sabotage to one node; "" = all.
 	SabotageNode string
@@ -66,9 +68,13 @@ type NodeSpec struct {
 	// Image of the node. Default: the image of this source. Nothing is required in it.
 	Image      string
 	Entrypoint []string // default: the image's
+	// Spare is a place that Up makes and starts nothing in: a new node is put there
+	// later (nemesis.NodeReplacer).
+	Spare bool
 	// Cmd returns the command, given all nodes' addresses by name: with the binary
 	// first where there is no entry point, as in the image of this source. nil = the image's.
-	Cmd func(addrs map[string]netip.Addr) []string
+	// identity is that of a new node (nemesis.NodeReplacer), "" for one that Up made.
+	Cmd func(addrs map[string]netip.Addr, identity string) []string
 	Env []string // NAME=value
 	// Ports are published where containers are not reached directly. Default: client and admin port.
 	Ports []int
@@ -77,6 +83,10 @@ type NodeSpec struct {
 	// MetaDir is where a second volume is mounted, which is always a plain one: for
 	// what faults of disks must not touch. "" = none.
 	MetaDir string
+	// Clock is the folder where the node finds a file "clock" while its wall clock is
+	// to go wrong (sidecar.Skew); it tells its clock at /clock of its admin port, in
+	// nanoseconds since 1970. "" = it cannot be told a time.
+	Clock string
 	// Records is the extension of the files below DataDir that hold records; "" = all files.
 	Records string
 }
@@ -128,6 +138,19 @@ func (c Config) Validate() error {
 		return fmt.Errorf("sabotage of an unknown node %q", c.SabotageNode)
 	}
 	return c.Sabotage.Validate()
+}
+
+// TellsTime reports whether all nodes can be told a time.
+func (c Config) TellsTime() bool {
+	return !slices.ContainsFunc(c.Nodes, func(n NodeSpec) bool { return n.Clock == "" })
+}
+
+// sabotage is that of one node.
+func (c Config) sabotage(node string) sidecar.Sabotage {
+	if c.SabotageNode != "" && c.SabotageNode != node {
+		return sidecar.NoSabotage
+	}
+	return c.Sabotage
 }
 
 func (c Config) withDefaults() Config {

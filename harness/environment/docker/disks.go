@@ -55,11 +55,22 @@ func (e *Environment) startDisk(ctx context.Context, n *node) error {
 	return nil
 }
 
-// createVolume makes a volume of a node.
+// The volumes of a node: what it stores, and the clock that its sidecar sets.
+const (
+	dataVolume  = "data"
+	metaVolume  = "meta"
+	clockVolume = "clock"
+)
+
+func (e *Environment) volumeName(n *node, kind string) string {
+	return e.netName() + "-" + n.spec.Name + "-" + kind
+}
+
+// createVolume makes a volume of a node, unless it is there.
 func (e *Environment) createVolume(ctx context.Context, n *node, kind string, driver map[string]string) (string, error) {
 	v, err := create(ctx, func(ctx context.Context) (volume.Volume, error) {
 		return e.cli.VolumeCreate(ctx, volume.CreateOptions{
-			Name: e.netName() + "-" + n.spec.Name + "-" + kind, Driver: "local", DriverOpts: driver, Labels: e.labels(n.spec.Name, ""),
+			Name: e.volumeName(n, kind), Driver: "local", DriverOpts: driver, Labels: e.labels(n.spec.Name, ""),
 		})
 	})
 	if err != nil {
@@ -78,7 +89,7 @@ func (e *Environment) volumes(ctx context.Context, n *node) ([]mount.Mount, erro
 	for _, v := range []struct {
 		kind, dir string
 		driver    map[string]string
-	}{{"data", n.spec.DataDir, driver}, {"meta", n.spec.MetaDir, nil}} {
+	}{{dataVolume, n.spec.DataDir, driver}, {metaVolume, n.spec.MetaDir, nil}, {clockVolume, n.spec.Clock, nil}} {
 		if v.dir == "" {
 			continue
 		}
@@ -86,7 +97,7 @@ func (e *Environment) volumes(ctx context.Context, n *node) ([]mount.Mount, erro
 		if err != nil {
 			return nil, err
 		}
-		mounts = append(mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: v.dir})
+		mounts = append(mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: v.dir, ReadOnly: v.kind == clockVolume})
 	}
 	return mounts, nil
 }
@@ -153,13 +164,19 @@ func (d disks) whileDown(ctx context.Context, name string, req sidecar.DiskReque
 		return fmt.Errorf("disk of %s: %w", name, err)
 	}
 	defer unlock()
-	switch s, err := n.state(ctx); {
-	case err != nil:
+	if err := n.dead(ctx); err != nil {
 		return fmt.Errorf("disk of %s: %w", name, err)
-	case s.Running:
-		return fmt.Errorf("disk of %s: its process runs: kill it first", name)
 	}
 	return d.atOnce(ctx, n, req)
+}
+
+// dead refuses a process that runs.
+func (n *node) dead(ctx context.Context) error {
+	s, err := n.state(ctx)
+	if err == nil && s.Running {
+		return errors.New("its process runs: kill it first")
+	}
+	return err
 }
 
 // atOnce sends a command that writes what is not a node's load. A slow disk is
@@ -216,7 +233,7 @@ func (d disks) Probe(ctx context.Context, node string) (nemesis.DiskProbe, error
 	defer unlock()
 	req := sidecar.DiskRequest{Op: sidecar.DiskProbe}
 	if d.e.cfg.Throttle {
-		req.Containers = []string{n.containerID, n.disk.id}
+		req.Containers = []string{n.container(), n.disk.id}
 	}
 	resp, err := d.ask(ctx, node, req)
 	p := nemesis.DiskProbe{Sync: resp.Took}
@@ -308,7 +325,7 @@ func (d disks) slow(ctx context.Context, node string, rate int) error {
 	}
 	defer unlock()
 	n.rate = rate
-	if err := d.e.throttle(ctx, n, rate, n.containerID, n.disk.id); err != nil {
+	if err := d.e.throttle(ctx, n, rate, n.container(), n.disk.id); err != nil {
 		return fmt.Errorf("disk of %s: %w", node, err)
 	}
 	return nil

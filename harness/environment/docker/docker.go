@@ -1,11 +1,13 @@
 // Package docker is the environment that runs nodes as containers.
 //
-// Per node there are two containers and a volume or two. The sidecar's container
+// Per node there are two containers and a few volumes. The sidecar's container
 // owns the network namespace, the host name and a fixed address on the run's own
 // bridge network; the node's container joins it, so that a killed node which is
 // started again comes back into the same namespace, under the same rules. The
 // volumes hold the node's data. Where Config.Disks says so, the data volume is a
 // file system of its own on a loop device, which a second sidecar made and holds.
+// A new node that takes the place of another one gets a container and volumes of its
+// own, and the place's namespace, address and rules.
 // Everything carries the run's and the host's label; what a dead run left behind
 // is found by them (Sweep).
 //
@@ -30,6 +32,7 @@ import (
 
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
@@ -52,7 +55,7 @@ type Environment struct {
 	onEvent func(history.NodeEvent)
 	examine func(ctx context.Context, n *node, gateway netip.Addr, access Access) // instead of starting the nodes; nil: they are started
 
-	ending sync.Mutex // one Down at a time
+	ending sync.Mutex // one Down at a time, and no new node is put in place meanwhile
 
 	mu       sync.Mutex // of all below
 	started  bool
@@ -63,6 +66,7 @@ type Environment struct {
 	state    state
 	lock     *flock.Flock
 	nodes    map[string]*node // complete once Up has returned
+	addrs    map[string]netip.Addr
 	nonces   *sidecar.Nonces
 	boot     sidecar.Boot
 	versions map[string]string
@@ -82,22 +86,22 @@ type node struct {
 	addr netip.Addr
 	cli  *client.Client
 
-	containerID string
-	made        made
-	log         *nodeLog
-	agent       *agent
-	disk        *agent              // nil: the data volume is a plain one
-	limits      *agent              // nil: nobody reads its control groups
-	device      string              // of that disk, on the engine's host
-	published   map[nat.Port]string // host:port by container port
-	tasks       *sync.WaitGroup
+	log       *nodeLog
+	agent     *agent
+	disk      *agent              // nil: the data volume is a plain one
+	limits    *agent              // nil: nobody reads its control groups
+	device    string              // of that disk, on the engine's host
+	published map[nat.Port]string // host:port by container port
+	tasks     *sync.WaitGroup
 
-	ops     chan struct{} // a lock that a context can give up on; also of the three below
+	ops     chan struct{} // a lock that a context can give up on; also of the four below
 	broken  bool          // the disk's file system is shut down
 	rate    int           // writes per second to which the disk is throttled, 0 = not
 	restore restore
+	made    made
 
 	mu    sync.Mutex
+	id    string                 // of the node's container, "" while there is none
 	conn  types.HijackedResponse // of the incarnation whose output is read
 	read  chan struct{}          // closed when that output has ended
 	found *int64                 // records that the present incarnation found when it started; nil: not said yet
@@ -108,6 +112,19 @@ type agent struct {
 	*sidecar.Client
 	id   string // of its container
 	conn types.HijackedResponse
+}
+
+// container is the id of the node's container, "" while there is none.
+func (n *node) container() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.id
+}
+
+func (n *node) setContainer(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.id = id
 }
 
 // agents are the node's sidecars, as far as there are.
@@ -157,9 +174,13 @@ func (e *Environment) Disks() nemesis.Disks {
 	return disks{e}
 }
 
-// Machines implements environment.Environment: what is done to packets, and what Config asks for.
+// Machines implements environment.Environment: what is done to packets, what Config
+// asks for, and what the nodes are made for.
 func (e *Environment) Machines() nemesis.Machines {
-	m := nemesis.Machines{Shaper: shaper{e.links}, Resetter: resetter{e.links}}
+	m := nemesis.Machines{Shaper: shaper{e.links}, Resetter: resetter{e.links}, NewNodes: newNodes{e}}
+	if e.cfg.TellsTime() {
+		m.Clocks = clocks{e}
+	}
 	if d := (disks{e}); e.cfg.Disks {
 		m.FullDisks, m.BadDisks, m.LostDisks, m.Files = d, d, d, d
 		if e.cfg.Throttle {
@@ -197,7 +218,7 @@ func (e *Environment) Versions() map[string]string {
 }
 
 // Up creates the network, the sidecars, the volumes and the nodes, and starts
-// them; readiness is the caller's to establish. It sweeps what dead runs left
+// them but for the spares; readiness is the caller's to establish. It sweeps what dead runs left
 // behind first. After an error the caller still calls Down. Errors are ErrUnavailable,
 // ErrNoImage, ErrStaleImage, ErrNoSubnet, ErrNoDisks, ErrNoLimits, ErrNoShaping (wrapped), ctx's, or the
 // engine's.
@@ -280,6 +301,7 @@ func (e *Environment) up(ctx context.Context) error {
 		nodes[spec.Name], addrs[spec.Name] = n, n.addr
 		e.set(func() { e.nodes[spec.Name] = n })
 	}
+	e.set(func() { e.addrs = addrs })
 	if e.examine != nil {
 		e.examine(ctx, nodes[e.cfg.Nodes[0].Name], gateway, access)
 		return nil
@@ -316,7 +338,7 @@ func (e *Environment) up(ctx context.Context) error {
 			}
 		}
 	})
-	return each(nodes, func(n *node) error { return e.startNode(ctx, n, addrs) })
+	return each(nodes, func(n *node) error { return e.startNode(ctx, n) })
 }
 
 // set changes the environment's state, which Down reads.
@@ -453,6 +475,13 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 		NetworkMode: container.NetworkMode(e.netName()),
 		CapDrop:     []string{"ALL"}, CapAdd: []string{"NET_ADMIN"}, SecurityOpt: []string{"no-new-privileges"},
 	}
+	if n.spec.Clock != "" {
+		vol, err := e.createVolume(ctx, n, clockVolume, nil)
+		if err != nil {
+			return err
+		}
+		host.Mounts = []mount.Mount{{Type: mount.TypeVolume, Source: vol, Target: sidecar.ClockDir}}
+	}
 	for _, peer := range slices.Sorted(maps.Keys(addrs)) {
 		if peer != n.spec.Name { // the engine adds the own name
 			host.ExtraHosts = append(host.ExtraHosts, peer+":"+addrs[peer].String())
@@ -507,15 +536,12 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 
 // sidecarConfig is what both kinds of sidecar have in common.
 func (e *Environment) sidecarConfig(n *node) *container.Config {
-	cfg := &container.Config{
+	return &container.Config{
 		Image: e.cfg.SidecarImage, Entrypoint: []string{"/faultsidecar"}, Cmd: []string{},
+		Env:       []string{sidecar.SabotageEnv + "=" + string(e.cfg.sabotage(n.spec.Name))},
 		Labels:    e.labels(n.spec.Name, roleSidecar),
 		OpenStdin: true, StdinOnce: true, AttachStdin: true, AttachStdout: true, AttachStderr: true,
 	}
-	if e.cfg.SabotageNode == "" || e.cfg.SabotageNode == n.spec.Name {
-		cfg.Env = []string{sidecar.SabotageEnv + "=" + string(e.cfg.Sabotage)}
-	}
-	return cfg
 }
 
 // runSidecar starts a sidecar of a node and attaches to it. Its name ends in
@@ -602,8 +628,22 @@ func (e *Environment) sampleClock(ctx context.Context, agent *sidecar.Client) er
 	return nil
 }
 
-func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]netip.Addr) error {
-	name := e.netName() + "-" + n.spec.Name
+// startNode makes a node and starts it, unless it is a spare.
+func (e *Environment) startNode(ctx context.Context, n *node) error {
+	if err := e.createNode(ctx, n, ""); err != nil || n.spec.Spare {
+		return err
+	}
+	if err := n.start(ctx); err != nil {
+		return fmt.Errorf("starting node %s: %w", n.spec.Name, err)
+	}
+	if e.cfg.Throttle {
+		return e.tryThrottle(ctx, n, n.container())
+	}
+	return nil
+}
+
+// createNode makes the volumes and the container of a node.
+func (e *Environment) createNode(ctx context.Context, n *node, identity string) error {
 	mounts, err := e.volumes(ctx, n)
 	if err != nil {
 		return err
@@ -613,7 +653,7 @@ func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]n
 		Labels: e.labels(n.spec.Name, roleNode), AttachStdout: true, AttachStderr: true,
 	}
 	if n.spec.Cmd != nil {
-		cfg.Cmd = n.spec.Cmd(maps.Clone(addrs))
+		cfg.Cmd = n.spec.Cmd(maps.Clone(e.addrs), identity)
 	}
 	host := &container.HostConfig{
 		NetworkMode:   container.NetworkMode("container:" + n.agent.id),
@@ -621,22 +661,15 @@ func (e *Environment) startNode(ctx context.Context, n *node, addrs map[string]n
 		Mounts:        mounts,
 		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "1"}},
 	}
+	name := e.netName() + "-" + n.spec.Name
 	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
 		return e.cli.ContainerCreate(ctx, cfg, host, nil, nil, name)
 	})
 	if err != nil {
 		return fmt.Errorf("creating node %s: %w", n.spec.Name, err)
 	}
-	e.set(func() {
-		n.containerID = created.ID
-		n.made = made{cfg: *cfg, host: *host, name: name, own: created.ID}
-	})
-	if err := n.start(ctx); err != nil {
-		return fmt.Errorf("starting node %s: %w", n.spec.Name, err)
-	}
-	if e.cfg.Throttle {
-		return e.tryThrottle(ctx, n, n.containerID)
-	}
+	n.made = made{cfg: *cfg, host: *host, name: name, own: created.ID}
+	n.setContainer(created.ID)
 	return nil
 }
 
@@ -653,7 +686,7 @@ func (n *node) start(ctx context.Context) error {
 			return fmt.Errorf("waiting for the end of its output: %w", ctx.Err())
 		}
 	}
-	conn, err := n.cli.ContainerAttach(ctx, n.containerID, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+	conn, err := n.cli.ContainerAttach(ctx, n.container(), container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
 	if err != nil {
 		return fmt.Errorf("attaching: %w", err)
 	}
@@ -672,7 +705,7 @@ func (n *node) start(ctx context.Context) error {
 		}
 	})
 	_, err = create(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, n.cli.ContainerStart(ctx, n.containerID, container.StartOptions{})
+		return struct{}{}, n.cli.ContainerStart(ctx, n.container(), container.StartOptions{})
 	})
 	if err != nil {
 		conn.Close()
@@ -709,7 +742,7 @@ func (e *Environment) node(name string) (*node, error) {
 		return nil, fmt.Errorf("unknown node %q, known are %v", name, e.Nodes())
 	}
 	n := e.nodes[name]
-	if e.down || n == nil || n.containerID == "" {
+	if e.down || n == nil || n.container() == "" {
 		return nil, ErrNotUp
 	}
 	return n, nil

@@ -145,7 +145,7 @@ func testConfig(nodes int) Config {
 		name := fmt.Sprintf("n%d", i+1)
 		cfg.Nodes = append(cfg.Nodes, NodeSpec{
 			Name: name, Image: testImage,
-			Cmd: func(addrs map[string]netip.Addr) []string {
+			Cmd: func(addrs map[string]netip.Addr, _ string) []string {
 				var peers []string
 				for peer, addr := range addrs {
 					if peer != name {

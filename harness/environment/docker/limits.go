@@ -165,7 +165,7 @@ func (l limiter) limit(ctx context.Context, name string, undo func(*node) **cont
 		return fmt.Errorf("limits of %s: %w", name, err)
 	}
 	defer unlock()
-	c, err := n.cli.ContainerInspect(ctx, n.containerID)
+	c, err := n.cli.ContainerInspect(ctx, n.container())
 	if err != nil {
 		return fmt.Errorf("limits of %s: %w", name, err)
 	}
@@ -198,7 +198,7 @@ func (l limiter) update(ctx context.Context, n *node, r container.Resources) err
 	if l.e.stubbed(n.spec.Name) {
 		return nil
 	}
-	if err := l.e.update(ctx, n.containerID, r); err != nil {
+	if err := l.e.update(ctx, n.container(), r); err != nil {
 		return fmt.Errorf("limits of %s: %w", n.spec.Name, err)
 	}
 	return nil
@@ -251,7 +251,7 @@ func (l limiter) group(ctx context.Context, name string, press int64) (sidecar.G
 	if err != nil {
 		return sidecar.Group{}, fmt.Errorf("control group of %s: %w", name, err)
 	}
-	g, err := n.limits.Group(ctx, sidecar.GroupRequest{Container: n.containerID, Press: press})
+	g, err := n.limits.Group(ctx, sidecar.GroupRequest{Container: n.container(), Press: press})
 	if err != nil {
 		return sidecar.Group{}, fmt.Errorf("control group of %s: %w", name, err)
 	}

@@ -67,8 +67,8 @@ func TestLimitFaults(t *testing.T) {
 	t.Run("limits that were there before are there after it", func(t *testing.T) {
 		n, err := c.node("n1")
 		require.NoError(t, err)
-		require.NoError(t, c.update(t.Context(), n.containerID, cpuResources(0.9)))
-		require.NoError(t, c.update(t.Context(), n.containerID, memoryResources(300<<20, container.Resources{})))
+		require.NoError(t, c.update(t.Context(), n.container(), cpuResources(0.9)))
+		require.NoError(t, c.update(t.Context(), n.container(), memoryResources(300<<20, container.Resources{})))
 		before := use("n1")
 		require.EqualValues(t, 300<<20, before.Limit)
 		require.Equal(t, 90*time.Millisecond, before.Quota)
@@ -84,7 +84,7 @@ func TestLimitFaults(t *testing.T) {
 			require.Equal(t, before.Period, after.Period)
 		}
 		for _, r := range []container.Resources{unlimitedCPU(container.Resources{}), unlimitedMemory(container.Resources{})} {
-			require.NoError(t, c.update(t.Context(), n.containerID, r))
+			require.NoError(t, c.update(t.Context(), n.container(), r))
 		}
 	})
 
@@ -101,7 +101,7 @@ func TestLimitFaults(t *testing.T) {
 			require.NoError(t, l.Inject(t.Context()))
 			for _, r := range []*container.Resources{n.restore.cpu, n.restore.memory} {
 				if r != nil {
-					require.NoError(t, c.update(t.Context(), n.containerID, *r))
+					require.NoError(t, c.update(t.Context(), n.container(), *r))
 				}
 			}
 			require.NoError(t, l.Confirm(t.Context()))
@@ -120,7 +120,7 @@ func TestLimitFaults(t *testing.T) {
 		require.NoError(t, l.Inject(t.Context()))
 		n, err := c.node("n2")
 		require.NoError(t, err)
-		require.NoError(t, cli.ContainerKill(t.Context(), n.containerID, "SIGUSR1"))
+		require.NoError(t, cli.ContainerKill(t.Context(), n.container(), "SIGUSR1"))
 		require.Eventually(t, func() bool {
 			st, err := c.Processes().State(t.Context(), "n2")
 			require.NoError(t, err)

@@ -21,6 +21,7 @@ type eventLine struct {
 	Incarnation text     `json:"incarnation"` // string or number
 	Seq         int64    `json:"seq"`         // from 1 within the incarnation
 	Wall        int64    `json:"wall"`        // nanoseconds since 1970
+	Machine     int64    `json:"machine"`     // the same by the machine's clock, where the node's may be wrong
 	Key         string   `json:"key"`
 	Epoch       *int32   `json:"epoch"` // -1 if missing
 	Leader      string   `json:"leader"`
@@ -65,6 +66,9 @@ func parseEvent(node string, line []byte) (ev history.NodeEvent, wall int64, ok 
 	}
 	if l.Epoch != nil {
 		ev.Epoch = *l.Epoch
+	}
+	if l.Machine > 0 {
+		l.Wall = l.Machine
 	}
 	return ev, l.Wall, true
 }

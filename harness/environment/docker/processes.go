@@ -35,7 +35,7 @@ func (p processes) Kill(ctx context.Context, node string) error {
 
 // kill ends the node's process, if it runs, and returns once it is dead.
 func (n *node) kill(ctx context.Context) error {
-	err := n.cli.ContainerKill(ctx, n.containerID, "SIGKILL")
+	err := n.cli.ContainerKill(ctx, n.container(), "SIGKILL")
 	if err != nil {
 		if s, serr := n.state(ctx); serr == nil && !s.Running {
 			err = nil // it was dead already
@@ -65,7 +65,7 @@ func (p processes) Stop(ctx context.Context, node string, grace time.Duration) (
 	case s.Paused:
 		return 0, fmt.Errorf("stopping %s: it is paused; resume it first", node)
 	}
-	if err := n.cli.ContainerKill(ctx, n.containerID, "SIGTERM"); err != nil {
+	if err := n.cli.ContainerKill(ctx, n.container(), "SIGTERM"); err != nil {
 		return 0, fmt.Errorf("stopping %s: %w", node, err)
 	}
 	within, cancel := context.WithTimeout(ctx, grace)
@@ -97,7 +97,7 @@ func (p processes) Start(ctx context.Context, node string) error {
 		return fmt.Errorf("starting %s: %w", node, err)
 	}
 	if n.rate > 0 { // a control group ends with its process
-		if err := p.e.throttle(ctx, n, n.rate, n.containerID, n.disk.id); err != nil {
+		if err := p.e.throttle(ctx, n, n.rate, n.container(), n.disk.id); err != nil {
 			return fmt.Errorf("starting %s: %w", node, err)
 		}
 	}
@@ -110,7 +110,7 @@ func (p processes) Pause(ctx context.Context, node string) error {
 		return fmt.Errorf("pausing %s: %w", node, err)
 	}
 	defer unlock()
-	if err := n.cli.ContainerPause(ctx, n.containerID); err != nil {
+	if err := n.cli.ContainerPause(ctx, n.container()); err != nil {
 		return fmt.Errorf("pausing %s: %w", node, err)
 	}
 	return nil
@@ -122,7 +122,7 @@ func (p processes) Resume(ctx context.Context, node string) error {
 		return fmt.Errorf("resuming %s: %w", node, err)
 	}
 	defer unlock()
-	if err := n.cli.ContainerUnpause(ctx, n.containerID); err != nil {
+	if err := n.cli.ContainerUnpause(ctx, n.container()); err != nil {
 		return fmt.Errorf("resuming %s: %w", node, err)
 	}
 	return nil
@@ -142,7 +142,7 @@ func (p processes) State(ctx context.Context, node string) (nemesis.ProcessState
 }
 
 func (n *node) state(ctx context.Context) (nemesis.ProcessState, error) {
-	c, err := n.cli.ContainerInspect(ctx, n.containerID)
+	c, err := n.cli.ContainerInspect(ctx, n.container())
 	if err != nil {
 		return nemesis.ProcessState{}, err
 	}
@@ -158,7 +158,7 @@ func (n *node) state(ctx context.Context) (nemesis.ProcessState, error) {
 
 // waitExit waits until the container is not running and returns its exit code.
 func (n *node) waitExit(ctx context.Context) (int, error) {
-	ok, failed := n.cli.ContainerWait(ctx, n.containerID, container.WaitConditionNotRunning)
+	ok, failed := n.cli.ContainerWait(ctx, n.container(), container.WaitConditionNotRunning)
 	select {
 	case r := <-ok:
 		if r.Error != nil {

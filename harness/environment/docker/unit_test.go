@@ -273,6 +273,8 @@ func TestParseEvent(t *testing.T) {
 		Node: "n1", Incarnation: "a1", Seq: 7, Kind: "isr", Key: "t-0", Epoch: 3, Leader: "n2",
 		ISR: []string{"n1", "n2"}, From: 1, To: 2, Offset: 5, Detail: "d",
 	}, ev)
+	_, wall, _ = parseEvent("n1", []byte(`{"event":"isr","wall":99,"machine":42}`))
+	require.EqualValues(t, 42, wall, "where the node's clock may be wrong, the machine's counts")
 	ev, _, ok = parseEvent("n1", []byte(`{"event":"start","incarnation":12}`))
 	require.True(t, ok)
 	require.Equal(t, "12", ev.Incarnation)

@@ -61,7 +61,7 @@ func (u upgrader) exchange(ctx context.Context, name string, by func(*node) (str
 		return fmt.Errorf("version of %s: %w", name, err)
 	}
 	if id != "" {
-		u.e.set(func() { n.containerID = id })
+		n.setContainer(id)
 	}
 	return nil
 }

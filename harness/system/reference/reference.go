@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/kafka"
 	"github.com/faultline-mq/faultline/nemesis"
+	"github.com/faultline-mq/faultline/nemesis/sidecar"
 	"github.com/faultline-mq/faultline/workloads"
 )
 
@@ -295,26 +297,42 @@ func (s System) down(spec system.Spec, step nemesis.Step) int {
 // Where a node's volumes are mounted. The metadata log has its own, so that a lost,
 // full, broken or damaged data disk leaves the metadata quorum alone.
 const (
-	dataDir = "/data"
-	metaDir = "/meta"
+	dataDir  = "/data"
+	metaDir  = "/meta"
+	clockDir = "/clock"
 )
 
 // Docker implements system.System.
 func (s System) Docker(spec system.Spec) (docker.Config, error) {
 	p := environment.DefaultPorts
 	cfg := docker.Config{RunID: spec.RunID, Ports: p}
-	for i, name := range spec.Nodes {
+	places := slices.Concat(spec.Nodes, spec.Spares)
+	clock := "" // who need not be told a time does not look for one
+	if slices.ContainsFunc(spec.Steps, func(s nemesis.Step) bool { return s.Fault == "clock" }) {
+		clock = clockDir
+	}
+	for i, name := range places {
 		cfg.Nodes = append(cfg.Nodes, docker.NodeSpec{
-			Name: name, DataDir: dataDir, MetaDir: metaDir, Records: ".log",
-			Cmd: func(addrs map[string]netip.Addr) []string {
-				var members []string
-				for j, n := range spec.Nodes {
+			Name: name, Spare: i >= len(spec.Nodes), DataDir: dataDir, MetaDir: metaDir, Clock: clock, Records: ".log",
+			Cmd: func(addrs map[string]netip.Addr, identity string) []string {
+				var members, voters []string
+				for j, n := range places {
 					members = append(members, fmt.Sprintf("%d@%s:%s", j+1, n, addrs[n]))
 				}
+				for j := range spec.Nodes {
+					voters = append(voters, strconv.Itoa(j+1))
+				}
 				cmd := []string{
-					"/faultbroker", "--id", strconv.Itoa(i + 1), "--name", name, "--data", dataDir, "--meta-data", metaDir, "--cluster", strings.Join(members, ","),
+					"/faultbroker", "--id", strconv.Itoa(i + 1), "--name", name, "--data", dataDir, "--meta-data", metaDir,
+					"--cluster", strings.Join(members, ","), "--voters", strings.Join(voters, ","),
 					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
 					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
+				}
+				if clock != "" {
+					cmd = append(cmd, "--clock", path.Join(clock, sidecar.ClockFile))
+				}
+				if identity != "" {
+					cmd = append(cmd, "--directory", identity)
 				}
 				for _, name := range sortedKeys(spec.Set) {
 					cmd = append(cmd, "--set", name+"="+spec.Set[name])
