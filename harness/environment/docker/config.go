@@ -145,14 +145,6 @@ func (c Config) TellsTime() bool {
 	return !slices.ContainsFunc(c.Nodes, func(n NodeSpec) bool { return n.Clock == "" })
 }
 
-// sabotage is that of one node.
-func (c Config) sabotage(node string) sidecar.Sabotage {
-	if c.SabotageNode != "" && c.SabotageNode != node {
-		return sidecar.NoSabotage
-	}
-	return c.Sabotage
-}
-
 func (c Config) withDefaults() Config {
 	if c.Ports == (environment.NodePorts{}) {
 		c.Ports = environment.DefaultPorts

@@ -536,12 +536,15 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 
 // sidecarConfig is what both kinds of sidecar have in common.
 func (e *Environment) sidecarConfig(n *node) *container.Config {
-	return &container.Config{
+	cfg := &container.Config{
 		Image: e.cfg.SidecarImage, Entrypoint: []string{"/faultsidecar"}, Cmd: []string{},
-		Env:       []string{sidecar.SabotageEnv + "=" + string(e.cfg.sabotage(n.spec.Name))},
 		Labels:    e.labels(n.spec.Name, roleSidecar),
 		OpenStdin: true, StdinOnce: true, AttachStdin: true, AttachStdout: true, AttachStderr: true,
 	}
+	if e.cfg.SabotageNode == "" || e.cfg.SabotageNode == n.spec.Name {
+		cfg.Env = []string{sidecar.SabotageEnv + "=" + string(e.cfg.Sabotage)}
+	}
+	return cfg
 }
 
 // runSidecar starts a sidecar of a node and attaches to it. Its name ends in

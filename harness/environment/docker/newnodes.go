@@ -35,7 +35,7 @@ func (r newNodes) replace(ctx context.Context, name, identity string) error {
 	if err := n.dead(ctx); err != nil {
 		return err
 	}
-	if e.cfg.sabotage(name) == sidecar.Stubbed {
+	if e.stubbed(name) {
 		return nil
 	}
 	// What is made after Down has looked for what there is would stay.
