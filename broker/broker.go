@@ -77,10 +77,11 @@ type PeerMessage struct {
 	Msg     Message
 }
 
-// Link says that this node's outgoing stream to a peer came up or went down.
-// Messages sent while it is down are dropped.
+// Link says that this node's outgoing stream to a peer came up or went down, or that
+// the peer's stream to this node came up. Messages sent while a stream is down are
+// dropped.
 type Link struct {
-	To      NodeID
+	Peer    NodeID
 	Channel Channel
 	Up      bool
 }

@@ -51,7 +51,8 @@ var swarmFaults = [][]string{
 	{"stop", "rolling-restart"},
 	{"power"},
 	{"restart:kill", "restart:power", "restart:wipe"},
-	{"wipe", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore"},
+	{"wipe"},
+	{"corrupt-file:bit-flip", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore"},
 	{"membership:add", "membership:remove", "membership:replace"},
 	{"leadership:transfer", "leadership:flap"},
 	{"disk-slow"},
@@ -63,7 +64,7 @@ var swarmFaults = [][]string{
 // stand here.
 var swarmEvents = []nemesis.Event{
 	nemesis.LeaderChange, nemesis.LeaderChange, nemesis.LeaderChange, nemesis.InSyncExpand, nemesis.InSyncExpand, nemesis.InSyncShrink, nemesis.InSyncShrink,
-	nemesis.FollowerChange, nemesis.Truncation, nemesis.NodeStart, nemesis.ControllerChange,
+	nemesis.FollowerChange, nemesis.Truncation, nemesis.Truncation, nemesis.NodeStart, nemesis.ControllerChange,
 }
 
 // Limits of what a swarm draws.
@@ -260,6 +261,9 @@ func (s Swarm) drawLoad(rng *rand.Rand, p *Plan) {
 		// One that is idempotent and bound to a node that is cut off asks it for the
 		// same message all the while: too little to judge the fault by.
 		p.Idempotent = min(idempotent, 1-max(pinned, 0))
+	}
+	if slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "corrupt-file") }) {
+		seekers = 1 // or hardly anybody reads what is damaged
 	}
 	if p.Seekers == 0 && !s.Fixed[DimClients] {
 		p.Seekers = seekers

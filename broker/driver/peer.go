@@ -163,6 +163,9 @@ func (d *driver) servePeer(conn net.Conn, ch broker.Channel) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
+	if !d.post(broker.Link{Peer: h.from, Channel: ch, Up: true}) {
+		return
+	}
 	err = d.readMessages(r, h.from, ch)
 	if d.ctx.Err() == nil {
 		log.Debug("a stream ended", "peer", h.from, "error", err)
@@ -336,7 +339,7 @@ func (l *link) stream(conn net.Conn) error {
 	l.mu.Lock()
 	l.conn = conn
 	l.mu.Unlock()
-	l.d.post(broker.Link{To: l.key.peer, Channel: l.key.channel, Up: true})
+	l.d.post(broker.Link{Peer: l.key.peer, Channel: l.key.channel, Up: true})
 
 	// The peer says nothing on this stream: reading ends when the connection does.
 	ended := make(chan error, 1)
@@ -358,7 +361,7 @@ func (l *link) stream(conn net.Conn) error {
 	if !read {
 		<-ended
 	}
-	l.d.post(broker.Link{To: l.key.peer, Channel: l.key.channel})
+	l.d.post(broker.Link{Peer: l.key.peer, Channel: l.key.channel})
 	return err
 }
 

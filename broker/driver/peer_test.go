@@ -206,7 +206,7 @@ func TestBlockedPeer(t *testing.T) {
 		return conn
 	}
 	accept()
-	require.Equal(t, broker.Link{To: 2, Channel: broker.Quorum, Up: true}, d.next(t))
+	require.Equal(t, broker.Link{Peer: 2, Channel: broker.Quorum, Up: true}, d.next(t))
 
 	// Far more than the sockets' buffers and the queue hold. Every call returns.
 	msg := make([]byte, 256<<10)
@@ -223,11 +223,11 @@ func TestBlockedPeer(t *testing.T) {
 	case <-time.After(limit):
 		require.Fail(t, "sending waits for the peer")
 	}
-	require.Equal(t, broker.Link{To: 2, Channel: broker.Quorum}, d.next(t))
+	require.Equal(t, broker.Link{Peer: 2, Channel: broker.Quorum}, d.next(t))
 
 	// It dials again, and what was queued before is forgotten.
 	conn := accept()
-	require.Equal(t, broker.Link{To: 2, Channel: broker.Quorum, Up: true}, d.next(t))
+	require.Equal(t, broker.Link{Peer: 2, Channel: broker.Quorum, Up: true}, d.next(t))
 	l.send([]byte("hello again"))
 	require.NoError(t, conn.SetDeadline(time.Now().Add(limit)))
 	size, err := readSize(conn, 100)
@@ -238,5 +238,35 @@ func TestBlockedPeer(t *testing.T) {
 
 	// The end of the connection is noticed without sending anything.
 	require.NoError(t, conn.Close())
-	require.Equal(t, broker.Link{To: 2, Channel: broker.Quorum}, d.next(t))
+	require.Equal(t, broker.Link{Peer: 2, Channel: broker.Quorum}, d.next(t))
+}
+
+// TestInboundStream: the node learns of a peer's stream before anything that comes
+// on it, as what the peer sent before there was one is lost.
+func TestInboundStream(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.ID = 1
+	cfg.Members = []Member{{ID: 1, Name: "n1"}, {ID: 2, Name: "n2"}}
+	d := bareDriver(t, cfg)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = ln.Close() }()
+	d.rest.Go(func() {
+		conn, err := ln.Accept()
+		if err == nil {
+			d.servePeer(conn, broker.Peer)
+			_ = conn.Close()
+		}
+	})
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	msg, err := wire.Encode(cluster.HeartbeatReply{Epoch: 7})
+	require.NoError(t, err)
+	stream := hello{channel: broker.Peer, from: 2, to: 1}.encode()
+	stream = append(binary.BigEndian.AppendUint32(stream, uint32(len(msg))), msg...)
+	_, err = conn.Write(stream)
+	require.NoError(t, err)
+	require.Equal(t, broker.Link{Peer: 2, Channel: broker.Peer, Up: true}, d.next(t))
+	require.IsType(t, broker.PeerMessage{}, d.next(t))
 }

@@ -211,7 +211,7 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 	case broker.Link:
 		if i.Channel == broker.Peer {
 			for _, p := range n.parts {
-				p.m.Link(i.To, i.Up)
+				p.m.Link(i.Peer, i.Up)
 			}
 		}
 	case broker.Stored:

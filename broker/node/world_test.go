@@ -175,7 +175,7 @@ func (w *world) link(from, to *peer, up bool) {
 	w.after(time.Millisecond, func() {
 		if from.n != nil && from.inc == inc {
 			for _, ch := range []broker.Channel{broker.Peer, broker.Quorum} {
-				from.step(broker.Link{To: to.id, Channel: ch, Up: up})
+				from.step(broker.Link{Peer: to.id, Channel: ch, Up: up})
 			}
 		}
 	})

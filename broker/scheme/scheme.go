@@ -132,8 +132,9 @@ type Machine interface {
 	Produce(p Produce)
 	// Message takes a message of the same partition on another node.
 	Message(from broker.NodeID, msg broker.Message)
-	// Link tells that the outgoing replication stream to a peer came up or went down.
-	Link(to broker.NodeID, up bool)
+	// Link tells that the outgoing replication stream to a peer came up or went down,
+	// or that the peer's to this node came up.
+	Link(peer broker.NodeID, up bool)
 	// Stored tells that Host.Stable moved forward.
 	Stored()
 	// Wake is called at NextWake or earlier.

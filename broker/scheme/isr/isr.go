@@ -514,8 +514,8 @@ func (m *Machine) inOrder(ids []broker.NodeID) []broker.NodeID {
 }
 
 // Link implements scheme.Machine.
-func (m *Machine) Link(to broker.NodeID, up bool) {
-	if m.role == follower && to == m.a.Leader {
+func (m *Machine) Link(peer broker.NodeID, up bool) {
+	if m.role == follower && peer == m.a.Leader {
 		m.pull.link(m, up)
 	}
 }

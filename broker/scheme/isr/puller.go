@@ -70,8 +70,8 @@ func (p *puller) stored(m *Machine) {
 	}
 }
 
-// link follows the stream to the leader: what was sent before it went down or
-// came up may be lost.
+// link follows the streams to the leader and back: what was sent before one went
+// down or came up may be lost, the fetch or its answer.
 func (p *puller) link(m *Machine, up bool) {
 	if up {
 		p.send(m)

@@ -108,12 +108,10 @@ func (s *simNode) Handle(ev sim.Event) {
 	case sim.Message:
 		s.step(broker.PeerMessage{From: s.ids[e.From], Channel: channelOf(e.Channel), Msg: e.Msg})
 	case sim.LinkUp:
-		if !e.Inbound {
-			s.step(broker.Link{To: s.ids[e.Node], Channel: channelOf(e.Channel), Up: true})
-		}
+		s.step(broker.Link{Peer: s.ids[e.Node], Channel: channelOf(e.Channel), Up: true})
 	case sim.LinkDown:
 		if !e.Inbound {
-			s.step(broker.Link{To: s.ids[e.Node], Channel: channelOf(e.Channel)})
+			s.step(broker.Link{Peer: s.ids[e.Node], Channel: channelOf(e.Channel)})
 		}
 	case sim.Request:
 		if req, ok := e.Req.(kmsg.Request); ok {
