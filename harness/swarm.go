@@ -416,6 +416,9 @@ func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority, nemesis.TargetMinority)
 	if h.Fault == "disk-slow" {
 		h.Targets = pick(rng, nemesis.TargetMinority, nemesis.TargetFollower)
+		if p.Scheme == "single" { // nobody waits for another one's disk
+			h.Targets = pick(rng, nemesis.TargetMajority, nemesis.TargetAll)
+		}
 	}
 	whole := p.Phases.Fault - 500*time.Millisecond
 	h.Until = h.At + whole/4 + time.Duration(rng.Int64N(int64(3*whole/4)))
