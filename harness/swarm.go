@@ -293,11 +293,18 @@ func (s Swarm) drawTime(rng *rand.Rand, p Plan, sys system.System) time.Duration
 // spare lets steps that take what disks hold hit no more than the contract allows
 // where it would promise nothing otherwise.
 func spare(rng *rand.Rand, p Plan, sys system.System) {
-	for i := range p.Steps {
+	survives := func(step nemesis.Step) bool {
 		alone := p.spec("")
-		alone.Steps = p.Steps[i : i+1]
-		if !sys.Contract(alone).Acknowledged {
-			p.Steps[i].Targets = pick(rng, nemesis.TargetOne, nemesis.TargetLeader, nemesis.TargetFollower)
+		alone.Steps = []nemesis.Step{step}
+		return sys.Contract(alone).Acknowledged
+	}
+	for i, step := range p.Steps {
+		if survives(step) {
+			continue
+		}
+		step.Targets = pick(rng, nemesis.TargetOne, nemesis.TargetLeader, nemesis.TargetFollower)
+		if survives(step) {
+			p.Steps[i] = step
 		}
 	}
 }

@@ -139,6 +139,17 @@ func TestSwarmFixed(t *testing.T) {
 	require.ErrorIs(t, err, ErrBadPlan)
 }
 
+// TestSwarmPromisingNothing: what a configuration loses anyway changes no step into
+// one that cannot be.
+func TestSwarmPromisingNothing(t *testing.T) {
+	base := swarmBase()
+	base.Options = map[string]string{"acks": "1"}
+	for seed := range uint64(100) {
+		_, err := SwarmPlan(base, seed)
+		require.NoError(t, err, "seed %d", seed)
+	}
+}
+
 // TestSwarmSingle draws for a scheme without replicas.
 func TestSwarmSingle(t *testing.T) {
 	base := swarmBase()

@@ -49,7 +49,6 @@ func TestBadInput(t *testing.T) {
 		{"target", "run --env sim --faults kill --targets n9", []string{`unknown target "n9"`, "n1, n2, n3", "leader"}},
 		{"target of none", "run --env sim --nodes 1 --faults kill --targets minority", []string{`"minority" are none of 1 nodes`}},
 		{"target for a shape that chooses", "run --env sim --nodes 5 --faults partition:ring --targets n1", []string{"partition:ring chooses its own targets"}},
-		{"fault that docker lacks", "run --env docker --faults membership:replace --time 90s", []string{"fault membership:replace", "docker", "--env sim"}},
 		{"fault that the simulator lacks", "run --env sim --faults cpu", []string{"fault cpu", "environment sim cannot limit what processes use", "--env docker"}},
 		{"argument of the doctor", "doctor all", []string{"usage: faultline doctor"}},
 		{"scheme", "run --env sim --scheme bogus", []string{`unknown scheme "bogus"`, "known schemes: isr, single"}},

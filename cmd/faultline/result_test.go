@@ -126,9 +126,9 @@ func TestConvictionOnTheCommandLine(t *testing.T) {
 // TestHuntOnTheCommandLine ends with 1 and tells where what it convicted is stored.
 func TestHuntOnTheCommandLine(t *testing.T) {
 	t.Parallel()
-	a := ask(t, nil, "hunt", "--seeds", "2", "--faults", "partition:isolate-leader", "--time", "30s", "--set", "acks=1", "--out", t.TempDir())
+	a := ask(t, nil, "hunt", "--first-seed", "2", "--seeds", "2", "--faults", "partition:isolate-leader", "--time", "30s", "--set", "acks=1", "--out", t.TempDir())
 	require.Equal(t, 1, a.code, a.stderr)
-	require.Contains(t, a.stdout, "seed 1  INVALID  LOST ")
+	require.Contains(t, a.stdout, "seed 2  INVALID  LOST ")
 	require.Contains(t, a.stdout, "0 valid, 2 invalid, 0 inconclusive, 0 harness errors")
 	pages := 0
 	for lines := bufio.NewScanner(strings.NewReader(a.stdout)); lines.Scan(); {
