@@ -137,9 +137,6 @@ func statusOf(h docker.Host, f nemesis.Info) FaultStatus {
 
 // lacks says what a host lacks for a shape of a fault, "" where it lacks nothing.
 func lacks(h docker.Host, f nemesis.Info, s nemesis.Shape) string {
-	if c, lacks := DockerLacks(f); lacks {
-		return fmt.Sprintf("environment docker cannot %s yet", c)
-	}
 	for _, name := range featuresOf(f.Name, f.NeedsOf(s)) {
 		if found := h.Lookup(name); !found.Works {
 			text := name + ": " + found.Detail

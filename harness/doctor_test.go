@@ -34,10 +34,6 @@ func TestDiagnosis(t *testing.T) {
 		d := diagnosis(healthy())
 		require.True(t, d.Ready)
 		for _, f := range nemesis.Known() {
-			if c, lacks := DockerLacks(f); lacks {
-				require.Equal(t, FaultStatus{Name: f.Name, Why: "environment docker cannot " + string(c) + " yet"}, d.Fault(f.Name))
-				continue
-			}
 			require.Equal(t, FaultStatus{Name: f.Name, Works: true}, d.Fault(f.Name))
 		}
 	})

@@ -222,12 +222,6 @@ func lacking(env string, s nemesis.Step) error {
 		if why, lacks := SimLacks(f); lacks && env == "sim" {
 			return fmt.Errorf("fault %s: %s; use --env docker", s.Name(), why)
 		}
-		if env != "docker" {
-			continue
-		}
-		if c, lacks := DockerLacks(f); lacks {
-			return fmt.Errorf("fault %s: environment docker cannot %s yet; use --env sim", s.Name(), c)
-		}
 	}
 	return nil
 }
@@ -241,12 +235,6 @@ func tellable(system string, cfg docker.Config, steps []nemesis.Step) error {
 	}
 	return nil
 }
-
-// dockerHas is what environment docker can do.
-var dockerHas = append([]nemesis.Capability{
-	nemesis.NeedsNetwork, nemesis.NeedsProcesses, nemesis.NeedsRoles, nemesis.NeedsAdmin, nemesis.NeedsShaping, nemesis.NeedsResets, nemesis.NeedsClocks,
-	nemesis.NeedsNewNodes, nemesis.NeedsLimits, nemesis.NeedsVersions,
-}, ofDisks...)
 
 // simLacks is what the simulator cannot do by nature, and why.
 var simLacks = map[nemesis.Capability]string{
@@ -317,17 +305,6 @@ func kernelNeeded(steps []nemesis.Step) []sidecar.RuleSet {
 		}
 	}
 	return sets
-}
-
-// DockerLacks returns the first capability that a fault needs and environment
-// docker does not have yet.
-func DockerLacks(f nemesis.Info) (lacks nemesis.Capability, yes bool) {
-	for _, c := range f.NeedsOf("") {
-		if !slices.Contains(dockerHas, c) {
-			return c, true
-		}
-	}
-	return "", false
 }
 
 // phases divides a run's time: a sixth for the baseline, a quarter for the

@@ -238,7 +238,7 @@ func (r *run) Event(ev any) {
 			r.active[f.ID] = f.Name
 		case history.Injected:
 			r.active[f.ID] = strings.TrimSpace(f.Name + " " + strings.Join(f.Targets, ","))
-		case history.Healed, history.Unproven:
+		case history.Healed, history.Unproven, history.Skipped:
 			delete(r.active, f.ID)
 		}
 		r.mu.Unlock()

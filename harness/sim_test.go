@@ -547,6 +547,22 @@ func TestKeptSeeds(t *testing.T) {
 	}
 }
 
+// TestShownFaults: what is healed, had no effect or was skipped is no longer shown as in force.
+func TestShownFaults(t *testing.T) {
+	r := &run{active: map[int]string{}, sink: history.NewRecorder(history.Header{})}
+	for id, last := range []history.FaultStage{history.Healed, history.Unproven, history.Skipped} {
+		f := history.Fault{ID: id, Name: "partition:ring", Stage: history.Injecting}
+		r.Event(f)
+		require.Equal(t, map[int]string{id: "partition:ring"}, r.active)
+		f.Stage, f.Targets = history.Injected, []string{"n1", "n2"}
+		r.Event(f)
+		require.Equal(t, map[int]string{id: "partition:ring n1,n2"}, r.active)
+		f.Stage = last
+		r.Event(f)
+		require.Empty(t, r.active, last)
+	}
+}
+
 // TestInterruptedSimulation ends at once, with what was recorded judged as far as
 // it goes.
 func TestInterruptedSimulation(t *testing.T) {

@@ -171,10 +171,9 @@ func (c *corruptFile) Heal(ctx context.Context, s *Scene) error {
 		st, err := s.Processes.State(ctx, n)
 		if err == nil && st.Running && st.Started == c.before[n].Started {
 			err = s.Processes.Kill(ctx, n)
-			st.Running = false
 		}
-		if err == nil && !st.Running {
-			err = s.Processes.Start(ctx, n)
+		if err == nil {
+			err = s.revive(ctx, n)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("restarting %s: %w", n, err))

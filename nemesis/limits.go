@@ -2,7 +2,6 @@ package nemesis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -83,22 +82,7 @@ func (l *limited) limit(ctx context.Context, s *Scene, over time.Duration, one f
 
 // free restores the limits and starts what died.
 func (l *limited) free(ctx context.Context, s *Scene, one func(ctx context.Context, node string) error) error {
-	var errs []error
-	for _, n := range l.hit {
-		if err := one(ctx, n); err != nil {
-			errs = append(errs, fmt.Errorf("restoring the limits of %s: %w", n, err))
-			continue
-		}
-		st, err := s.Processes.State(ctx, n)
-		if err == nil && !st.Running {
-			err = s.Processes.Start(ctx, n)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("starting %s: %w", n, err))
-		}
-	}
-	l.drop(s)
-	return errors.Join(errs...)
+	return l.undo(ctx, s, l.hit, "restoring the limits", one)
 }
 
 // use asks for what a node's process uses. One that does not run, or is another

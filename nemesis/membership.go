@@ -184,12 +184,8 @@ func (m *membership) join(ctx context.Context, s *Scene) error {
 		m.fresh = true
 		s.ground.wiped[m.node] = true
 	}
-	st, err := s.Processes.State(ctx, m.node)
-	if err == nil && !st.Running {
-		err = s.Processes.Start(ctx, m.node)
-	}
-	if err != nil {
-		return fmt.Errorf("starting %s: %w", m.node, err)
+	if err := s.revive(ctx, m.node); err != nil {
+		return err
 	}
 	return m.must(ctx, s, "did not join", func(members []Member) string {
 		o, ok := member(members, m.node, m.identity)
@@ -329,12 +325,8 @@ func (m *membership) restore(ctx context.Context, s *Scene) error {
 	}
 	if still && !m.fresh {
 		// It was not expelled: the same node goes on.
-		st, err := s.Processes.State(ctx, m.node)
-		if err == nil && !st.Running {
-			err = s.Processes.Start(ctx, m.node)
-		}
-		if err != nil {
-			return fmt.Errorf("starting %s: %w", m.node, err)
+		if err := s.revive(ctx, m.node); err != nil {
+			return err
 		}
 	} else if err := m.join(ctx, s); err != nil {
 		return err

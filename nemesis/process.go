@@ -36,6 +36,33 @@ func (h *held) take(ctx context.Context, s *Scene) error {
 	return nil
 }
 
+// undo takes back what a fault did to nodes whose processes need not outlive
+// it, and starts those that died of it. It tries every node. what tells what one does.
+func (h *held) undo(ctx context.Context, s *Scene, hit []string, what string, one func(ctx context.Context, node string) error) error {
+	var errs []error
+	for _, n := range hit {
+		if err := one(ctx, n); err != nil {
+			errs = append(errs, fmt.Errorf("%s of %s: %w", what, n, err))
+			continue
+		}
+		errs = append(errs, s.revive(ctx, n))
+	}
+	h.drop(s)
+	return errors.Join(errs...)
+}
+
+// revive starts a node's process unless it runs.
+func (s *Scene) revive(ctx context.Context, node string) error {
+	st, err := s.Processes.State(ctx, node)
+	if err == nil && !st.Running {
+		err = s.Processes.Start(ctx, node)
+	}
+	if err != nil {
+		return fmt.Errorf("starting %s: %w", node, err)
+	}
+	return nil
+}
+
 func (h *held) drop(s *Scene) {
 	if h.claimed {
 		s.ground.release("process", s.Targets)
@@ -83,26 +110,16 @@ func (d *downed) proveDown(ctx context.Context, s *Scene, stage history.FaultSta
 func (d *downed) start(ctx context.Context, s *Scene) error {
 	var errs []error
 	for _, n := range d.hit {
-		st, err := s.Processes.State(ctx, n)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("state of %s: %w", n, err))
-			continue
-		}
-		if st.Running {
-			continue
-		}
-		if err := s.Processes.Start(ctx, n); err != nil {
-			errs = append(errs, fmt.Errorf("starting %s: %w", n, err))
-		}
+		errs = append(errs, s.revive(ctx, n))
 	}
 	d.drop(s)
 	return errors.Join(errs...)
 }
 
 // proveUp proves that every target runs as another incarnation and answers.
-func (d *downed) proveUp(ctx context.Context, s *Scene) (Proof, error) {
+func (h *held) proveUp(ctx context.Context, s *Scene) (Proof, error) {
 	return s.proveAnswers(ctx, func(n string, st ProcessState) string {
-		if st.Running && st.Started == d.before[n].Started {
+		if st.Running && st.Started == h.before[n].Started {
 			return fmt.Sprintf("%s still runs as the incarnation started %s", n, st.Started)
 		}
 		return ""

@@ -2,7 +2,6 @@ package nemesis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -19,7 +18,6 @@ type rollingRestart struct {
 	held
 	stopped string                  // the node that is down, or ""
 	again   map[string]ProcessState // the restarted ones
-	codes   map[string]int
 	failure string
 	dead    ProcessState // the last one's
 }
@@ -37,23 +35,14 @@ func (f *rollingRestart) Inject(ctx context.Context, s *Scene) error {
 	if err := f.take(ctx, s); err != nil {
 		return err
 	}
-	f.again, f.codes = map[string]ProcessState{}, map[string]int{}
+	f.again = map[string]ProcessState{}
 	for i, n := range s.Targets {
 		f.stopped = n
-		code, exited, err := s.stop(ctx, n)
+		_, failure, err := s.stop(ctx, n)
 		if err != nil {
 			return err
 		}
-		if !exited {
-			f.failure = fmt.Sprintf("was not graceful: %s did not exit within %s", n, s.Limits.StopGrace)
-			return nil
-		}
-		f.codes[n] = code
-		if code != 0 {
-			f.failure = fmt.Sprintf("was not graceful: %s exited with code %d", n, code)
-			return nil
-		}
-		if i == len(s.Targets)-1 {
+		if f.failure = failure; failure != "" || i == len(s.Targets)-1 {
 			return nil
 		}
 		if err := f.back(ctx, s, n); err != nil || f.failure != "" {
@@ -100,30 +89,18 @@ func (s *Scene) awaitLeaders(ctx context.Context, n string) (bool, error) {
 
 // Heal implements Fault.
 func (f *rollingRestart) Heal(ctx context.Context, s *Scene) error {
-	var errs []error
-	if f.stopped != "" {
-		st, err := s.Processes.State(ctx, f.stopped)
-		if err == nil && !st.Running {
-			err = s.Processes.Start(ctx, f.stopped)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("starting %s: %w", f.stopped, err))
-		}
+	defer f.drop(s)
+	if f.stopped == "" {
+		return nil
 	}
-	f.drop(s)
-	return errors.Join(errs...)
+	return s.revive(ctx, f.stopped)
 }
 
 // Prove implements Fault: all but the last node exited with code 0 and run as
 // other incarnations, the last one exited with code 0 and is dead.
 func (f *rollingRestart) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (Proof, error) {
 	if stage == history.Healed {
-		return s.proveAnswers(ctx, func(n string, st ProcessState) string {
-			if st.Running && st.Started == f.before[n].Started {
-				return fmt.Sprintf("%s still runs as the incarnation started %s", n, st.Started)
-			}
-			return ""
-		})
+		return f.proveUp(ctx, s)
 	}
 	if f.failure != "" {
 		return Proof{}, &UnprovenError{Reason: f.failure}
@@ -135,7 +112,7 @@ func (f *rollingRestart) Prove(ctx context.Context, s *Scene, stage history.Faul
 			return Proof{}, fmt.Errorf("state of %s: %w", n, err)
 		}
 		was := f.before[n]
-		figures[n] = fmt.Sprintf("before pid %d started %s; exit code %d; now %s", was.PID, was.Started, f.codes[n], describe(st))
+		figures[n] = fmt.Sprintf("before pid %d started %s; exit code 0; now %s", was.PID, was.Started, describe(st))
 		last := i == len(s.Targets)-1
 		switch {
 		case st.Running && st.Started == was.Started:

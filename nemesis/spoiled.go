@@ -41,22 +41,7 @@ func (p *spoiled) spoil(ctx context.Context, s *Scene, disks DiskProber, one fun
 
 // mend restores the disks and starts what died.
 func (p *spoiled) mend(ctx context.Context, s *Scene, one func(ctx context.Context, node string) error) error {
-	var errs []error
-	for _, n := range p.hit {
-		if err := one(ctx, n); err != nil {
-			errs = append(errs, fmt.Errorf("mending the disk of %s: %w", n, err))
-			continue
-		}
-		st, err := s.Processes.State(ctx, n)
-		if err == nil && !st.Running {
-			err = s.Processes.Start(ctx, n)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("starting %s: %w", n, err))
-		}
-	}
-	p.drop(s)
-	return errors.Join(errs...)
+	return p.undo(ctx, s, p.hit, "mending the disk", one)
 }
 
 // prove wants writes on every target to fail with want, and after healing none to fail.

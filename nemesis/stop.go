@@ -1,6 +1,7 @@
 package nemesis
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -28,31 +29,32 @@ func (f *stop) Inject(ctx context.Context, s *Scene) error {
 	}
 	for _, n := range s.Targets {
 		f.hit = append(f.hit, n)
-		code, exited, err := s.stop(ctx, n)
+		exited, failure, err := s.stop(ctx, n)
 		if err != nil {
 			return err
 		}
+		f.failure = cmp.Or(f.failure, failure)
 		if !exited {
-			f.failure = fmt.Sprintf("was not graceful: %s did not exit within %s", n, s.Limits.StopGrace)
 			return nil
-		}
-		if code != 0 && f.failure == "" {
-			f.failure = fmt.Sprintf("was not graceful: %s exited with code %d", n, code)
 		}
 	}
 	return nil
 }
 
-// stop asks a node to end. exited is false where it still runs after the grace period.
-func (s *Scene) stop(ctx context.Context, node string) (code int, exited bool, err error) {
-	code, err = s.Processes.Stop(ctx, node, s.Limits.StopGrace)
-	if err == nil {
-		return code, true, nil
+// stop asks a node to end. exited is false where it still runs after the grace
+// period; failure says why the shutdown was not graceful, "" where it was.
+func (s *Scene) stop(ctx context.Context, node string) (exited bool, failure string, err error) {
+	code, err := s.Processes.Stop(ctx, node, s.Limits.StopGrace)
+	if err != nil {
+		if st, stateErr := s.Processes.State(ctx, node); stateErr != nil || !st.Running {
+			return false, "", fmt.Errorf("stopping %s: %w", node, err)
+		}
+		return false, fmt.Sprintf("was not graceful: %s did not exit within %s", node, s.Limits.StopGrace), nil
 	}
-	if st, stateErr := s.Processes.State(ctx, node); stateErr != nil || !st.Running {
-		return 0, false, fmt.Errorf("stopping %s: %w", node, err)
+	if code != 0 {
+		failure = fmt.Sprintf("was not graceful: %s exited with code %d", node, code)
 	}
-	return 0, false, nil
+	return true, failure, nil
 }
 
 // Heal implements Fault.

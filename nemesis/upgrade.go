@@ -69,15 +69,11 @@ func (u *upgrade) Inject(ctx context.Context, s *Scene) error {
 	}
 	for _, n := range s.Targets {
 		u.hit = append(u.hit, n)
-		code, exited, err := s.stop(ctx, n)
-		switch {
-		case err != nil:
+		_, failure, err := s.stop(ctx, n)
+		if err != nil {
 			return err
-		case !exited:
-			u.failure = fmt.Sprintf("was not graceful: %s did not exit within %s", n, s.Limits.StopGrace)
-			return nil
-		case code != 0:
-			u.failure = fmt.Sprintf("was not graceful: %s exited with code %d", n, code)
+		}
+		if u.failure = failure; failure != "" {
 			return nil
 		}
 		if err := s.Upgrader.Upgrade(ctx, n); err != nil {
@@ -127,7 +123,7 @@ func (u *upgrade) back(ctx context.Context, s *Scene, n string) error {
 		return err
 	}
 	if st.Running {
-		if _, exited, err := s.stop(ctx, n); err != nil || !exited {
+		if exited, _, err := s.stop(ctx, n); err != nil || !exited {
 			if err := s.Processes.Kill(ctx, n); err != nil {
 				return err
 			}
@@ -166,13 +162,7 @@ func (u *upgrade) Prove(ctx context.Context, s *Scene, stage history.FaultStage)
 	proof := Proof{Figures: map[string]string{}}
 	if stage == history.Healed {
 		var err error
-		proof, err = s.proveAnswers(ctx, func(n string, st ProcessState) string {
-			if st.Running && st.Started == u.before[n].Started {
-				return fmt.Sprintf("%s still runs as the incarnation started %s", n, st.Started)
-			}
-			return ""
-		})
-		if err != nil {
+		if proof, err = u.proveUp(ctx, s); err != nil {
 			return proof, err
 		}
 	}

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -37,9 +35,7 @@ pause in Docker), 1 where not, 254 bad arguments, 255 the examination itself fai
 				return err
 			}
 			if asJSON {
-				e := json.NewEncoder(os.Stdout)
-				e.SetIndent("", "  ")
-				err = e.Encode(d)
+				err = printJSON(os.Stdout, d)
 			} else {
 				err = printDiagnosis(os.Stdout, d)
 			}
@@ -115,26 +111,17 @@ func faultEntries(d harness.Diagnosis) []entry {
 			}
 			e.More = append(e.More, fmt.Sprintf("option %s (%s): %s", o.Name, kind, o.Description))
 		}
-		var envs []string
-		if _, lacks := harness.DockerLacks(f); !lacks {
-			envs = append(envs, "docker")
+		if why, lacks := harness.SimLacks(f); lacks {
+			e.More = append(e.More, "environments: docker", why)
+		} else {
+			e.More = append(e.More, "environments: docker, sim")
 		}
-		why, lacks := harness.SimLacks(f)
-		if !lacks {
-			envs = append(envs, "sim")
+		s := d.Fault(f.Name)
+		here := "docker on this host: " + yesNo(s.Works)
+		if s.Why != "" {
+			here += "; " + s.Why
 		}
-		e.More = append(e.More, "environments: "+strings.Join(envs, ", "))
-		if lacks {
-			e.More = append(e.More, why)
-		}
-		if slices.Contains(envs, "docker") {
-			s := d.Fault(f.Name)
-			here := "docker on this host: " + yesNo(s.Works)
-			if s.Why != "" {
-				here += "; " + s.Why
-			}
-			e.More = append(e.More, here)
-		}
+		e.More = append(e.More, here)
 		all = append(all, e)
 	}
 	return all

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -230,9 +229,7 @@ func listCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				e := json.NewEncoder(os.Stdout)
-				e.SetIndent("", "  ")
-				return e.Encode(entries)
+				return printJSON(os.Stdout, entries)
 			}
 			for _, e := range entries {
 				fmt.Printf("%-32s %s\n", e.Name, e.Doc)

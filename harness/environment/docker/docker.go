@@ -410,7 +410,7 @@ func (e *Environment) checkImages(ctx context.Context) error {
 	found["arch"] = info.Architecture
 	found["cgroup"] = info.CgroupVersion
 	if rootless(info.SecurityOptions) && e.cfg.Disks {
-		return fmt.Errorf("%w: the engine at %s is rootless and may not make loop devices; name one that runs as root with DOCKER_HOST, or use --env sim", ErrNoDisks, e.cli.DaemonHost())
+		return fmt.Errorf("%w: the engine at %s is %s", ErrNoDisks, e.cli.DaemonHost(), rootlessRemedy)
 	}
 	if digest, err := SourceDigest(); err == nil {
 		found["source"] = digest

@@ -110,7 +110,7 @@ func TestEnsureImage(t *testing.T) {
 	needAll(t)
 	const repository = "faultline/build-test"
 	before := must(SourceDigest())
-	name, err := ensureImage(t.Context(), cli, repository, testPackages, io.Discard)
+	name, err := ensureImage(t.Context(), cli, repository, "", testPackages, io.Discard)
 	if before != must(SourceDigest()) {
 		t.Skip("the source tree changes while this test runs")
 	}
@@ -124,10 +124,10 @@ func TestEnsureImage(t *testing.T) {
 	require.Equal(t, imageNameOf(repository, before), name)
 	_, err = checkImage(t.Context(), cli, tagged(repository, "dev"))
 	require.NoError(t, err)
-	again, err := ensureImage(t.Context(), cli, repository, map[string]string{"x": "./no/such/package"}, io.Discard)
+	again, err := ensureImage(t.Context(), cli, repository, "", map[string]string{"x": "./no/such/package"}, io.Discard)
 	require.NoError(t, err, "it is there: nothing is built")
 	require.Equal(t, name, again)
-	_, err = ensureImage(t.Context(), cli, repository+"2", map[string]string{"x": "./no/such/package"}, io.Discard)
+	_, err = ensureImage(t.Context(), cli, repository+"2", "", map[string]string{"x": "./no/such/package"}, io.Discard)
 	require.ErrorContains(t, err, "no/such/package")
 }
 

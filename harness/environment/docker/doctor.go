@@ -110,10 +110,11 @@ func Examine(ctx context.Context, tries map[string]sidecar.RuleSet) (h Host, err
 		err = fmt.Errorf("%s is not built; %s", name, imagesRemedy)
 	}
 	h.found(FeatureImage, name, err)
+	var root error
 	if rootless(info.SecurityOptions) {
-		err = errors.New("it is rootless and may not make loop devices; name one that runs as root with DOCKER_HOST, or use --env sim")
+		root = errors.New("it is " + rootlessRemedy)
 	}
-	h.found(FeatureRoot, "", err)
+	h.found(FeatureRoot, "", root)
 	h.found(FeatureCgroups, "version "+info.CgroupVersion+", by "+info.CgroupDriver, nil)
 	if !h.Lookup(FeatureImage).Works {
 		return h, ctx.Err()
@@ -174,7 +175,7 @@ func (h *Host) try(ctx context.Context, e *Environment, n *node, gateway netip.A
 
 	if !h.Lookup(FeatureRoot).Works {
 		for _, name := range []string{FeatureDisks, FeatureThrottle} {
-			h.found(name, "", errors.New("the engine is rootless; name one that runs as root with DOCKER_HOST, or use --env sim"))
+			h.found(name, "", errors.New("the engine is "+rootlessRemedy))
 		}
 	} else {
 		err := e.startDisk(ctx, n)
@@ -212,6 +213,9 @@ func (h *Host) try(ctx context.Context, e *Environment, n *node, gateway netip.A
 		h.found(f.name, "", missing)
 	}
 }
+
+// rootlessRemedy says what is wrong with a rootless engine, and what to do.
+const rootlessRemedy = "rootless and may not make loop devices; name one that runs as root with DOCKER_HOST, or use --env sim"
 
 func rootless(options []string) bool {
 	return slices.ContainsFunc(options, func(o string) bool { return strings.Contains(o, "name=rootless") })

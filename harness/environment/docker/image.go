@@ -60,19 +60,7 @@ const nextSuffix = "-next"
 // version stamp, unless the engine has it, and returns its name: what nodes are
 // upgraded to where a plan names nothing else. It is as BuildImage otherwise.
 func BuildNextImage(ctx context.Context, progress io.Writer) (string, error) {
-	if progress == nil {
-		progress = io.Discard
-	}
-	cli, err := connect(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = cli.Close() }()
-	name, err := ensureStamped(ctx, cli, imageRepository, nextSuffix, binaries, progress)
-	if err != nil {
-		return "", fmt.Errorf("building the node image of another version: %w", err)
-	}
-	return name, nil
+	return buildNodeImage(ctx, nextSuffix, progress)
 }
 
 // HaveImage reports whether the engine has the node image of this source.
@@ -122,6 +110,10 @@ func checkImage(ctx context.Context, cli *client.Client, name string) (string, e
 // directory, unless the engine has it, tags it faultline/node:dev too (for the
 // compose file; dev-mutants where it has mutants), and returns its name. It needs the Go toolchain. progress (nil = discard) gets the output of the tools.
 func BuildImage(ctx context.Context, progress io.Writer) (string, error) {
+	return buildNodeImage(ctx, "", progress)
+}
+
+func buildNodeImage(ctx context.Context, suffix string, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
 	}
@@ -130,23 +122,18 @@ func BuildImage(ctx context.Context, progress io.Writer) (string, error) {
 		return "", err
 	}
 	defer func() { _ = cli.Close() }()
-	name, err := ensureImage(ctx, cli, imageRepository, binaries, progress)
+	name, err := ensureImage(ctx, cli, imageRepository, suffix, binaries, progress)
 	if err != nil {
 		return "", fmt.Errorf("building the node image: %w", err)
 	}
 	return name, nil
 }
 
-// ensureImage is ensureStamped without a suffix.
-func ensureImage(ctx context.Context, cli *client.Client, repository string, packages map[string]string, progress io.Writer) (string, error) {
-	return ensureStamped(ctx, cli, repository, "", packages, progress)
-}
-
-// ensureStamped builds an image of packages (by the name of their binary) from
-// the source tree, unless it is there, and moves the repository's tag dev to it. Both tags end in a
-// suffix; the binaries are stamped with the first.
-// One build at a time runs on this host.
-func ensureStamped(ctx context.Context, cli *client.Client, repository, suffix string, packages map[string]string, progress io.Writer) (string, error) {
+// ensureImage builds an image of packages (by the name of their binary) from the
+// source tree, unless it is there, and moves the repository's tag dev to it. Both
+// tags end in a suffix; the binaries are stamped with the first. One build at a
+// time runs on this host.
+func ensureImage(ctx context.Context, cli *client.Client, repository, suffix string, packages map[string]string, progress io.Writer) (string, error) {
 	root, err := sourceRoot()
 	if err != nil {
 		return "", err

@@ -97,6 +97,39 @@ func fakeEngine(t *testing.T, api, osType string) {
 	t.Setenv(client.EnvOverrideHost, "tcp://"+strings.TrimPrefix(s.URL, "http://"))
 }
 
+// TestExamineWithoutImage: what is missing is told of where it belongs, and not elsewhere.
+func TestExamineWithoutImage(t *testing.T) {
+	for _, name := range []string{"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"} {
+		t.Setenv(name, "")
+	}
+	for _, tt := range []struct{ options, root, remedy string }{
+		{`[]`, "", ""},
+		{`["name=rootless"]`, "it is rootless and may not make loop devices", "name one that runs as root with DOCKER_HOST, or use --env sim"},
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Api-Version", MinAPIVersion)
+			w.Header().Set("Ostype", "linux")
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/info"):
+				_, _ = fmt.Fprintf(w, `{"SecurityOptions":%s}`, tt.options)
+			case strings.Contains(r.URL.Path, "/images/"):
+				w.WriteHeader(http.StatusNotFound)
+			}
+		}))
+		t.Cleanup(s.Close)
+		t.Setenv(client.EnvOverrideHost, "tcp://"+strings.TrimPrefix(s.URL, "http://"))
+		h, err := Examine(t.Context(), nil)
+		require.NoError(t, err)
+		require.True(t, h.Lookup(FeatureEngine).Works)
+		image := h.Lookup(FeatureImage)
+		require.False(t, image.Works)
+		require.Contains(t, image.Detail, "is not built")
+		require.Equal(t, imagesRemedy, image.Remedy)
+		require.Equal(t, Feature{Name: FeatureRoot, Works: tt.root == "", Detail: tt.root, Remedy: tt.remedy}, h.Lookup(FeatureRoot))
+		require.Equal(t, Feature{Name: FeatureLoop, Detail: notExamined, Remedy: "see " + FeatureImage}, h.Lookup(FeatureLoop))
+	}
+}
+
 func TestUnusableEngines(t *testing.T) {
 	t.Setenv("DOCKER_TLS_VERIFY", "")
 	t.Setenv("DOCKER_CERT_PATH", "")

@@ -49,12 +49,8 @@ func (u upgrader) exchange(ctx context.Context, name string, by func(*node) (str
 		return fmt.Errorf("version of %s: %w", name, err)
 	}
 	defer unlock()
-	s, err := n.state(ctx)
-	if err != nil {
+	if err := n.dead(ctx); err != nil {
 		return fmt.Errorf("version of %s: %w", name, err)
-	}
-	if s.Running {
-		return fmt.Errorf("version of %s: its process runs: stop it first", name)
 	}
 	id, err := by(n)
 	if err != nil {
