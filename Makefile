@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean
+.PHONY: help build build-mutants test test-docker test-faults test-checkers lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -22,14 +22,17 @@ build: ## build bin/faultline and bin/faultbroker
 test: ## all tests with the race detector; Docker tests skip where there is no Docker, unless CI=true
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./harness ./... # the longest first
-	$(if $(RACE),$(GO) test -short -timeout 20m ./broker/cluster ./harness) # in full what has one goroutine at a time
+	$(if $(RACE),$(GO) test -short -timeout 20m ./broker/cluster ./checker/linear ./harness) # in full what has one goroutine at a time
 	$(GO) test -tags mutants -timeout 20m -run 'Mutant|Convict|Registry' ./broker/mutant ./harness
 
 test-docker: ## every test that needs Docker, the long ones too
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...
 
 test-faults: ## every fault and scenario in Docker: faults proven and healed, and not proven where they are stubbed
-	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 60m -v -run 'TestDocker(Faults|MembersAndClocks|Stubbed|UpgradeStubbed|Sabotage|Power|Scenarios)|TestDiskFaults|TestPacketFaults|TestLimitFaults|TestNewNodes|TestSabotage|TestKilledHarness' ./harness ./harness/environment/docker
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 60m -v -run 'TestDocker(Faults|MembersAndClocks|Stubbed|UpgradeStubbed|Sabotage|Power|CorruptFile|Scenarios)|TestDiskFaults|TestPacketFaults|TestLimitFaults|TestNewNodes|TestSabotage|TestKilledHarness' ./harness ./harness/environment/docker
+
+test-checkers: ## bugs seeded into the procedures that decide linearizability: their tests must find each
+	FAULTLINE_CHECKER_BUGS=1 $(GO) test -count=1 -timeout 60m -run 'TestBugs$$' ./checker/linear
 
 lint: ## gofumpt, vet, staticcheck
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi

@@ -463,22 +463,3 @@ func BenchmarkRun(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkDecideLog(b *testing.B) {
-	for _, n := range []int{100_000, 1_000_000} {
-		b.Run(fmt.Sprintf("ops=%d", n), func(b *testing.B) {
-			h := generate(rand.New(rand.NewPCG(1, 1)), n, 1)
-			v, err := newView(h, Options{}.withDefaults())
-			if err != nil {
-				b.Fatal(err)
-			}
-			l := v.linearLog(v.keys[0])
-			for b.Loop() {
-				if _, legal := decideLog(len(l.values), l.ops); !legal {
-					b.Fatal("illegal")
-				}
-			}
-			b.ReportMetric(float64(len(l.ops))*float64(b.N)/b.Elapsed().Seconds()/1e6, "Mops/s")
-		})
-	}
-}

@@ -1,15 +1,15 @@
 package checker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/anishathalye/porcupine"
-
 	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/checker/linear"
 )
 
 // checkLinearizable: the appends of a partition are linearizable, and every read
@@ -38,24 +38,29 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 			continue
 		}
 		ops += len(l.ops)
-		w, legal := decideLog(len(l.values), l.ops)
-		if !legal {
-			c.add(v.notLinearizable(k, l, w))
-		} else if l.open == "" {
+		slices.SortStableFunc(l.ops, func(a, b linear.Op) int { return cmp.Compare(a.Call, b.Call) })
+		first, err := linear.Exact(linear.Log, l.ops)
+		switch {
+		case first.Verdict == linear.Illegal:
+			c.add(v.notLinearizable(k, l, first.Witness))
+		case l.open == "":
 			proven++
 		}
-		second := porcupine.Unknown
-		if left := time.Until(deadline); len(l.ops) <= v.o.PorcupineMaxOps && left > 0 && v.o.PorcupineTimeout > 0 {
+		second := linear.Result{Verdict: linear.Unknown}
+		if left := time.Until(deadline); err == nil && len(l.ops) <= v.o.PorcupineMaxOps && left > 0 && v.o.PorcupineTimeout > 0 {
 			// One stubborn partition must not use up everybody's time.
-			second = searchLog(ctx, l.values, l.ops, max(left/4, min(left, time.Second)))
+			second, err = linear.Search(ctx, linear.Log, l.ops, max(left/4, min(left, time.Second)))
 		}
 		switch {
-		case second == porcupine.Unknown:
+		case err == nil && first.Verdict != linear.Unknown && second.Verdict == linear.Unknown:
 			skipped = append(skipped, k.name)
-		case legal != (second == porcupine.Ok):
+		case err != nil || first.Verdict != second.Verdict:
 			c.Verdict = HarnessError
 			c.Promised = true
-			c.Detail = fmt.Sprintf("the exact procedure and Porcupine disagree on partition %s: legal is %v by the one, %s by the other", k.name, legal, second)
+			c.Detail = fmt.Sprintf("the exact procedure and Porcupine disagree on partition %s: it is %s by the one, %s by the other", k.name, first.Verdict, second.Verdict)
+			if err != nil {
+				c.Detail = fmt.Sprintf("partition %s could not be decided: %v", k.name, err)
+			}
 			c.Remedy = "report it together with the history"
 			return
 		default:
@@ -74,12 +79,13 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 
 // linearLog is one partition as the procedures take it.
 type linearLog struct {
-	offsets []int64  // by position
-	values  []uint64 // by position
-	ops     []logOp
-	broken  *Anomaly // the partition is not one log: no order can help
-	open    string   // why legality would prove nothing
-	remedy  string
+	offsets []int64       // by position
+	sends   []*history.Op // by position
+	// ops have positions for offsets, so that gaps do not matter, and for values.
+	ops    []linear.Op
+	broken *Anomaly // the partition is not one log: no order can help
+	open   string   // why legality would prove nothing
+	remedy string
 }
 
 // breakAt records why a partition is not one log; the first reason stays.
@@ -210,9 +216,9 @@ func (l *linearLog) append(v *view, op *history.Op, offset int64) {
 	if !acked(op) || v.reused[op.Value] {
 		ret = history.Infinity
 	}
-	l.ops = append(l.ops, logOp{id: op.ID, call: op.Call, ret: ret, pos: len(l.offsets), exact: -1})
+	l.ops = append(l.ops, linear.Op{Kind: linear.Append, Call: op.Call, Return: ret, Value: uint64(len(l.offsets)), Offset: int64(len(l.offsets))})
 	l.offsets = append(l.offsets, offset)
-	l.values = append(l.values, uint64(op.Value))
+	l.sends = append(l.sends, op)
 }
 
 // unresolvable says why the drain of k does not resolve indeterminate sends, or
@@ -246,55 +252,69 @@ func (v *view) prefixes(k *keyView, l *linearLog) {
 				last = max(last, op.Records[j].Offset)
 			}
 		}
-		read := logOp{id: op.ID, call: op.Call, ret: op.Return, isRead: true, exact: -1}
+		read, p := linear.Op{Call: op.Call, Return: op.Return}, 0
 		if last != history.NoOffset {
-			p, _ := slices.BinarySearch(l.offsets, last)
-			read.pos = p + 1
+			p, _ = slices.BinarySearch(l.offsets, last)
+			read.Kind, read.Value, read.Offset = linear.Get, uint64(p), int64(p)
+			p++
 		}
 		if saw, ok := sawUpTo(op); ok && fresh {
-			p, _ := slices.BinarySearch(l.offsets, saw)
-			read.exact = max(p, read.pos)
+			end, _ := slices.BinarySearch(l.offsets, saw)
+			read.Kind, read.Value, read.Offset = linear.End, 0, int64(max(end, p)) // it shows what is before it too
 		}
-		if read.pos > 0 || read.exact >= 0 {
+		if read.Kind != 0 {
 			l.ops = append(l.ops, read)
 		}
 	}
 }
 
-// notLinearizable words a witness.
-func (v *view) notLinearizable(k *keyView, l linearLog, w *logWitness) Anomaly {
-	value := history.Value(l.values[w.late])
-	early := history.Value(l.values[w.early])
-	low, high := v.opByID(w.lowest), v.opByID(w.highest)
+// notLinearizable words a witness: two operations, of which the one had returned
+// before the other was called, and says that the log was longer then.
+func (v *view) notLinearizable(k *keyView, l linearLog, w *linear.Witness) Anomaly {
+	var high, low *linear.Op
+	for _, i := range w.Ops {
+		for _, j := range w.Ops {
+			if a, b := &l.ops[i], &l.ops[j]; a.Return < b.Call && length(a) > b.Offset {
+				high, low = a, b
+			}
+		}
+	}
+	late := length(high) - 1
+	send := l.sends[late]
 	a := Anomaly{
-		Class: ClassLinearizable, Key: k.name, Value: value, Offset: l.offsets[w.late], Producer: v.sender(value), Seq: value.Seq(),
-		At: w.highRtrn, Node: v.node(high.Node), Fault: v.faultAt(w.highRtrn), Ops: []int64{w.highest, w.lowest},
+		Class: ClassLinearizable, Key: k.name, Value: send.Value, Offset: l.offsets[late], Producer: v.sender(send.Value), Seq: send.Value.Seq(),
+		At: high.Return, Fault: v.faultAt(high.Return),
 	}
-	had := fmt.Sprintf("the send of %s", msgName(value))
-	if high.Kind == history.Poll {
-		had = fmt.Sprintf("a read of %s", msgName(value))
+	// who is the operation of the history that o was made of.
+	who := func(o *linear.Op) *history.Op {
+		if o.Kind == linear.Append {
+			return l.sends[o.Offset]
+		}
+		for _, i := range k.polls {
+			if op := &v.h.Ops[i]; op.Call == o.Call && op.Return == o.Return {
+				return op
+			}
+		}
+		return &history.Op{}
 	}
-	lacked := fmt.Sprintf("the send of %s", msgName(early))
-	if low.Kind == history.Poll {
-		lacked = "a read that saw the log end there"
+	a.Node, a.Ops = v.node(who(high).Node), []int64{who(high).ID, who(low).ID}
+	had := fmt.Sprintf("the send of %s", msgName(send.Value))
+	if high.Kind != linear.Append {
+		had = fmt.Sprintf("a read of %s", msgName(send.Value))
+	}
+	lacked := "a read that saw the log end there"
+	if low.Kind == linear.Append {
+		lacked = fmt.Sprintf("the send of %s", msgName(l.sends[low.Offset].Value))
 	}
 	a.Text = fmt.Sprintf("broke linearizable-appends - a message stands after everything that was there before it was sent: %s (offset %d of %s) had returned at %s, and %s, which belongs at offset %d, not after it, was called only at %s",
-		had, l.offsets[w.late], k.name, at(w.highRtrn), lacked, l.offsets[w.early], at(w.lowCall))
+		had, l.offsets[late], k.name, at(high.Return), lacked, l.offsets[low.Offset], at(low.Call))
 	return a
 }
 
-func (v *view) opByID(id int64) *history.Op {
-	i, ok := slices.BinarySearchFunc(v.h.Ops, id, func(op history.Op, id int64) int {
-		switch {
-		case op.ID < id:
-			return -1
-		case op.ID > id:
-			return 1
-		}
-		return 0
-	})
-	if !ok {
-		return &history.Op{}
+// length is that of the log when an operation had taken effect, at least.
+func length(o *linear.Op) int64 {
+	if o.Kind == linear.End {
+		return o.Offset
 	}
-	return &v.h.Ops[i]
+	return o.Offset + 1
 }

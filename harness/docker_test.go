@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -260,13 +261,50 @@ func TestDockerConvictsAlways(t *testing.T) {
 	}
 }
 
+// dockerSeeds is how many seeds are run of what must hold for each:
+// FAULTLINE_DOCKER_SEEDS, by default 3.
+func dockerSeeds(t *testing.T) uint64 {
+	t.Helper()
+	s := os.Getenv("FAULTLINE_DOCKER_SEEDS")
+	if s == "" {
+		return 3
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	require.NoError(t, err, "FAULTLINE_DOCKER_SEEDS is a number of seeds")
+	return n
+}
+
+// TestDockerCorruptFile: a byte that is damaged in the middle of a log, on a minority
+// of its replicas, reaches nobody, though somebody reads from the beginning again and
+// again, and nothing is lost: its replica refuses it and fetches it again.
+func TestDockerCorruptFile(t *testing.T) {
+	needAll(t)
+	p := dockerPlan("corrupt-file:bit-flip")
+	p.Targets, p.Seekers = "minority", 1
+	refused := 0
+	for seed := range dockerSeeds(t) {
+		p.Seed = 1 + seed
+		j := contained(t, p, nil)
+		j.requireValidInDocker(t)
+		n := 0
+		for i := range j.history.Events {
+			if j.history.Events[i].Kind == "corrupt" {
+				n++
+			}
+		}
+		t.Logf("seed %d: damage was refused %d times", p.Seed, n)
+		refused += min(n, 1)
+	}
+	require.NotZero(t, refused, "no node ever met the damage")
+}
+
 // TestDockerPowerUnsynced: where nothing is synced, a power loss of all nodes at
 // once takes the newest of what was acknowledged, and nothing older than that.
 func TestDockerPowerUnsynced(t *testing.T) {
 	needAll(t)
 	p := dockerPlan("power")
 	p.Targets, p.Options["fsync"] = "all", "never"
-	for seed := range uint64(3) {
+	for seed := range dockerSeeds(t) {
 		p.Seed = 1 + seed
 		j := contained(t, p, nil)
 		require.Equal(t, checker.Invalid, j.Verdict, "seed %d: %s", p.Seed, j.why())
@@ -280,7 +318,7 @@ func TestDockerPowerSynced(t *testing.T) {
 	needAll(t)
 	p := dockerPlan("power")
 	p.Targets, p.Options["fsync"] = "all", "always"
-	for seed := range uint64(3) {
+	for seed := range dockerSeeds(t) {
 		p.Seed = 1 + seed
 		j := contained(t, p, nil)
 		j.requireValidInDocker(t)

@@ -1,0 +1,90 @@
+package linear
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// bugs are changes to the procedures' source, each of which makes one wrong.
+var bugs = []struct{ name, file, old, with string }{
+	{"ends at a call come before it", "queue.go", "running[0].at < o.Call", "running[0].at <= o.Call"},
+	{"fresh: equal times precede", "queue.go", "took.Return < o.Call", "took.Return <= o.Call"},
+	{"fresh is not looked at", "queue.go", "took.Return < o.Call", "took.Return < o.Call && false"},
+	{"order: equal times precede", "queue.go", "took.Return < latest", "took.Return <= latest"},
+	{"order is not looked at", "queue.go", "took.Return < latest", "false"},
+	{"order goes by the earliest dequeue", "queue.go", "if until > latest {", "if until < latest {"},
+	{"empty: the component is closed", "queue.go", "if o.Return < end {", "if o.Return <= end {"},
+	{"empty: components touch", "queue.go", "if o.Return >= end {", "if o.Return > end {"},
+	{"empty: the first to end is not kept", "queue.go", "if o.Return < soonest {", "if o.Return > soonest || soonest == Never {"},
+	{"empty: a component grows too far", "queue.go", "return soonest >= end", "return soonest > end"},
+	{"empty: a component shrinks", "queue.go", "end = max(end, until)", "end = until"},
+	{"an unanswered dequeue serves many", "queue.go", "				next++\n			}\n		}\n		if until", "			}\n		}\n		if until"},
+	{"unanswered dequeues take nothing", "queue.go", "if next < len(ops) {\n				until", "if next < 0 {\n				until"},
+	{"what was never taken is gone", "queue.go", "&ops[i], int64(Never)", "&ops[i], int64(math.MinInt64)"},
+	{"phantoms are not looked for", "queue.go", "d != 0 && !enqueued[v]", "d < 0 && !enqueued[v]"},
+	{"duplicates are not looked for", "queue.go", "if taken[v] != 0 {", "if taken[v] < 0 {"},
+	{"the heap rises the wrong way", "queue.go", "s[up].at <= s[i].at", "s[up].at >= s[i].at"},
+	{"the heap sinks the wrong way", "queue.go", "s[down+1].at < s[down].at", "s[down+1].at > s[down].at"},
+	{"witness: dequeues that came in time are left out", "queue.go", "o.open() && o.Call <= took.Return", "o.open() && o.Call < took.Return"},
+	{"witness: those before are left out", "queue.go", "slices.Concat(lost[:k+1], open", "slices.Concat(lost[k:k+1], open"},
+	{"witness: the cover has a gap", "queue.go", "stays[i].from < covered", "stays[i].from <= covered"},
+	{"one value may stand twice", "log.go", "case ops[l.shown[v]-1].Offset != o.Offset:", "case ops[l.shown[v]-1].Offset > o.Offset+1<<40:"},
+	{"two values may share an offset", "log.go", "if *at != 0 {", "if *at < 0 {"},
+	{"a full log has a hole", "log.go", "if len(holes) > len(l.unseen) {", "if len(holes) >= len(l.unseen) && len(holes) > 0 {"},
+	{"records need one append more", "log.go", "if l.length > int64(l.count) {", "if l.length >= int64(l.count) && l.count > 0 {"},
+	{"an end is one further", "log.go", "visit(i, o.Offset-1, false, o.Return)", "visit(i, o.Offset, false, o.Return)"},
+	{"an end forbids one less", "log.go", "visit(i, o.Offset, true, o.Call)\n				visit(i, o.Offset-1", "visit(i, o.Offset+1, true, o.Call)\n				visit(i, o.Offset-1"},
+	{"log: equal times precede", "log.go", "if latest > hi[p] {", "if latest >= hi[p] {"},
+	{"the earliest call counts", "log.go", "lo[p] = max(lo[p], t)", "lo[p] = t"},
+	{"the last return counts", "log.go", "hi[p] = min(hi[p], t)", "hi[p] = t"},
+	{"one append fills every hole", "log.go", "visit(int(l.unseen[k]), p, true, ops[l.unseen[k]].Call)", "visit(int(l.unseen[0]), p+0*int64(k), true, ops[l.unseen[0]].Call)"},
+	{"gaps: an end forbids itself", "log.go", "visit(i, p+1, true, o.Call)", "visit(i, p, true, o.Call)"},
+	{"gaps: an end is not a position", "log.go", "before[slots.of(o.Offset)+1] = 1", "before[slots.of(o.Offset)+1] = 0"},
+	{"log: phantoms are not looked for", "log.go", "case l.appends[v] == 0:", "case l.appends[v] < 0:"},
+	{"register: equal times precede", "register.go", "case o.Return < ops[w].Call:", "case o.Return <= ops[w].Call:"},
+	{"register: fresh is not looked at", "register.go", "case o.Return < ops[w].Call:", "case false:"},
+	{"whiles that touch overlap", "register.go", "b.first < a.latest", "b.first <= a.latest"},
+	{"a moment at the edge is inside", "register.go", "c.first < clusters[whiles[i-1]].latest", "c.first <= clusters[whiles[i-1]].latest"},
+	{"moments are not looked at", "register.go", "if i > 0 && c.first", "if i < 0 && c.first"},
+	{"the first value comes late", "register.go", "c.first = math.MinInt64", "c.first = min(c.first, o.Return)"},
+	{"the earliest call ends a while", "register.go", "if o.Call > c.latest {", "if o.Call > c.latest && c.latestOf < 0 {"},
+	{"reads do not begin a while", "register.go", "if o.Return < c.first {", "if o.Return < c.first && o.Kind == Write {"},
+}
+
+// TestBugs seeds one bug after another into the procedures: TestAgainstPorcupine
+// must fail with each. It builds the package once for each, so it runs only on
+// request: FAULTLINE_CHECKER_BUGS=1.
+func TestBugs(t *testing.T) {
+	if os.Getenv("FAULTLINE_CHECKER_BUGS") == "" {
+		t.Skip("seeds bugs into the source, one build each: make test-checkers")
+	}
+	about := map[string]string{"queue.go": "queue", "log.go": "log", "register.go": "register"}
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	for _, bug := range bugs {
+		t.Run(bug.name, func(t *testing.T) {
+			t.Parallel()
+			source := filepath.Join(here, bug.file)
+			text, err := os.ReadFile(source)
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(string(text), bug.old), "%q in %s", bug.old, bug.file)
+			dir := t.TempDir()
+			changed, overlay := filepath.Join(dir, bug.file), filepath.Join(dir, "overlay.json")
+			require.NoError(t, os.WriteFile(changed, []byte(strings.Replace(string(text), bug.old, bug.with, 1)), 0o644))
+			config, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(overlay, config, 0o644))
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-count=1", "-failfast", "-run", "TestAgainstPorcupine/"+about[bug.file], ".")
+			cmd.Env = append(os.Environ(), "FAULTLINE_DIFFERENTIAL=100000", "FAULTLINE_CHECKER_BUGS=")
+			out, err := cmd.CombinedOutput()
+			require.Error(t, err, "no history told the bug from the rule")
+			require.Regexp(t, `seed \d+: |panic: `, string(out), "it failed for another reason")
+		})
+	}
+}

@@ -1,0 +1,261 @@
+package linear
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var objects = []Object{Queue, Log, SparseLog, Register}
+
+// draw makes a small history: half of them from a run of a sequential object, whose
+// operations are stretched over the moments at which they took effect, and damaged a
+// little or not at all; half at random. Times are few, so that many are equal.
+func draw(rng *rand.Rand, object Object) []Op {
+	n := 2 + rng.IntN(10)
+	times := int64(2 + rng.IntN(3*n))
+	var ops []Op
+	if rng.IntN(2) == 0 {
+		ops = played(rng, object, n, times)
+		for range pickOf(rng, 0, 0, 1, 1, 2) {
+			damage(rng, &ops[rng.IntN(len(ops))], times)
+		}
+	} else {
+		for range n {
+			o := Op{Kind: pickOf(rng, object.kinds()...), Value: uint64(1 + rng.IntN(n/2+1)), Offset: int64(rng.IntN(n/2 + 1)), Call: rng.Int64N(times)}
+			o.Return = o.Call + rng.Int64N(times)
+			if o.Kind == Append && rng.IntN(3) == 0 || rng.IntN(6) == 0 && o.Kind != Empty {
+				o.Return = Never
+			}
+			if o.Kind == Append && o.open() {
+				o.Offset = NoOffset
+			}
+			ops = append(ops, o)
+		}
+	}
+	if rng.IntN(8) > 0 { // nearly always without repeated values
+		once := map[uint64]bool{}
+		ops = slices.DeleteFunc(ops, func(o Op) bool {
+			if o.Kind != Enqueue && o.Kind != Append && o.Kind != Write {
+				return false
+			}
+			again := once[o.Value]
+			once[o.Value] = true
+			return again
+		})
+	}
+	sortByCall(ops)
+	return ops
+}
+
+func sortByCall(ops []Op) {
+	slices.SortStableFunc(ops, func(a, b Op) int { return cmp.Compare(a.Call, b.Call) })
+}
+
+func pickOf[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
+
+// played runs a sequential object and gives each operation an interval around its moment.
+func played(rng *rand.Rand, object Object, n int, times int64) []Op {
+	moments := make([]int64, n)
+	for i := range moments {
+		moments[i] = rng.Int64N(times)
+	}
+	slices.Sort(moments)
+	var (
+		ops   []Op
+		queue []uint64
+		log   = map[int64]uint64{}
+		end   int64
+		value uint64
+	)
+	for i, at := range moments {
+		o := Op{Kind: pickOf(rng, object.kinds()...), Value: uint64(i + 1)}
+		lost := false // nobody heard of it
+		switch o.Kind {
+		case Enqueue:
+			if lost = rng.IntN(6) == 0; !lost || rng.IntN(2) == 0 {
+				queue = append(queue, o.Value)
+			}
+		case Dequeue, Empty:
+			lost = rng.IntN(6) == 0
+			switch {
+			case lost && rng.IntN(2) == 0:
+			case len(queue) == 0:
+				o.Kind = Empty
+				if lost {
+					o.Kind = Dequeue
+				}
+			default:
+				o.Kind, o.Value = Dequeue, queue[0]
+				queue = queue[1:]
+			}
+			if lost {
+				o.Kind, o.Value = Dequeue, 0
+			}
+		case Append:
+			o.Offset = end
+			if object == SparseLog {
+				o.Offset += int64(pickOf(rng, 0, 0, 1, 3))
+			}
+			if lost = rng.IntN(5) == 0; !lost || rng.IntN(2) == 0 {
+				log[o.Offset] = o.Value
+				end = o.Offset + 1
+			}
+			if lost {
+				o.Offset = NoOffset
+			}
+		case Get:
+			o.Offset = rng.Int64N(end + 1)
+			if v, ok := log[o.Offset]; ok {
+				o.Value = v
+			} else {
+				o.Kind, o.Offset = End, end
+			}
+		case End:
+			o.Offset = end
+		case Write:
+			if lost = rng.IntN(5) == 0; !lost || rng.IntN(2) == 0 {
+				value = o.Value
+			}
+		case Read:
+			o.Value = value
+		}
+		o.Call, o.Return = at-rng.Int64N(times/2+1), at+rng.Int64N(times/2+1)
+		if lost {
+			o.Return = Never
+		}
+		ops = append(ops, o)
+	}
+	return ops
+}
+
+// damage changes an operation so that it may be wrong now.
+func damage(rng *rand.Rand, o *Op, times int64) {
+	switch rng.IntN(6) {
+	case 0:
+		if o.Return != Never {
+			o.Return = o.Call
+		}
+	case 1:
+		if o.Return != Never {
+			o.Call = o.Return
+		}
+	case 2:
+		by := rng.Int64N(times) - times/2
+		o.Call += by
+		if o.Return != Never {
+			o.Return += by
+		}
+	case 3:
+		if o.Offset > 0 {
+			o.Offset += int64(pickOf(rng, -1, 1))
+		}
+	case 4:
+		o.Value = max(1, o.Value+pickOf(rng, uint64(1), ^uint64(0)))
+	case 5:
+		if o.Kind != Empty {
+			o.Return = Never
+		}
+	}
+}
+
+func tell(ops []Op) string {
+	var b strings.Builder
+	for i := range ops {
+		o := &ops[i]
+		until := fmt.Sprint(o.Return)
+		if o.open() {
+			until = "never"
+		}
+		fmt.Fprintf(&b, "%2d [%d, %s] %s\n", i, o.Call, until, describe(o))
+	}
+	return b.String()
+}
+
+// disagreement compares the procedures on a history, and asks the search whether
+// the witness is one. "" where all is well.
+func disagreement(ctx context.Context, object Object, ops []Op) (string, Verdict) {
+	exact, err := Exact(object, ops)
+	if err != nil {
+		return err.Error(), ""
+	}
+	search, err := Search(ctx, object, ops, time.Minute)
+	switch {
+	case err != nil:
+		return err.Error(), ""
+	case exact.Verdict == Unknown:
+		return "", Unknown
+	case search.Verdict != exact.Verdict:
+		return fmt.Sprintf("%s by the exact procedure (%s %+v), %s by Porcupine (%s)", exact.Verdict, exact.Reason, exact.Witness, search.Verdict, search.Reason), ""
+	case exact.Verdict == Legal || exact.Witness.Object == "":
+		return "", exact.Verdict
+	}
+	var alone []Op
+	for _, i := range exact.Witness.Ops {
+		alone = append(alone, ops[i])
+	}
+	if w, err := Search(ctx, exact.Witness.Object, alone, time.Minute); err != nil || w.Verdict != Illegal {
+		return fmt.Sprintf("the witness %+v alone is %s (%v)", exact.Witness, w.Verdict, err), ""
+	}
+	return "", Illegal
+}
+
+// TestAgainstPorcupine compares the exact procedures with Porcupine's search on
+// small random histories. FAULTLINE_DIFFERENTIAL says how many of each object.
+func TestAgainstPorcupine(t *testing.T) {
+	t.Parallel()
+	n := 100_000
+	if raced {
+		n = 5_000
+	}
+	if s := os.Getenv("FAULTLINE_DIFFERENTIAL"); s != "" {
+		var err error
+		n, err = strconv.Atoi(s)
+		require.NoError(t, err)
+	}
+	for _, object := range objects {
+		t.Run(string(object), func(t *testing.T) {
+			t.Parallel()
+			var (
+				wg    sync.WaitGroup
+				mu    sync.Mutex
+				count = map[Verdict]int{}
+			)
+			workers := runtime.GOMAXPROCS(0)
+			for w := range workers {
+				wg.Go(func() {
+					mine := map[Verdict]int{}
+					for seed := w; seed < n && !t.Failed(); seed += workers {
+						ops := draw(rand.New(rand.NewPCG(uint64(seed), 7)), object)
+						wrong, verdict := disagreement(t.Context(), object, ops)
+						if wrong != "" {
+							t.Errorf("seed %d: %s\n%s", seed, wrong, tell(ops))
+						}
+						mine[verdict]++
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					for v, k := range mine {
+						count[v] += k
+					}
+				})
+			}
+			wg.Wait()
+			t.Logf("%d histories: %v", n, count)
+			require.Greater(t, count[Legal], n/10)
+			require.Greater(t, count[Illegal], n/10)
+			require.Less(t, count[Unknown], n/5)
+		})
+	}
+}

@@ -1,0 +1,300 @@
+package linear
+
+import (
+	"math"
+	"slices"
+)
+
+// decideLog decides an append-only log. docs/checking.md gives the argument.
+//
+// The log passes through positions, one for each record, in the order of offsets.
+// One is passed at the earliest when its append was called, and not while anybody
+// still saw the end at or before it; it was passed at the latest when its append
+// returned, and when the first one who saw it, or an end behind it, had his answer. As
+// positions are passed in their order, the log is legal exactly if none can be passed
+// only after a later one, or itself, was.
+//
+// Without gaps every offset below the last one that is known is a position. Those
+// of which nobody knows the record were taken by unanswered appends that nobody saw
+// again: the first of them by the one that was called first, and so on. With gaps
+// each end that somebody saw is a position too, in front of the record there.
+func decideLog(ops []Op, gaps bool) Result {
+	l := readLog{ops: ops, values: index(ops, func(o *Op) bool { return o.Kind != End })}
+	if r := l.read(); r.Verdict != "" {
+		return r
+	}
+	if gaps {
+		n, each, r := l.positions(l.slots())
+		if r.Verdict != "" {
+			return r
+		}
+		return l.decide(n, each)
+	}
+	if l.length > int64(l.count) {
+		// Each record needs an append of its own.
+		return illegal("hole", []int{l.lengthOf}, "%s shows %d records, and there were only %d appends", describe(&ops[l.lengthOf]), l.length, l.count)
+	}
+	slots := slotting{n: int(l.length)}
+	occupants, r := l.occupants(slots)
+	if r.Verdict != "" {
+		return r
+	}
+	var holes []int64
+	for p, by := range occupants {
+		if by == 0 {
+			holes = append(holes, int64(p))
+		}
+	}
+	if len(holes) > len(l.unseen) {
+		return illegal("hole", []int{l.lengthOf}, "%s shows %d records, of which %d are unknown, and only %d appends may have written these: one of them, at offset %d at the latest, was written by nobody",
+			describe(&ops[l.lengthOf]), l.length, len(holes), len(l.unseen), holes[len(l.unseen)])
+	}
+	return l.decide(int(l.length), func(visit visitor) {
+		for i := range ops {
+			switch o := &ops[i]; {
+			case o.Kind == Append:
+				if s := l.shown[l.values.of(o.Value)]; s != 0 {
+					visit(i, ops[s-1].Offset, true, o.Call)
+					visit(i, ops[s-1].Offset, false, o.Return)
+				}
+			case o.open():
+			case o.Kind == Get:
+				visit(i, o.Offset, false, o.Return)
+			default:
+				visit(i, o.Offset, true, o.Call)
+				visit(i, o.Offset-1, false, o.Return)
+			}
+		}
+		for k, p := range holes {
+			visit(int(l.unseen[k]), p, true, ops[l.unseen[k]].Call)
+		}
+	})
+}
+
+// readLog is what a history of a log says of its records.
+type readLog struct {
+	ops    []Op
+	values indexed
+	// By value, indices + 1: its append, and the first operation that tells its offset.
+	appends, shown []int32
+	unseen         []int32 // appends whose offset nobody knows, by their calls
+	count          int     // appends
+	length         int64   // that somebody saw
+	lengthOf       int     // who
+}
+
+// visitor is told that a position is passed not before t, or by t at the latest,
+// because of an operation. Positions outside of the log are ignored.
+type visitor func(op int, position int64, notBefore bool, t int64)
+
+// read finds the place of every value: one each. A Result without a verdict is none.
+func (l *readLog) read() Result {
+	ops := l.ops
+	l.appends, l.shown = make([]int32, l.values.n), make([]int32, l.values.n)
+	for i := range ops {
+		if o := &ops[i]; o.Kind == Append {
+			v := l.values.of(o.Value)
+			if l.appends[v] != 0 {
+				return unknown("value %d was appended twice, so a read of it is ambiguous", o.Value)
+			}
+			l.appends[v] = int32(i) + 1
+			l.count++
+		}
+	}
+	for i := range ops {
+		o := &ops[i]
+		if o.Kind == End && !o.open() && o.Offset > l.length {
+			l.length, l.lengthOf = o.Offset, i
+		}
+		if o.Kind == End || o.Offset == NoOffset || o.open() && o.Kind == Get {
+			continue
+		}
+		v := l.values.of(o.Value)
+		switch {
+		case l.appends[v] == 0:
+			return sparse(illegal("phantom", []int{i}, "%s, and nobody appended %d", describe(o), o.Value))
+		case o.Offset == math.MaxInt64:
+			return unknown("offset %d of operation %d is the largest possible one: no end can be behind it", o.Offset, i)
+		case l.shown[v] == 0:
+			l.shown[v] = int32(i) + 1
+		case ops[l.shown[v]-1].Offset != o.Offset:
+			first := &ops[l.shown[v]-1]
+			return sparse(illegal("moved", l.withPlaces(i), "%d stood at offset %d (%s) and at offset %d (%s)", o.Value, first.Offset, describe(first), o.Offset, describe(o)))
+		}
+		if o.Offset >= l.length {
+			l.length, l.lengthOf = o.Offset+1, i
+		}
+	}
+	for i := range ops {
+		if o := &ops[i]; o.Kind == Append && l.shown[l.values.of(o.Value)] == 0 {
+			if !o.open() {
+				return unknown("%s was acknowledged, and neither its answer nor a read tells its offset", describe(o))
+			}
+			l.unseen = append(l.unseen, int32(i))
+		}
+	}
+	return Result{}
+}
+
+// withPlaces adds to reads their appends, and to appends what tells their offset.
+func (l *readLog) withPlaces(of ...int) []int {
+	for _, i := range of {
+		if o := &l.ops[i]; o.Kind != End {
+			v := l.values.of(o.Value)
+			for _, j := range []int32{l.appends[v], l.shown[v]} {
+				if j != 0 {
+					of = append(of, int(j)-1)
+				}
+			}
+		}
+	}
+	return of
+}
+
+// slotting numbers offsets in their order: as they are, or, where they lie far
+// apart, those that occur.
+type slotting struct {
+	offsets []int64
+	n       int
+}
+
+func (s *slotting) of(offset int64) int {
+	if s.offsets == nil {
+		return int(offset)
+	}
+	i, _ := slices.BinarySearch(s.offsets, offset)
+	return i
+}
+
+func (l *readLog) slots() slotting {
+	if l.length < 4*int64(len(l.ops))+1024 {
+		return slotting{n: int(l.length) + 1} // an end is one behind the last record
+	}
+	s := slotting{offsets: []int64{}}
+	for i := range l.ops {
+		if o := &l.ops[i]; o.Offset != NoOffset {
+			s.offsets = append(s.offsets, o.Offset)
+		}
+	}
+	slices.Sort(s.offsets)
+	s.offsets = slices.Compact(s.offsets)
+	s.n = len(s.offsets)
+	return s
+}
+
+// occupants are the first operations, + 1, that tell of the record of each slot: all
+// of one value.
+func (l *readLog) occupants(slots slotting) ([]int32, Result) {
+	by := make([]int32, slots.n)
+	for _, s := range l.shown {
+		if s == 0 {
+			continue
+		}
+		at := &by[slots.of(l.ops[s-1].Offset)]
+		if *at != 0 {
+			a, b := &l.ops[*at-1], &l.ops[s-1]
+			return nil, sparse(illegal("two-values", l.withPlaces(int(*at)-1, int(s)-1), "offset %d held %d (%s) and %d (%s)", a.Offset, a.Value, describe(a), b.Value, describe(b)))
+		}
+		*at = s
+	}
+	return by, Result{}
+}
+
+// positions are those of a log with gaps.
+func (l *readLog) positions(slots slotting) (n int, each func(visitor), r Result) {
+	occupants, r := l.occupants(slots)
+	if r.Verdict != "" {
+		return 0, nil, r
+	}
+	// Of each slot: the positions before it.
+	before := make([]int32, slots.n+1)
+	for i := range l.ops {
+		if o := &l.ops[i]; o.Kind == End && !o.open() {
+			before[slots.of(o.Offset)+1] = 1
+		}
+	}
+	for s, by := range occupants {
+		if by != 0 {
+			before[s+1]++
+		}
+		before[s+1] += before[s]
+	}
+	return int(before[slots.n]), func(visit visitor) {
+		// A record is the last position of its slot, and an end the first.
+		for i := range l.ops {
+			switch o := &l.ops[i]; {
+			case o.Kind == Append:
+				if s := l.shown[l.values.of(o.Value)]; s != 0 {
+					p := int64(before[slots.of(l.ops[s-1].Offset)+1]) - 1
+					visit(i, p, true, o.Call)
+					visit(i, p, false, o.Return)
+				}
+			case o.open():
+			case o.Kind == Get:
+				visit(i, int64(before[slots.of(o.Offset)+1])-1, false, o.Return)
+			default:
+				p := int64(before[slots.of(o.Offset)])
+				visit(i, p, false, o.Return)
+				visit(i, p+1, true, o.Call)
+			}
+		}
+	}, Result{}
+}
+
+// decide looks for a position that can be passed only after it, or a later one, was.
+func (l *readLog) decide(n int, each func(visitor)) Result {
+	lo, hi := make([]int64, n), make([]int64, n)
+	for p := range lo {
+		lo[p], hi[p] = math.MinInt64, Never
+	}
+	each(func(_ int, p int64, notBefore bool, t int64) {
+		switch {
+		case p < 0 || p >= int64(n):
+		case notBefore:
+			lo[p] = max(lo[p], t)
+		default:
+			hi[p] = min(hi[p], t)
+		}
+	})
+	latest, from := int64(math.MinInt64), 0
+	for p := range lo {
+		if lo[p] > latest {
+			latest, from = lo[p], p
+		}
+		if latest > hi[p] {
+			return l.tooLate(each, int64(from), latest, int64(p), hi[p])
+		}
+	}
+	return Result{Verdict: Legal}
+}
+
+// tooLate is the witness that position from can be passed only at low, and that p,
+// which is not before it, was passed by high.
+func (l *readLog) tooLate(each func(visitor), from, low, p, high int64) Result {
+	lowOf, highOf := -1, -1
+	each(func(i int, q int64, notBefore bool, t int64) {
+		switch {
+		case notBefore && q == from && t == low:
+			lowOf = i
+		case !notBefore && q == p && t == high:
+			highOf = i
+		}
+	})
+	a, b := &l.ops[lowOf], &l.ops[highOf]
+	if a.Kind == Append && l.shown[l.values.of(a.Value)] == 0 {
+		// It stands for all that were called later still.
+		return illegal("order", l.withPlaces(highOf, lowOf), "%s had returned at %d, and of the appends that may have written position %d, none of whose records anybody saw, the next one, %s, was called only at %d",
+			describe(b), high, from, describe(a), low)
+	}
+	what := "was called only"
+	if a.Kind == End {
+		what = "which saw less, was called only"
+	}
+	return sparse(illegal("order", l.withPlaces(lowOf, highOf), "%s had returned at %d, and %s, %s at %d", describe(b), high, describe(a), what, low))
+}
+
+// sparse says that a witness stands for itself once the offsets between are left out.
+func sparse(r Result) Result {
+	r.Witness.Object = SparseLog
+	return r
+}

@@ -1,0 +1,185 @@
+package linear
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// searchMemory bounds what Porcupine may hold, in bytes: it keeps a bitset of all
+// operations and a state with every configuration that it has seen, and sees at
+// most one for each step.
+const searchMemory = 256 << 20
+
+// Search asks Porcupine, which searches for an order and decides any history if
+// it is given the time. It is Unknown, with the reason, after limit, when ctx ends,
+// or when it would need too much memory. It gives no witness. Input and errors are as
+// for Decide.
+func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (Result, error) {
+	if err := validate(object, ops); err != nil {
+		return Result{}, err
+	}
+	place := func(o *Op) *Op { return o }
+	settled := false
+	if object == Log || object == SparseLog {
+		place, settled = places(ops)
+	}
+	var history []porcupine.Operation
+	size := 0
+	for i := range ops {
+		o := &ops[i]
+		switch o.Kind {
+		case Enqueue, Append, Write:
+			size += 16
+		case Get, End, Read:
+			if o.open() {
+				continue // it says nothing
+			}
+		}
+		history = append(history, porcupine.Operation{Input: place(o), Call: o.Call, Return: o.Return})
+	}
+	if settled {
+		size = 8
+	}
+	most := int64(searchMemory / (len(ops)/8 + size + 256))
+	var steps atomic.Int64
+	model := porcupine.Model{
+		Init: func() any { return "" },
+		StepContext: func(stepCtx context.Context, state, input, _ any) (bool, any) {
+			// A refused step ends the search early; its verdict is then void.
+			if steps.Add(1) > most || stepCtx.Err() != nil || ctx.Err() != nil {
+				return false, state
+			}
+			return step(object, settled, state.(string), input.(*Op))
+		},
+	}
+	res := porcupine.CheckOperationsTimeout(model, history, limit)
+	r := Result{Procedure: "Porcupine"}
+	switch {
+	case ctx.Err() != nil:
+		r.Verdict, r.Reason = Unknown, "Porcupine was interrupted"
+	case steps.Load() > most:
+		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine would need more than %d MiB", searchMemory>>20)
+	case res == porcupine.Ok:
+		r.Verdict = Legal
+	case res == porcupine.Illegal:
+		r.Verdict = Illegal
+	default:
+		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine did not decide within %s", limit)
+	}
+	return r, nil
+}
+
+// places gives appends the offset that a read tells of them: they can only stand
+// there. settled is true where every value stands at one offset, and no two at the same:
+// then a log is where its end is.
+func places(ops []Op) (place func(*Op) *Op, settled bool) {
+	seen, held, settled := map[uint64]int64{}, map[int64]uint64{}, true
+	for i := range ops {
+		o := &ops[i]
+		if o.Kind == End || o.Kind == Get && o.open() || o.Offset == NoOffset {
+			continue
+		}
+		offset, shown := seen[o.Value]
+		value, taken := held[o.Offset]
+		settled = settled && (!shown || offset == o.Offset) && (!taken || value == o.Value)
+		if o.Kind == Get || !shown {
+			seen[o.Value], held[o.Offset] = o.Offset, o.Value
+		}
+	}
+	appended := map[uint64]bool{}
+	for i := range ops {
+		if o := &ops[i]; o.Kind == Append {
+			_, shown := seen[o.Value]
+			settled = settled && shown && !appended[o.Value]
+			appended[o.Value] = true
+		}
+	}
+	for value := range seen {
+		settled = settled && appended[value]
+	}
+	return func(o *Op) *Op {
+		if offset, ok := seen[o.Value]; ok && o.Kind == Append && o.Offset == NoOffset {
+			placed := *o
+			placed.Offset = offset
+			return &placed
+		}
+		return o
+	}, settled
+}
+
+// step is the sequential object. A state is a string of what it holds: of a queue its
+// values, of a log pairs of offset and value and the end, or the end alone where its
+// records are settled, of a register the value.
+func step(object Object, settled bool, s string, o *Op) (bool, string) {
+	const width = 8
+	word := func(i int) uint64 { return binary.BigEndian.Uint64([]byte(s[i : i+width])) }
+	with := func(s string, values ...uint64) string {
+		b := []byte(s)
+		for _, v := range values {
+			b = binary.BigEndian.AppendUint64(b, v)
+		}
+		return string(b)
+	}
+	switch object {
+	case Queue:
+		switch {
+		case o.Kind == Enqueue:
+			return true, with(s, o.Value)
+		case o.Kind == Empty:
+			return s == "", s
+		case s == "":
+			return o.open(), s // unanswered: it may have found nothing
+		case !o.open() && word(0) != o.Value:
+			return false, s
+		}
+		return true, s[width:]
+	case Log, SparseLog:
+		end, records := uint64(0), ""
+		if s != "" {
+			records = s[:len(s)-width]
+			end = word(len(s) - width)
+		}
+		offset := uint64(o.Offset)
+		switch o.Kind {
+		case Append:
+			if o.Offset == NoOffset {
+				offset = end // and whatever else it could be with gaps leaves less room
+			}
+			if offset < end || object == Log && offset != end {
+				return false, s
+			}
+			if settled {
+				return true, with("", offset+1)
+			}
+			return true, with(records, offset, o.Value, offset+1)
+		case End:
+			if object == SparseLog && offset > end {
+				return true, with(records, offset)
+			}
+			return offset == end, s
+		case Get:
+			if settled {
+				return offset < end, s
+			}
+		}
+		for i := 0; i < len(records); i += 2 * width {
+			if word(i) == offset {
+				return word(i+width) == o.Value, s
+			}
+		}
+		return false, s
+	}
+	value := uint64(0)
+	if s != "" {
+		value = word(0)
+	}
+	if o.Kind == Write {
+		return true, with("", o.Value)
+	}
+	return value == o.Value, s
+}
