@@ -45,6 +45,11 @@ determinism: ## 200 seeds of the simulator in two processes with different GOMAX
 bench: ## benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+FUZZTIME ?= 30s
+fuzz: ## every fuzz test, FUZZTIME (30s) each
+	@set -e; for pkg in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz); do \
+		echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
 images: build ## build the node image of this source
 	@$(FAULTLINE) images
 

@@ -29,7 +29,7 @@ func load(object Object, n, clients int) []Op {
 		queue []uint64
 		head  int
 		log   []uint64
-		value uint64
+		value uint64 // a register is written first
 	)
 	for i, t := range turns {
 		o := Op{Call: t.call, Return: t.ret, Value: uint64(i)}

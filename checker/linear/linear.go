@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -32,7 +33,7 @@ const (
 	Get                     // log: saw Value at Offset
 	End                     // log: saw that Offset is the next one to be taken
 	Write                   // register: sets it to Value
-	Read                    // register: saw Value
+	Read                    // register: saw Value, Unset where nothing was written yet
 )
 
 func (k Kind) String() string {
@@ -49,14 +50,30 @@ const (
 	NoOffset = -1
 )
 
+// Unset is what a register holds before the first write.
+const Unset = math.MaxUint64
+
 // Op is one operation. Operations that failed for certain are not part of a
 // history: they had no effect.
 type Op struct {
-	Call, Return int64 // on one monotonic clock
-	Value        uint64
-	Offset       int64
-	Kind         Kind
+	Call   int64  `json:"call"` // on one monotonic clock
+	Return int64  `json:"return"`
+	Value  uint64 `json:"value"`
+	Offset int64  `json:"offset"`
+	Kind   Kind   `json:"kind"`
 }
+
+// String tells the operation and when it was.
+func (o *Op) String() string {
+	until := strconv.FormatInt(o.Return, 10)
+	if o.open() {
+		until = "never"
+	}
+	return fmt.Sprintf("[%d, %s] %s", o.Call, until, describe(o))
+}
+
+// MarshalText writes the kind's name.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 func (o *Op) open() bool { return o.Return == Never }
 
@@ -68,7 +85,7 @@ const (
 	Queue     Object = "FIFO queue"
 	Log       Object = "log"           // offsets are dense, from 0 on
 	SparseLog Object = "log with gaps" // offsets grow, and any may be skipped
-	Register  Object = "register"      // its first value is 0
+	Register  Object = "register"
 )
 
 // kinds of an object's operations.
@@ -203,6 +220,10 @@ func describe(o *Op) string {
 	case Dequeue:
 		if o.open() {
 			return "an unanswered dequeue"
+		}
+	case Read:
+		if o.Value == Unset {
+			return "read(nothing)"
 		}
 	case Append:
 		if o.Offset == NoOffset {

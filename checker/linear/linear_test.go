@@ -33,13 +33,16 @@ func draw(rng *rand.Rand, object Object) []Op {
 		}
 	} else {
 		for range n {
-			o := Op{Kind: pickOf(rng, object.kinds()...), Value: uint64(1 + rng.IntN(n/2+1)), Offset: int64(rng.IntN(n/2 + 1)), Call: rng.Int64N(times)}
+			o := Op{Kind: pickOf(rng, object.kinds()...), Value: uint64(rng.IntN(n/2 + 1)), Offset: int64(rng.IntN(n/2 + 1)), Call: rng.Int64N(times)}
 			o.Return = o.Call + rng.Int64N(times)
 			if o.Kind == Append && rng.IntN(3) == 0 || rng.IntN(6) == 0 && o.Kind != Empty {
 				o.Return = Never
 			}
 			if o.Kind == Append && o.open() {
 				o.Offset = NoOffset
+			}
+			if o.Kind == Read && rng.IntN(4) == 0 {
+				o.Value = Unset
 			}
 			ops = append(ops, o)
 		}
@@ -77,7 +80,7 @@ func played(rng *rand.Rand, object Object, n int, times int64) []Op {
 		queue []uint64
 		log   = map[int64]uint64{}
 		end   int64
-		value uint64
+		value = uint64(Unset)
 	)
 	for i, at := range moments {
 		o := Op{Kind: pickOf(rng, object.kinds()...), Value: uint64(i + 1)}
@@ -162,7 +165,7 @@ func damage(rng *rand.Rand, o *Op, times int64) {
 			o.Offset += int64(pickOf(rng, -1, 1))
 		}
 	case 4:
-		o.Value = max(1, o.Value+pickOf(rng, uint64(1), ^uint64(0)))
+		o.Value += pickOf(rng, uint64(1), ^uint64(0))
 	case 5:
 		if o.Kind != Empty {
 			o.Return = Never
@@ -173,12 +176,7 @@ func damage(rng *rand.Rand, o *Op, times int64) {
 func tell(ops []Op) string {
 	var b strings.Builder
 	for i := range ops {
-		o := &ops[i]
-		until := fmt.Sprint(o.Return)
-		if o.open() {
-			until = "never"
-		}
-		fmt.Fprintf(&b, "%2d [%d, %s] %s\n", i, o.Call, until, describe(o))
+		fmt.Fprintf(&b, "%2d %s\n", i, &ops[i])
 	}
 	return b.String()
 }

@@ -23,6 +23,7 @@ import (
 func decideQueue(ops []Op) Result {
 	x := index(ops, func(o *Op) bool { return o.Kind == Enqueue || o.Kind == Dequeue && !o.open() })
 	enqueued, taken := make([]bool, x.n), make([]int32, x.n) // taken: the dequeue's index + 1
+	again := -1                                              // a second dequeue of a value
 	for i := range ops {
 		o := &ops[i]
 		switch {
@@ -35,14 +36,19 @@ func decideQueue(ops []Op) Result {
 		case o.Kind == Dequeue && !o.open():
 			v := x.of(o.Value)
 			if taken[v] != 0 {
-				proof := []int{int(taken[v]) - 1, i}
-				if e := slices.IndexFunc(ops, func(f Op) bool { return f.Kind == Enqueue && f.Value == o.Value }); e >= 0 {
-					proof = append(proof, e)
-				}
-				return illegal("duplicate", proof, "value %d was dequeued twice, and enqueued once at most", o.Value)
+				again = i
+				continue
 			}
 			taken[v] = int32(i) + 1
 		}
+	}
+	if again >= 0 {
+		value := ops[again].Value
+		proof := []int{int(taken[x.of(value)]) - 1, again}
+		if e := slices.IndexFunc(ops, func(f Op) bool { return f.Kind == Enqueue && f.Value == value }); e >= 0 {
+			proof = append(proof, e)
+		}
+		return illegal("duplicate", proof, "value %d was dequeued twice, and enqueued once at most", value)
 	}
 	for v, d := range taken {
 		if d != 0 && !enqueued[v] {

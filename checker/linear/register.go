@@ -23,18 +23,24 @@ type cluster struct {
 //   - No read returns before its write was called.
 //   - No two clusters each begin before the other one ends.
 func decideRegister(ops []Op) Result {
-	x := index(ops, func(*Op) bool { return true })
-	clusters := make([]cluster, x.n)
+	x := index(ops, func(o *Op) bool { return o.Value != Unset })
+	clusters := make([]cluster, x.n+1) // the last one is that of Unset
+	number := func(value uint64) int32 {
+		if value == Unset {
+			return int32(x.n)
+		}
+		return x.of(value)
+	}
 	for v := range clusters {
 		clusters[v] = cluster{first: Never, latest: math.MinInt64, firstOf: -1, latestOf: -1, write: -1}
 	}
-	read := make([]bool, x.n)
+	read := make([]bool, x.n+1)
 	for i := range ops {
 		o := &ops[i]
-		c := &clusters[x.of(o.Value)]
+		c := &clusters[number(o.Value)]
 		switch {
-		case o.Kind == Write && o.Value == 0:
-			return unknown("a write of 0, which is the register's first value, makes reads of 0 ambiguous")
+		case o.Kind == Write && o.Value == Unset:
+			return unknown("a write of what the register holds before the first write makes reads of that ambiguous")
 		case o.Kind == Write && c.write >= 0:
 			return unknown("value %d was written twice, so a read of it is ambiguous", o.Value)
 		case o.Kind == Write:
@@ -42,8 +48,8 @@ func decideRegister(ops []Op) Result {
 		case o.open():
 			continue
 		default:
-			read[x.of(o.Value)] = true
-			if o.Value == 0 {
+			read[number(o.Value)] = true
+			if o.Value == Unset {
 				c.first = math.MinInt64 // it was there before anything
 			}
 		}
@@ -56,10 +62,10 @@ func decideRegister(ops []Op) Result {
 	}
 	for i := range ops {
 		o := &ops[i]
-		if o.Kind == Write || o.open() || o.Value == 0 {
+		if o.Kind == Write || o.open() || o.Value == Unset {
 			continue
 		}
-		switch w := clusters[x.of(o.Value)].write; {
+		switch w := clusters[number(o.Value)].write; {
 		case w < 0:
 			return illegal("phantom", []int{i}, "%s, and nobody wrote %d", describe(o), o.Value)
 		case o.Return < ops[w].Call:
@@ -109,7 +115,7 @@ func cycle(ops []Op, a, b *cluster) Result {
 	}
 	before := func(c *cluster) string {
 		if c.firstOf < 0 {
-			return "0 was there from the beginning"
+			return "nothing had been written at the beginning"
 		}
 		return describe(&ops[c.firstOf]) + " had returned"
 	}

@@ -51,7 +51,7 @@ func TestRules(t *testing.T) {
 				in(Log, put(1, 0, 0, 1), get(2, 1, 2, 3)), in(SparseLog, get(1, 7, 0, 1)), in(Register, set(1, 0, 1), saw(2, 2, 3)),
 			},
 			[]inRule{
-				in(Queue, enq(2, 0, Never), deq(2, 2, 3)), in(Log, put(2, NoOffset, 0, Never), get(2, 0, 2, 3)), in(Register, set(2, 0, Never), saw(2, 2, 3)), in(Register, saw(0, 0, 1)),
+				in(Queue, enq(2, 0, Never), deq(2, 2, 3)), in(Log, put(2, NoOffset, 0, Never), get(2, 0, 2, 3)), in(Register, set(2, 0, Never), saw(2, 2, 3)), in(Register, saw(Unset, 0, 1)),
 			},
 		},
 		{
@@ -127,11 +127,11 @@ func TestRules(t *testing.T) {
 		{
 			"cycle", "was called",
 			[]inRule{
-				in(Register, set(1, 0, 1), set(2, 2, 3), saw(1, 4, 5)), in(Register, set(1, 0, 1), saw(0, 2, 3)),
+				in(Register, set(1, 0, 1), set(2, 2, 3), saw(1, 4, 5)), in(Register, set(1, 0, 1), saw(Unset, 2, 3)),
 				in(Register, set(1, 0, 9), set(2, 0, 9), saw(1, 1, 2), saw(2, 3, 4), saw(1, 5, 6)), in(Register, set(1, 0, 1), set(2, 0, Never), saw(2, 2, 3), saw(1, 4, 5), saw(2, 6, 7)),
 			},
 			[]inRule{
-				in(Register, set(1, 0, 2), set(2, 2, 3), saw(1, 4, 5)), in(Register, set(1, 0, 2), saw(0, 2, 3)),
+				in(Register, set(1, 0, 2), set(2, 2, 3), saw(1, 4, 5)), in(Register, set(1, 0, 2), saw(Unset, 2, 3)),
 				in(Register, set(1, 0, 9), set(2, 0, 9), saw(1, 1, 2), saw(2, 3, 6), saw(1, 5, 7)), in(Register, set(1, 0, 1), set(2, 0, Never), saw(1, 4, 5), saw(2, 6, 7)),
 			},
 		},
@@ -192,8 +192,8 @@ func TestWitnessInALongHistory(t *testing.T) {
 // where that gives up too the reasons of both are told.
 func TestAmbiguous(t *testing.T) {
 	for _, h := range []inRule{
-		in(Queue, enq(1, 0, 1), enq(1, 2, 3), deq(1, 4, 5)), in(Log, put(1, 0, 0, 1), put(1, 1, 2, 3), get(1, 1, 4, 5)), in(Log, put(1, NoOffset, 0, 1)),
-		in(Register, set(1, 0, 1), set(1, 2, 3), saw(1, 4, 5)), in(Register, set(0, 0, 1), saw(0, 2, 3)), in(SparseLog, put(1, math.MaxInt64, 0, 1)),
+		in(Queue, enq(1, 0, 1), enq(1, 2, 3), deq(1, 4, 5)), in(Queue, deq(1, 0, 9), enq(1, 1, 9), deq(1, 2, 9), enq(1, 3, 9)), in(Log, put(1, 0, 0, 1), put(1, 1, 2, 3), get(1, 1, 4, 5)), in(Log, put(1, NoOffset, 0, 1)),
+		in(Register, set(1, 0, 1), set(1, 2, 3), saw(1, 4, 5)), in(Register, set(Unset, 0, 1), saw(Unset, 2, 3)), in(SparseLog, put(1, math.MaxInt64, 0, 1)),
 	} {
 		r, err := Exact(h.object, h.ops)
 		require.NoError(t, err)

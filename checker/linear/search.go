@@ -174,7 +174,7 @@ func step(object Object, settled bool, s string, o *Op) (bool, string) {
 		}
 		return false, s
 	}
-	value := uint64(0)
+	value := uint64(Unset)
 	if s != "" {
 		value = word(0)
 	}

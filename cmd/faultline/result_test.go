@@ -111,6 +111,13 @@ func TestConvictionOnTheCommandLine(t *testing.T) {
 		require.Equal(t, 0, a.code, a.stderr)
 		require.Greater(t, strings.Count(a.stdout, "\n"), s.Ops.Total())
 	}
+	// What was lost shows in Jepsen's form too: its offset holds something else.
+	exported := filepath.Join(t.TempDir(), "history.edn")
+	require.NoError(t, os.WriteFile(exported, []byte(a.stdout), 0o644))
+	a = ask(t, nil, "linearizable", "--object", "log-with-gaps", exported)
+	require.Equal(t, 1, a.code, a.stdout+a.stderr)
+	require.Contains(t, a.stdout, "not linearizable")
+	require.Contains(t, a.stdout, "two-values: ")
 	a = ask(t, nil, "export", "--format", "bogus", s.Dir)
 	a.requireRefused(t, 254, `unknown format "bogus"`, "jsonl, edn")
 	a = ask(t, nil, "explain", s.Dir, "999:1")
