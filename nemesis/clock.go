@@ -171,9 +171,9 @@ func (c *clock) proveStrobe(ctx context.Context, s *Scene, stage history.FaultSt
 		}
 	}
 	if stage == history.Healed {
-		return Proof{Detail: fmt.Sprintf("%d clocks are right", len(s.Targets)), Figures: figures}, nil
+		return Proof{Detail: many(len(s.Targets), "clock is right", "clocks are right"), Figures: figures}, nil
 	}
-	return Proof{Detail: fmt.Sprintf("%d clocks are wrong by %s and right again, every %s", len(s.Targets), c.by, c.period), Figures: figures}, nil
+	return Proof{Detail: fmt.Sprintf("%s wrong by %s and right again, every %s", many(len(s.Targets), "clock is", "clocks are"), c.by, c.period), Figures: figures}, nil
 }
 
 // await reads each clock until it shows what it should. Right before healing it is
@@ -235,9 +235,9 @@ func (c *clock) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (
 	}
 	switch {
 	case stage == history.Healed:
-		return Proof{Detail: fmt.Sprintf("%d clocks are right", len(s.Targets)), Figures: figures}, nil
+		return Proof{Detail: many(len(s.Targets), "clock is right", "clocks are right"), Figures: figures}, nil
 	case s.Step.Shape == ClockJump:
-		return Proof{Detail: fmt.Sprintf("%d clocks are wrong by %s", len(s.Targets), c.by), Figures: figures}, nil
+		return Proof{Detail: fmt.Sprintf("%s wrong by %s", many(len(s.Targets), "clock is", "clocks are"), c.by), Figures: figures}, nil
 	}
-	return Proof{Detail: fmt.Sprintf("%d clocks run at %g seconds per second", len(s.Targets), c.rate), Figures: figures}, nil
+	return Proof{Detail: fmt.Sprintf("%s at %g seconds per second", many(len(s.Targets), "clock runs", "clocks run"), c.rate), Figures: figures}, nil
 }

@@ -121,7 +121,7 @@ func (c *connections) Prove(ctx context.Context, s *Scene, stage history.FaultSt
 		}
 	}
 	if stage != history.Healed {
-		return Proof{Detail: fmt.Sprintf("dials to %d nodes are answered: %s; their processes run", len(s.Targets), want), Figures: figures}, nil
+		return Proof{Detail: fmt.Sprintf("dials to %s are answered: %s; their processes run", many(len(s.Targets), "node", "nodes"), want), Figures: figures}, nil
 	}
 	proof, err := s.proveAnswers(ctx, func(string, ProcessState) string { return "" })
 	proof.Detail += ", and accept connections"

@@ -218,5 +218,5 @@ func (c *corruptFile) Prove(ctx context.Context, s *Scene, stage history.FaultSt
 			return Proof{}, &UnprovenError{fmt.Sprintf("did not last: the damage to %s on %s is gone", f.Name, n), figures}
 		}
 	}
-	return Proof{Detail: fmt.Sprintf("files of %d nodes are damaged", len(s.Targets)), Figures: figures}, nil
+	return Proof{Detail: fmt.Sprintf("files of %s are damaged", many(len(s.Targets), "node", "nodes")), Figures: figures}, nil
 }

@@ -85,7 +85,7 @@ func (c *cpu) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (Pr
 	if !ok {
 		return Proof{}, &UnprovenError{fmt.Sprintf("had no effect within %s: %s", s.Limits.Proof, missing), figures}
 	}
-	return Proof{Detail: fmt.Sprintf("%d processes get %g %% of the processor time that they took, and wait for it", len(s.Targets), 100*c.share), Figures: figures}, nil
+	return Proof{Detail: fmt.Sprintf("%s %g %% of the processor time taken before, and must wait for it", many(len(s.Targets), "process gets", "processes get"), 100*c.share), Figures: figures}, nil
 }
 
 // ofCPU says what processor time a process is allowed.

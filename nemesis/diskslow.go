@@ -131,7 +131,7 @@ func (d *diskSlow) Prove(ctx context.Context, s *Scene, stage history.FaultStage
 		}
 	}
 	if stage == history.Healed {
-		return Proof{Detail: fmt.Sprintf("syncs on %d disks are as fast as before", len(s.Targets)), Figures: figures}, nil
+		return Proof{Detail: fmt.Sprintf("syncs on %s are as fast as before", many(len(s.Targets), "disk", "disks")), Figures: figures}, nil
 	}
-	return Proof{Detail: fmt.Sprintf("syncs on %d disks are slowed by a factor of %g", len(s.Targets), d.factor), Figures: figures}, nil
+	return Proof{Detail: fmt.Sprintf("syncs on %s are slowed by a factor of %g", many(len(s.Targets), "disk", "disks"), d.factor), Figures: figures}, nil
 }

@@ -176,5 +176,5 @@ func (l *leadership) Prove(ctx context.Context, s *Scene, stage history.FaultSta
 	case stage == history.Proven && node == first.node && len(l.moves) == 2:
 		return Proof{}, &UnprovenError{fmt.Sprintf("did not last: %s leads %s again", node, l.key), figures}
 	}
-	return Proof{Detail: fmt.Sprintf("the leadership of %s moved %d times, from %s in epoch %d to %s in epoch %d", l.key, len(l.moves)-1, first.node, first.epoch, last.node, last.epoch), Figures: figures}, nil
+	return Proof{Detail: fmt.Sprintf("the leadership of %s moved %s, from %s in epoch %d to %s in epoch %d", l.key, many(len(l.moves)-1, "time", "times"), first.node, first.epoch, last.node, last.epoch), Figures: figures}, nil
 }

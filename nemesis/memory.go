@@ -101,7 +101,7 @@ func (m *memory) Prove(ctx context.Context, s *Scene, stage history.FaultStage) 
 		}
 		m.last[n] = u
 	}
-	detail := fmt.Sprintf("%d processes have %d MiB beyond what cannot be taken from them, and met that limit", len(s.Targets)-killed, m.room/mib)
+	detail := fmt.Sprintf("%s %d MiB beyond what cannot be taken away, and met that limit", many(len(s.Targets)-killed, "process has", "processes have"), m.room/mib)
 	if killed > 0 {
 		detail += fmt.Sprintf("; %d were killed for want of memory", killed)
 	}

@@ -97,7 +97,7 @@ func (p *pause) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (
 		}
 		figures[n] += fmt.Sprintf(", no answer within %s", s.Limits.RespondTimeout)
 	}
-	return Proof{Detail: fmt.Sprintf("%d processes are frozen and answer nothing", len(s.Targets)), Figures: figures}, nil
+	return Proof{Detail: many(len(s.Targets), "process is frozen and answers nothing", "processes are frozen and answer nothing"), Figures: figures}, nil
 }
 
 // changed says in which way st is another incarnation than before the pause.

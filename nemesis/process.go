@@ -102,7 +102,7 @@ func (d *downed) proveDown(ctx context.Context, s *Scene, stage history.FaultSta
 			return Proof{}, &UnprovenError{fmt.Sprintf("did not last: %s was started and died again before it was healed", n), figures}
 		}
 	}
-	return Proof{Detail: fmt.Sprintf("%d processes are dead", len(s.Targets)), Figures: figures}, nil
+	return Proof{Detail: many(len(s.Targets), "process is dead", "processes are dead"), Figures: figures}, nil
 }
 
 // start starts again what the fault ended; a process that already runs is left
@@ -165,7 +165,15 @@ func (s *Scene) proveAnswers(ctx context.Context, wrong func(node string, st Pro
 	if !ok {
 		return Proof{}, &UnprovenError{fmt.Sprintf("was not healed within %s: %s", s.Limits.Respond, waiting), figures}
 	}
-	return Proof{Detail: fmt.Sprintf("%d processes run", len(s.Targets)), Figures: figures}, nil
+	return Proof{Detail: many(len(s.Targets), "process runs", "processes run"), Figures: figures}, nil
+}
+
+// many counts things, of which there may be one.
+func many(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 func describe(st ProcessState) string {

@@ -153,7 +153,7 @@ func (h *shaped) prove(ctx context.Context, s *Scene, stage history.FaultStage, 
 		return Proof{}, &UnprovenError{"cannot be proven: other faults are on all of its links", figures}
 	}
 	if stage == history.Healed {
-		return Proof{Detail: fmt.Sprintf("%d links are as before", judged), Figures: figures}, nil
+		return Proof{Detail: many(judged, "link is as before", "links are as before"), Figures: figures}, nil
 	}
 	counts, err := s.Shaper.Shaped(ctx, s.ruleSet())
 	if err != nil {
@@ -171,7 +171,7 @@ func (h *shaped) prove(ctx context.Context, s *Scene, stage history.FaultStage, 
 		return Proof{}, &UnprovenError{"met no packet of the system itself since its first proof", figures}
 	}
 	h.counted = own
-	return Proof{Detail: fmt.Sprintf("%d links are disturbed; %d packets of the system were hit", judged, own), Figures: figures}, nil
+	return Proof{Detail: fmt.Sprintf("%s disturbed; %d packets of the system were hit", many(judged, "link is", "links are"), own), Figures: figures}, nil
 }
 
 // describe says what a volley showed.

@@ -71,7 +71,7 @@ func (p *spoiled) prove(ctx context.Context, s *Scene, stage history.FaultStage,
 		}
 	}
 	if stage != history.Healed {
-		return Proof{Detail: fmt.Sprintf("writes on %d disks fail: %v", len(s.Targets), want), Figures: figures}, nil
+		return Proof{Detail: fmt.Sprintf("writes on %s fail: %v", many(len(s.Targets), "disk", "disks"), want), Figures: figures}, nil
 	}
 	proof, err := s.proveAnswers(ctx, func(string, ProcessState) string { return "" })
 	proof.Detail += ", and writes on their disks succeed"
