@@ -33,7 +33,7 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 	for i := range ops {
 		o := &ops[i]
 		switch o.Kind {
-		case Enqueue, Append, Write:
+		case Enqueue, Append:
 			size += 16
 		case Get, End, Read:
 			if o.open() {
@@ -75,8 +75,9 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 }
 
 // places gives appends the offset that a read tells of them: they can only stand
-// there. settled is true where every value stands at one offset, and no two at the same:
-// then a log is where its end is.
+// there. settled is true where no value stands at two offsets and no two values at one:
+// then a log is where its end is, for whoever takes another one's offset leaves that
+// one no place.
 func places(ops []Op) (place func(*Op) *Op, settled bool) {
 	seen, held, settled := map[uint64]int64{}, map[int64]uint64{}, true
 	for i := range ops {
@@ -94,8 +95,7 @@ func places(ops []Op) (place func(*Op) *Op, settled bool) {
 	appended := map[uint64]bool{}
 	for i := range ops {
 		if o := &ops[i]; o.Kind == Append {
-			_, shown := seen[o.Value]
-			settled = settled && shown && !appended[o.Value]
+			settled = settled && !appended[o.Value]
 			appended[o.Value] = true
 		}
 	}
