@@ -88,8 +88,12 @@ func (l *leadership) move(ctx context.Context, s *Scene) error {
 	ok, err := s.waitFor(ctx, s.Limits.Admin, func() (bool, error) {
 		now, epoch, err := s.Roles.Leader(ctx, l.key)
 		if err == nil && now != was.node && epoch > was.epoch {
-			l.moves = append(l.moves, lead{now, epoch})
-			return true, nil
+			if l.before != nil {
+				l.moves = append(l.moves, lead{now, epoch})
+				return true, nil
+			}
+			was = lead{now, epoch} // it moved before anything was done
+			l.moves = []lead{was}
 		}
 		a, err := s.Admin.Assignment(ctx, l.key)
 		if err != nil {
@@ -157,8 +161,11 @@ func (l *leadership) Prove(ctx context.Context, s *Scene, stage history.FaultSta
 	}
 	if stage == history.Healed {
 		a, err := s.Admin.Assignment(ctx, l.key)
-		if err != nil || !slices.Equal(a.Replicas, l.before) {
-			return Proof{}, &UnprovenError{fmt.Sprintf("was not healed: %s has replicas %v instead of %v (%v)", l.key, a.Replicas, l.before, err), figures}
+		if err != nil {
+			return Proof{}, &UnprovenError{fmt.Sprintf("was not healed: which replicas %s has is not known: %v", l.key, err), figures}
+		}
+		if !slices.Equal(a.Replicas, l.before) {
+			return Proof{}, &UnprovenError{fmt.Sprintf("was not healed: %s has replicas %v instead of %v", l.key, a.Replicas, l.before), figures}
 		}
 		return Proof{Detail: fmt.Sprintf("replicas of %s are in their former order", l.key), Figures: figures}, nil
 	}
