@@ -237,13 +237,17 @@ func falseEmpty(ops []Op, empty int) Result {
 			}
 		}
 		if best < 0 || stays[best].until <= covered {
-			return unknown("the cover of %s at %d was not found again", describe(e), e.Call) // never
+			return unknown("%s of %s at %d was not found again: report it together with the history", lostCover, describe(e), e.Call)
 		}
 		proof = append(proof, stays[best].ops...)
 		covered = stays[best].until
 	}
 	return illegal("false-empty", proof, "dequeue-empty, called at %d, returned at %d, and at each moment between them one of %d values had been enqueued and was not dequeued yet", e.Call, e.Return, values)
 }
+
+// lostCover begins what is said where a sweep and its witness disagree: never, unless
+// one of them is wrong.
+const lostCover = "the cover"
 
 // returns is a heap of operations by their returns, the earliest first.
 type returns []running
