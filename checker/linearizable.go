@@ -3,6 +3,7 @@ package checker
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,9 +39,16 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 			continue
 		}
 		ops += len(l.ops)
-		slices.SortStableFunc(l.ops, func(a, b linear.Op) int { return cmp.Compare(a.Call, b.Call) })
-		first, err := linear.Exact(linear.Log, l.ops)
+		slices.SortStableFunc(l.ops, func(a, b logged) int { return cmp.Compare(a.Call, b.Call) })
+		whole := make([]linear.Op, len(l.ops))
+		for i := range l.ops {
+			whole[i] = l.ops[i].Op
+		}
+		first, err := linear.Exact(linear.Log, whole)
 		switch {
+		case err != nil:
+		case first.Verdict == linear.Unknown: // never: positions and values are unique
+			err = errors.New(first.Reason)
 		case first.Verdict == linear.Illegal:
 			c.add(v.notLinearizable(k, l, first.Witness))
 		case l.open == "":
@@ -49,10 +57,10 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 		second := linear.Result{Verdict: linear.Unknown}
 		if left := time.Until(deadline); err == nil && len(l.ops) <= v.o.PorcupineMaxOps && left > 0 && v.o.PorcupineTimeout > 0 {
 			// One stubborn partition must not use up everybody's time.
-			second, err = linear.Search(ctx, linear.Log, l.ops, max(left/4, min(left, time.Second)))
+			second, err = linear.Search(ctx, linear.Log, whole, max(left/4, min(left, time.Second)))
 		}
 		switch {
-		case err == nil && first.Verdict != linear.Unknown && second.Verdict == linear.Unknown:
+		case err == nil && second.Verdict == linear.Unknown:
 			skipped = append(skipped, k.name)
 		case err != nil || first.Verdict != second.Verdict:
 			c.Verdict = HarnessError
@@ -82,10 +90,17 @@ type linearLog struct {
 	offsets []int64       // by position
 	sends   []*history.Op // by position
 	// ops have positions for offsets, so that gaps do not matter, and for values.
-	ops    []linear.Op
+	ops    []logged
 	broken *Anomaly // the partition is not one log: no order can help
 	open   string   // why legality would prove nothing
 	remedy string
+}
+
+// logged is an operation as the procedures take it, and that of the history which
+// it stands for.
+type logged struct {
+	linear.Op
+	of *history.Op
 }
 
 // breakAt records why a partition is not one log; the first reason stays.
@@ -216,7 +231,7 @@ func (l *linearLog) append(v *view, op *history.Op, offset int64) {
 	if !acked(op) || v.reused[op.Value] {
 		ret = history.Infinity
 	}
-	l.ops = append(l.ops, linear.Op{Kind: linear.Append, Call: op.Call, Return: ret, Value: uint64(len(l.offsets)), Offset: int64(len(l.offsets))})
+	l.ops = append(l.ops, logged{linear.Op{Kind: linear.Append, Call: op.Call, Return: ret, Value: uint64(len(l.offsets)), Offset: int64(len(l.offsets))}, op})
 	l.offsets = append(l.offsets, offset)
 	l.sends = append(l.sends, op)
 }
@@ -263,7 +278,7 @@ func (v *view) prefixes(k *keyView, l *linearLog) {
 			read.Kind, read.Value, read.Offset = linear.End, 0, int64(max(end, p)) // it shows what is before it too
 		}
 		if read.Kind != 0 {
-			l.ops = append(l.ops, read)
+			l.ops = append(l.ops, logged{read, op})
 		}
 	}
 }
@@ -271,7 +286,7 @@ func (v *view) prefixes(k *keyView, l *linearLog) {
 // notLinearizable words a witness: two operations, of which the one had returned
 // before the other was called, and says that the log was longer then.
 func (v *view) notLinearizable(k *keyView, l linearLog, w *linear.Witness) Anomaly {
-	var high, low *linear.Op
+	var high, low *logged
 	for _, i := range w.Ops {
 		for _, j := range w.Ops {
 			if a, b := &l.ops[i], &l.ops[j]; a.Return < b.Call && length(a) > b.Offset {
@@ -283,28 +298,15 @@ func (v *view) notLinearizable(k *keyView, l linearLog, w *linear.Witness) Anoma
 	send := l.sends[late]
 	a := Anomaly{
 		Class: ClassLinearizable, Key: k.name, Value: send.Value, Offset: l.offsets[late], Producer: v.sender(send.Value), Seq: send.Value.Seq(),
-		At: high.Return, Fault: v.faultAt(high.Return),
+		At: high.Return, Node: v.node(high.of.Node), Fault: v.faultAt(high.Return), Ops: []int64{high.of.ID, low.of.ID},
 	}
-	// who is the operation of the history that o was made of.
-	who := func(o *linear.Op) *history.Op {
-		if o.Kind == linear.Append {
-			return l.sends[o.Offset]
-		}
-		for _, i := range k.polls {
-			if op := &v.h.Ops[i]; op.Call == o.Call && op.Return == o.Return {
-				return op
-			}
-		}
-		return &history.Op{}
-	}
-	a.Node, a.Ops = v.node(who(high).Node), []int64{who(high).ID, who(low).ID}
 	had := fmt.Sprintf("the send of %s", msgName(send.Value))
 	if high.Kind != linear.Append {
 		had = fmt.Sprintf("a read of %s", msgName(send.Value))
 	}
 	lacked := "a read that saw the log end there"
 	if low.Kind == linear.Append {
-		lacked = fmt.Sprintf("the send of %s", msgName(l.sends[low.Offset].Value))
+		lacked = fmt.Sprintf("the send of %s", msgName(low.of.Value))
 	}
 	a.Text = fmt.Sprintf("broke linearizable-appends - a message stands after everything that was there before it was sent: %s (offset %d of %s) had returned at %s, and %s, which belongs at offset %d, not after it, was called only at %s",
 		had, l.offsets[late], k.name, at(high.Return), lacked, l.offsets[low.Offset], at(low.Call))
@@ -312,7 +314,7 @@ func (v *view) notLinearizable(k *keyView, l linearLog, w *linear.Witness) Anoma
 }
 
 // length is that of the log when an operation had taken effect, at least.
-func length(o *linear.Op) int64 {
+func length(o *logged) int64 {
 	if o.Kind == linear.End {
 		return o.Offset
 	}

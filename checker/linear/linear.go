@@ -29,7 +29,7 @@ const (
 	Enqueue Kind = iota + 1 // queue: puts Value in at the end
 	Dequeue                 // queue: took Value from the front; one without an answer took a value that nobody knows, or none
 	Empty                   // queue: a dequeue that found nothing
-	Append                  // log: puts Value at Offset; NoOffset where that is not known
+	Append                  // log: puts Value at Offset; NoOffset where that is not known. With an offset it did so, answered or not
 	Get                     // log: saw Value at Offset
 	End                     // log: saw that Offset is the next one to be taken
 	Write                   // register: sets it to Value

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -226,6 +227,113 @@ func disagreement(ctx context.Context, object Object, ops []Op) (string, Verdict
 		return fmt.Sprintf("the witness %+v with all unanswered dequeues is %s (%v)", exact.Witness, w.Verdict, err), ""
 	}
 	return "", Illegal
+}
+
+// naive is a sequential object as plain as can be: nothing of it is shared with what is tested.
+type naive struct {
+	queue []uint64
+	log   map[int64]uint64
+	end   int64
+	value uint64
+}
+
+// after are the states in which an operation may leave the object; none: it cannot have
+// had this answer.
+func (n naive) after(object Object, o *Op) []naive {
+	as := func(ok bool) []naive {
+		if ok {
+			return []naive{n}
+		}
+		return nil
+	}
+	switch o.Kind {
+	case Enqueue:
+		n.queue = append(slices.Clone(n.queue), o.Value)
+		return as(true)
+	case Empty:
+		return as(len(n.queue) == 0)
+	case Dequeue:
+		if len(n.queue) == 0 || !o.open() && n.queue[0] != o.Value {
+			return nil
+		}
+		n.queue = n.queue[1:]
+		return as(true)
+	case Append:
+		var all []naive
+		for at := n.end; at < 40; at++ {
+			if (o.Offset == NoOffset || o.Offset == at) && (object == SparseLog || at == n.end) {
+				m := n
+				m.log = maps.Clone(n.log)
+				m.log[at], m.end = o.Value, at+1
+				all = append(all, m)
+			}
+		}
+		return all
+	case Get:
+		v, ok := n.log[o.Offset]
+		return as(ok && v == o.Value)
+	case End:
+		ok := o.Offset == n.end || object == SparseLog && o.Offset > n.end
+		n.end = o.Offset
+		return as(ok)
+	case Write:
+		n.value = o.Value
+		return as(true)
+	default:
+		return as(n.value == o.Value)
+	}
+}
+
+// permute tries every order, and for unanswered operations also that they never happened.
+func permute(object Object, n naive, ops []Op, done []bool) bool {
+	first, happened := int64(Never), true // whether all that must have happened did
+	for i := range ops {
+		if !done[i] {
+			first = min(first, ops[i].Return)
+			happened = happened && ops[i].open() && (ops[i].Kind != Append || ops[i].Offset == NoOffset)
+		}
+	}
+	if happened {
+		return true
+	}
+	for i := range ops {
+		if done[i] || ops[i].Call > first {
+			continue
+		}
+		done[i] = true
+		for _, m := range n.after(object, &ops[i]) {
+			if permute(object, m, ops, done) {
+				return true
+			}
+		}
+		done[i] = false
+	}
+	return false
+}
+
+// TestAgainstPermutation compares the exact procedures with all orders of small histories.
+func TestAgainstPermutation(t *testing.T) {
+	t.Parallel()
+	n := 20_000
+	if raced {
+		n = 2_000
+	}
+	for _, object := range objects {
+		count := map[Verdict]int{}
+		for seed := range n {
+			ops := draw(rand.New(rand.NewPCG(uint64(seed), 11)), object)
+			ops = ops[:min(len(ops), 6)]
+			r, err := Exact(object, ops)
+			require.NoError(t, err)
+			count[r.Verdict]++
+			if r.Verdict != Unknown {
+				legal := permute(object, naive{log: map[int64]uint64{}, value: Unset}, ops, make([]bool, len(ops)))
+				require.Equal(t, legal, r.Verdict == Legal, "%s, seed %d\n%s", object, seed, tell(ops))
+			}
+		}
+		require.Greater(t, count[Legal], n/10)
+		require.Greater(t, count[Illegal], n/10)
+	}
 }
 
 // TestAgainstPorcupine compares the exact procedures with Porcupine's search on

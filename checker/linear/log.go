@@ -23,21 +23,24 @@ func decideLog(ops []Op, gaps bool) Result {
 	if r := l.read(); r.Verdict != "" {
 		return r
 	}
+	slots := slotting{n: int(l.length)}
 	if gaps {
-		n, each, r := l.positions(l.slots())
-		if r.Verdict != "" {
-			return r
-		}
-		return l.decide(n, each)
-	}
-	if l.length > int64(l.count) {
+		slots = l.slots()
+	} else if l.length > int64(l.count) {
 		// Each record needs an append of its own.
 		return illegal("hole", []int{l.lengthOf}, "%s shows %d records, and there were only %d appends", describe(&ops[l.lengthOf]), l.length, l.count)
 	}
-	slots := slotting{n: int(l.length)}
 	occupants, r := l.occupants(slots)
 	if r.Verdict != "" {
 		return r
+	}
+	if gaps {
+		before := l.before(slots, occupants)
+		// A record is the last position of its slot, and an end the first.
+		return l.decide(int(before[slots.n]), nil, func(offset int64) (record, reached, beyond int64) {
+			s := slots.of(offset)
+			return int64(before[s+1]) - 1, int64(before[s]), int64(before[s]) + 1
+		})
 	}
 	var holes []int64
 	for p, by := range occupants {
@@ -49,26 +52,7 @@ func decideLog(ops []Op, gaps bool) Result {
 		return illegal("hole", []int{l.lengthOf}, "%s shows %d records, of which %d are unknown, and only %d appends may have written these: one of them, at offset %d at the latest, was written by nobody",
 			describe(&ops[l.lengthOf]), l.length, len(holes), len(l.unseen), holes[len(l.unseen)])
 	}
-	return l.decide(int(l.length), func(visit visitor) {
-		for i := range ops {
-			switch o := &ops[i]; {
-			case o.Kind == Append:
-				if s := l.shown[l.values.of(o.Value)]; s != 0 {
-					visit(i, ops[s-1].Offset, true, o.Call)
-					visit(i, ops[s-1].Offset, false, o.Return)
-				}
-			case o.open():
-			case o.Kind == Get:
-				visit(i, o.Offset, false, o.Return)
-			default:
-				visit(i, o.Offset, true, o.Call)
-				visit(i, o.Offset-1, false, o.Return)
-			}
-		}
-		for k, p := range holes {
-			visit(int(l.unseen[k]), p, true, ops[l.unseen[k]].Call)
-		}
-	})
+	return l.decide(int(l.length), holes, func(offset int64) (record, reached, beyond int64) { return offset, offset - 1, offset })
 }
 
 // readLog is what a history of a log says of its records.
@@ -83,9 +67,10 @@ type readLog struct {
 	lengthOf       int     // who
 }
 
-// visitor is told that a position is passed not before t, or by t at the latest,
-// because of an operation. Positions outside of the log are ignored.
-type visitor func(op int, position int64, notBefore bool, t int64)
+// layout tells of an offset the position of its record, and of an end there the
+// last position that was passed and the first that was not. Positions outside of the
+// log say nothing.
+type layout func(offset int64) (record, reached, beyond int64)
 
 // read finds the place of every value: one each. A Result without a verdict is none.
 func (l *readLog) read() Result {
@@ -200,13 +185,8 @@ func (l *readLog) occupants(slots slotting) ([]int32, Result) {
 	return by, Result{}
 }
 
-// positions are those of a log with gaps.
-func (l *readLog) positions(slots slotting) (n int, each func(visitor), r Result) {
-	occupants, r := l.occupants(slots)
-	if r.Verdict != "" {
-		return 0, nil, r
-	}
-	// Of each slot: the positions before it.
+// before counts, for each slot of a log with gaps, the positions in front of it.
+func (l *readLog) before(slots slotting, occupants []int32) []int32 {
 	before := make([]int32, slots.n+1)
 	for i := range l.ops {
 		if o := &l.ops[i]; o.Kind == End && !o.open() {
@@ -219,35 +199,42 @@ func (l *readLog) positions(slots slotting) (n int, each func(visitor), r Result
 		}
 		before[s+1] += before[s]
 	}
-	return int(before[slots.n]), func(visit visitor) {
-		// A record is the last position of its slot, and an end the first.
-		for i := range l.ops {
-			switch o := &l.ops[i]; {
-			case o.Kind == Append:
-				if s := l.shown[l.values.of(o.Value)]; s != 0 {
-					p := int64(before[slots.of(l.ops[s-1].Offset)+1]) - 1
-					visit(i, p, true, o.Call)
-					visit(i, p, false, o.Return)
-				}
-			case o.open():
-			case o.Kind == Get:
-				visit(i, int64(before[slots.of(o.Offset)+1])-1, false, o.Return)
-			default:
-				p := int64(before[slots.of(o.Offset)])
-				visit(i, p, false, o.Return)
-				visit(i, p+1, true, o.Call)
+	return before
+}
+
+// each visits what the operations say: that a position is passed not before t, or by
+// t at the latest. holes are filled by the appends that nobody saw.
+func (l *readLog) each(holes []int64, where layout, visit func(op int, position int64, notBefore bool, t int64)) {
+	for i := range l.ops {
+		switch o := &l.ops[i]; {
+		case o.Kind == Append:
+			if s := l.shown[l.values.of(o.Value)]; s != 0 {
+				record, _, _ := where(l.ops[s-1].Offset)
+				visit(i, record, true, o.Call)
+				visit(i, record, false, o.Return)
 			}
+		case o.open():
+		case o.Kind == Get:
+			record, _, _ := where(o.Offset)
+			visit(i, record, false, o.Return)
+		default:
+			_, reached, beyond := where(o.Offset)
+			visit(i, reached, false, o.Return)
+			visit(i, beyond, true, o.Call)
 		}
-	}, Result{}
+	}
+	for k, p := range holes {
+		visit(int(l.unseen[k]), p, true, l.ops[l.unseen[k]].Call)
+	}
 }
 
 // decide looks for a position that can be passed only after it, or a later one, was.
-func (l *readLog) decide(n int, each func(visitor)) Result {
+func (l *readLog) decide(n int, holes []int64, where layout) Result {
 	lo, hi := make([]int64, n), make([]int64, n)
 	for p := range lo {
 		lo[p], hi[p] = math.MinInt64, Never
 	}
-	each(func(_ int, p int64, notBefore bool, t int64) {
+	l.each(holes, where, func(_ int, p int64, notBefore bool, t int64) {
 		switch {
 		case p < 0 || p >= int64(n):
 		case notBefore:
@@ -261,36 +248,37 @@ func (l *readLog) decide(n int, each func(visitor)) Result {
 		if lo[p] > latest {
 			latest, from = lo[p], p
 		}
-		if latest > hi[p] {
-			return l.tooLate(each, int64(from), latest, int64(p), hi[p])
+		if latest <= hi[p] {
+			continue
 		}
+		var low, high int // whose the two bounds are
+		l.each(holes, where, func(i int, q int64, notBefore bool, t int64) {
+			switch {
+			case notBefore && q == int64(from) && t == latest:
+				low = i
+			case !notBefore && q == int64(p) && t == hi[p]:
+				high = i
+			}
+		})
+		return l.tooLate(low, high, from)
 	}
 	return Result{Verdict: Legal}
 }
 
-// tooLate is the witness that position from can be passed only at low, and that p,
-// which is not before it, was passed by high.
-func (l *readLog) tooLate(each func(visitor), from, low, p, high int64) Result {
-	lowOf, highOf := -1, -1
-	each(func(i int, q int64, notBefore bool, t int64) {
-		switch {
-		case notBefore && q == from && t == low:
-			lowOf = i
-		case !notBefore && q == p && t == high:
-			highOf = i
-		}
-	})
-	a, b := &l.ops[lowOf], &l.ops[highOf]
+// tooLate is the witness that a position can be passed only when low was called, and
+// that it, or a later one, was passed when high had returned.
+func (l *readLog) tooLate(low, high, position int) Result {
+	a, b := &l.ops[low], &l.ops[high]
 	if a.Kind == Append && l.shown[l.values.of(a.Value)] == 0 {
 		// It stands for all that were called later still.
-		return illegal("order", l.withPlaces(highOf, lowOf), "%s had returned at %d, and of the appends that may have written position %d, none of whose records anybody saw, the next one, %s, was called only at %d",
-			describe(b), high, from, describe(a), low)
+		return illegal("order", l.withPlaces(high, low), "%s had returned at %d, and of the appends that may have written position %d, none of whose records anybody saw, the next one, %s, was called only at %d",
+			describe(b), b.Return, position, describe(a), a.Call)
 	}
 	what := "was called only"
 	if a.Kind == End {
 		what = "which saw less, was called only"
 	}
-	return sparse(illegal("order", l.withPlaces(lowOf, highOf), "%s had returned at %d, and %s, %s at %d", describe(b), high, describe(a), what, low))
+	return sparse(illegal("order", l.withPlaces(low, high), "%s had returned at %d, and %s, %s at %d", describe(b), b.Return, describe(a), what, a.Call))
 }
 
 // sparse says that a witness stands for itself once the offsets between are left out.

@@ -1,10 +1,10 @@
 package linear
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
-	"sort"
 )
 
 // decideQueue decides a FIFO queue. docs/checking.md gives the argument.
@@ -19,43 +19,12 @@ import (
 //     intervals from the end of a value's enqueue to the call of its dequeue.
 //
 // One sweep in the order of calls does; what was called and has not returned is in
-// a heap, so that ends come in order too. It needs 2 to 4 bytes per operation.
+// a heap, so that ends come in order too. It needs 5 bytes for every number that a value may have.
 func decideQueue(ops []Op) Result {
-	x := index(ops, func(o *Op) bool { return o.Kind == Enqueue || o.Kind == Dequeue && !o.open() })
-	enqueued, taken := make([]bool, x.n), make([]int32, x.n) // taken: the dequeue's index + 1
-	again := -1                                              // a second dequeue of a value
-	for i := range ops {
-		o := &ops[i]
-		switch {
-		case o.Kind == Enqueue:
-			v := x.of(o.Value)
-			if enqueued[v] {
-				return unknown("value %d was enqueued twice, so a dequeue of it is ambiguous", o.Value)
-			}
-			enqueued[v] = true
-		case o.Kind == Dequeue && !o.open():
-			v := x.of(o.Value)
-			if taken[v] != 0 {
-				again = i
-				continue
-			}
-			taken[v] = int32(i) + 1
-		}
+	q := readQueue{ops: ops}
+	if r := q.read(); r.Verdict != "" {
+		return r
 	}
-	if again >= 0 {
-		value := ops[again].Value
-		proof := []int{int(taken[x.of(value)]) - 1, again}
-		if e := slices.IndexFunc(ops, func(f Op) bool { return f.Kind == Enqueue && f.Value == value }); e >= 0 {
-			proof = append(proof, e)
-		}
-		return illegal("duplicate", proof, "value %d was dequeued twice, and enqueued once at most", value)
-	}
-	for v, d := range taken {
-		if d != 0 && !enqueued[v] {
-			return illegal("phantom", []int{int(d) - 1}, "%s, and nobody enqueued %d", describe(&ops[d-1]), ops[d-1].Value)
-		}
-	}
-
 	var (
 		running  = returns{}
 		latest   = int64(math.MinInt64) // the latest call of a dequeue of what was in by now
@@ -68,8 +37,8 @@ func decideQueue(ops []Op) Result {
 	// over takes the value of an enqueue that has returned as certainly in the queue.
 	over := func(i int32) bool {
 		o, until := &ops[i], int64(Never)
-		if d := taken[x.of(o.Value)]; d != 0 {
-			until = ops[d-1].Call
+		if d := q.dequeue(int(i)); d >= 0 {
+			until = ops[d].Call
 		} else {
 			for next < len(ops) && !(ops[next].Kind == Dequeue && ops[next].open()) {
 				next++
@@ -94,25 +63,25 @@ func decideQueue(ops []Op) Result {
 		o := &ops[i]
 		for len(running) > 0 && running[0].at < o.Call {
 			if !over(running.pop()) {
-				return falseEmpty(ops, emptyOf)
+				return q.falseEmpty(emptyOf)
 			}
 		}
 		switch {
 		case o.Kind == Empty && o.Call < end:
 			if o.Return < end {
-				return falseEmpty(ops, i)
+				return q.falseEmpty(i)
 			}
 			if o.Return < soonest {
 				soonest, emptyOf = o.Return, i
 			}
 		case o.Kind == Enqueue:
-			if d := taken[x.of(o.Value)]; d != 0 {
-				took := &ops[d-1]
+			if d := q.dequeue(i); d >= 0 {
+				took := &ops[d]
 				if took.Return < o.Call {
-					return illegal("fresh", []int{i, int(d) - 1}, "%s returned before %s was called", describe(took), describe(o))
+					return illegal("fresh", []int{i, d}, "%s returned before %s was called", describe(took), describe(o))
 				}
 				if took.Return < latest {
-					return outOfOrder(ops, latestOf, i, int(d)-1)
+					return q.outOfOrder(latestOf, i, d)
 				}
 			}
 			if !o.open() {
@@ -122,112 +91,135 @@ func decideQueue(ops []Op) Result {
 	}
 	for len(running) > 0 {
 		if !over(running.pop()) {
-			return falseEmpty(ops, emptyOf)
+			return q.falseEmpty(emptyOf)
 		}
 	}
 	return Result{Verdict: Legal}
 }
 
-func dequeueOf(ops []Op, value uint64) int {
-	return slices.IndexFunc(ops, func(o Op) bool { return o.Kind == Dequeue && !o.open() && o.Value == value })
+// readQueue is what a history of a queue says of its values.
+type readQueue struct {
+	ops    []Op
+	values indexed
+	taken  []int32 // by value: the index of its dequeue + 1
 }
 
-// outOfOrder is the witness that b was dequeued before a, which was there first.
-// Where a was never seen again it may be one of several, and unanswered dequeues
-// that were called in time may have taken as many: all of these prove it together.
-func outOfOrder(ops []Op, enqueueA, enqueueB, dequeueB int) Result {
-	a, b, took := &ops[enqueueA], &ops[enqueueB], &ops[dequeueB]
-	proof := []int{enqueueA, enqueueB, dequeueB}
-	if d := dequeueOf(ops, a.Value); d >= 0 {
-		return illegal("order", append(proof, d), "%s returned before %s was called, yet %s finished before %s began",
-			describe(took), describe(&ops[d]), describe(a), describe(b))
-	}
-	var open []int
+// read finds the dequeue of every value: one each. A Result without a verdict is none.
+func (q *readQueue) read() Result {
+	ops := q.ops
+	q.values = index(ops, func(o *Op) bool { return o.Kind == Enqueue || o.Kind == Dequeue && !o.open() })
+	enqueued := make([]bool, q.values.n)
+	q.taken = make([]int32, q.values.n)
+	again := -1 // a second dequeue of a value
 	for i := range ops {
-		if o := &ops[i]; o.Kind == Dequeue && o.open() && o.Call <= took.Return {
-			open = append(open, i)
+		o := &ops[i]
+		switch {
+		case o.Kind == Enqueue:
+			v := q.values.of(o.Value)
+			if enqueued[v] {
+				return unknown("value %d was enqueued twice, so a dequeue of it is ambiguous", o.Value)
+			}
+			enqueued[v] = true
+		case o.Kind == Dequeue && !o.open():
+			v := q.values.of(o.Value)
+			if q.taken[v] != 0 {
+				again = i
+				continue
+			}
+			q.taken[v] = int32(i) + 1
 		}
 	}
-	lost := neverTaken(ops, b.Call)
-	lost = lost[:min(len(lost), len(open)+1)]
-	text := fmt.Sprintf("%s returned, yet %s finished before %s began, and %d was never dequeued", describe(took), describe(a), describe(b), a.Value)
-	if len(open) > 0 {
-		text = fmt.Sprintf("%s returned, yet %d values whose enqueues finished before %s began were never dequeued, and only %d unanswered dequeues may have taken one by then",
-			describe(took), len(lost), describe(b), len(open))
+	if again >= 0 {
+		value := ops[again].Value
+		proof := []int{q.dequeue(again), again}
+		if e := slices.IndexFunc(ops, func(f Op) bool { return f.Kind == Enqueue && f.Value == value }); e >= 0 {
+			proof = append(proof, e)
+		}
+		return illegal("duplicate", proof, "value %d was dequeued twice, and enqueued once at most", value)
 	}
-	return illegal("order", slices.Concat([]int{enqueueB, dequeueB}, lost, open), "%s", text)
+	for v, d := range q.taken {
+		if d != 0 && !enqueued[v] {
+			return illegal("phantom", []int{int(d) - 1}, "%s, and nobody enqueued %d", describe(&ops[d-1]), ops[d-1].Value)
+		}
+	}
+	return Result{}
 }
 
-// neverTaken are the enqueues that finished before some time and whose values
-// nobody saw again.
-func neverTaken(ops []Op, before int64) []int {
-	seen := map[uint64]bool{}
-	for i := range ops {
-		if o := &ops[i]; o.Kind == Dequeue && !o.open() {
-			seen[o.Value] = true
-		}
-	}
+// dequeue is the index of the answered dequeue of an operation's value, -1 where there is none.
+func (q *readQueue) dequeue(of int) int { return int(q.taken[q.values.of(q.ops[of].Value)]) - 1 }
+
+// open are the unanswered dequeues, by their calls.
+func (q *readQueue) open() []int {
 	var all []int
-	for i := range ops {
-		if o := &ops[i]; o.Kind == Enqueue && o.Return < before && !seen[o.Value] {
+	for i := range q.ops {
+		if o := &q.ops[i]; o.Kind == Dequeue && o.open() {
 			all = append(all, i)
 		}
 	}
 	return all
 }
 
+// lost are the finished enqueues whose values nobody saw again, by their ends.
+func (q *readQueue) lost() []int {
+	var all []int
+	for i := range q.ops {
+		if o := &q.ops[i]; o.Kind == Enqueue && !o.open() && q.dequeue(i) < 0 {
+			all = append(all, i)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b int) int { return cmp.Compare(q.ops[a].Return, q.ops[b].Return) })
+	return all
+}
+
+// outOfOrder is the witness that b was dequeued before a, which was there first.
+// Where a was never seen again it is one of several, of which unanswered dequeues
+// that were called in time may have taken all but one: they prove it together.
+func (q *readQueue) outOfOrder(enqueueA, enqueueB, dequeueB int) Result {
+	a, b, took := &q.ops[enqueueA], &q.ops[enqueueB], &q.ops[dequeueB]
+	if d := q.dequeue(enqueueA); d >= 0 {
+		return illegal("order", []int{enqueueA, enqueueB, dequeueB, d}, "%s returned before %s was called, yet %s finished before %s began",
+			describe(took), describe(&q.ops[d]), describe(a), describe(b))
+	}
+	inTime := slices.DeleteFunc(q.open(), func(i int) bool { return q.ops[i].Call > took.Return })
+	lost := q.lost()[:len(inTime)+1]
+	text := fmt.Sprintf("%s returned, yet %s finished before %s began, and %d was never dequeued", describe(took), describe(a), describe(b), a.Value)
+	if len(inTime) > 0 {
+		text = fmt.Sprintf("%s returned, yet %d values whose enqueues finished before %s began were never dequeued, and only %d unanswered dequeues may have taken one by then",
+			describe(took), len(lost), describe(b), len(inTime))
+	}
+	return illegal("order", slices.Concat([]int{enqueueB, dequeueB}, lost, inTime), "%s", text)
+}
+
 // falseEmpty is the witness that a queue was never empty during a dequeue that found
 // nothing: values one of which was certainly in at each moment. It repeats the
 // sweep's intervals and takes as few of them as cover the dequeue.
-func falseEmpty(ops []Op, empty int) Result {
+func (q *readQueue) falseEmpty(empty int) Result {
 	type stay struct {
 		from, until int64
-		ops         []int
+		enqueue     int
+		lost        int // its place among those that nobody saw again, from 1 on; 0: it was dequeued
 	}
-	var (
-		stays      []stay
-		open, lost []int
-	)
-	dequeues := map[uint64]int{}
-	for i := range ops {
-		if o := &ops[i]; o.Kind == Dequeue && o.open() {
-			open = append(open, i)
-		} else if o.Kind == Dequeue {
-			dequeues[o.Value] = i
-		}
-	}
-	for i := range ops {
-		o := &ops[i]
-		if o.Kind != Enqueue || o.open() {
-			continue
-		}
-		if d, ok := dequeues[o.Value]; ok {
-			stays = append(stays, stay{o.Return, ops[d].Call, []int{i, d}})
-		} else {
-			lost = append(lost, i)
+	var stays []stay
+	for i := range q.ops {
+		if o := &q.ops[i]; o.Kind == Enqueue && !o.open() {
+			if d := q.dequeue(i); d >= 0 {
+				stays = append(stays, stay{from: o.Return, until: q.ops[d].Call, enqueue: i})
+			}
 		}
 	}
 	// The k-th of those that nobody saw again stays until the k-th unanswered dequeue.
 	// That proves something only together with those before it.
-	sort.SliceStable(lost, func(i, j int) bool { return ops[lost[i]].Return < ops[lost[j]].Return })
+	open, lost := q.open(), q.lost()
 	for k, i := range lost {
-		s := stay{ops[i].Return, Never, slices.Concat(lost[:k+1], open[:min(k+1, len(open))])}
+		s := stay{q.ops[i].Return, Never, i, k + 1}
 		if k < len(open) {
-			s.until = ops[open[k]].Call
+			s.until = q.ops[open[k]].Call
 		}
 		stays = append(stays, s)
 	}
-	slices.SortStableFunc(stays, func(a, b stay) int {
-		switch {
-		case a.from < b.from:
-			return -1
-		case a.from > b.from:
-			return 1
-		}
-		return 0
-	})
-	e := &ops[empty]
-	proof, values := []int{empty}, 0
+	slices.SortStableFunc(stays, func(a, b stay) int { return cmp.Compare(a.from, b.from) })
+	e := &q.ops[empty]
+	proof, values, together := []int{empty}, 0, 0
 	for covered, i := e.Call, 0; covered <= e.Return; values++ {
 		best := -1
 		// The first one is there before the call; the next ones before the last one goes.
@@ -239,9 +231,14 @@ func falseEmpty(ops []Op, empty int) Result {
 		if best < 0 || stays[best].until <= covered {
 			return unknown("%s of %s at %d was not found again: report it together with the history", lostCover, describe(e), e.Call)
 		}
-		proof = append(proof, stays[best].ops...)
+		if s := &stays[best]; s.lost > 0 {
+			together = max(together, s.lost)
+		} else {
+			proof = append(proof, s.enqueue, q.dequeue(s.enqueue))
+		}
 		covered = stays[best].until
 	}
+	proof = slices.Concat(proof, lost[:together], open[:min(together, len(open))])
 	return illegal("false-empty", proof, "dequeue-empty, called at %d, returned at %d, and at each moment between them one of %d values had been enqueued and was not dequeued yet", e.Call, e.Return, values)
 }
 

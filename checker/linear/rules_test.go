@@ -262,3 +262,17 @@ func TestSearchGivesUp(t *testing.T) {
 	require.Equal(t, Unknown, r.Verdict)
 	require.Contains(t, r.Reason, "Porcupine")
 }
+
+// TestWitnessAmongManyLost: a queue that lost nearly everything is told of in a few
+// operations, and without holding each value's proof.
+func TestWitnessAmongManyLost(t *testing.T) {
+	var ops []Op
+	for i := range int64(200_000) {
+		ops = append(ops, enq(uint64(i), 3*i, 3*i+1))
+	}
+	ops = append(ops, none(1_000_000, 1_000_001))
+	r, err := Exact(Queue, ops)
+	require.NoError(t, err)
+	require.Equal(t, "false-empty", r.Witness.Rule)
+	require.Equal(t, []int{0, 200_000}, r.Witness.Ops)
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -40,12 +41,7 @@ arguments or a file that is no such history.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			object, ok := objectNames[name]
 			if !ok {
-				known := make([]string, 0, len(objectNames))
-				for n := range objectNames {
-					known = append(known, n)
-				}
-				slices.Sort(known)
-				return badArguments(fmt.Errorf("unknown object %q: --object takes %s", name, strings.Join(known, ", ")))
+				return badArguments(fmt.Errorf("unknown object %q: --object takes %s", name, strings.Join(slices.Sorted(maps.Keys(objectNames)), ", ")))
 			}
 			if limit <= 0 {
 				return badArguments(fmt.Errorf("--limit %s: more than 0s is possible", limit))

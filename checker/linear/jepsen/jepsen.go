@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -106,7 +107,7 @@ func Read(r io.Reader, object linear.Object) ([]History, error) {
 			return nil, fmt.Errorf("line %d: :type %s is none of :invoke, :ok, :fail and :info", i+1, l.Type)
 		}
 	}
-	for _, call := range running {
+	for _, call := range slices.Sorted(maps.Values(running)) {
 		if err := finish(call-1, -1); err != nil {
 			return nil, err
 		}
