@@ -183,12 +183,12 @@ func (m *Machine) keep(r scheme.Record) {
 	m.h.Keep(r)
 }
 
-// without is the record without the dead: every node comes to the same one by itself.
-// Where the master is dead the eldest live mirror is promoted, if the policy lets it.
+// without is the record without the dead: every survivor comes to the same one by
+// itself. Where the master is dead the eldest live mirror is promoted, if the policy lets it.
 func (m *Machine) without(r scheme.Record) scheme.Record {
 	gone := func(id broker.NodeID) bool { return !m.live(id) }
-	if !slices.ContainsFunc(r.Mirrors, gone) {
-		return r
+	if !slices.ContainsFunc(r.Mirrors, gone) || m.live(r.Master) && r.Master != m.h.Self() {
+		return r // a live master strikes off its dead mirrors itself
 	}
 	next := scheme.Record{Version: r.Version + 1, Master: r.Master, Mirrors: keepOf(r.Mirrors, m.live), Synced: keepOf(r.Synced, m.live)}
 	if m.live(r.Master) {
