@@ -213,7 +213,7 @@ func (m *Machine) synchronised(r *remote) bool {
 	next.Version++
 	next.Synced = keepOf(next.Mirrors, func(id broker.NodeID) bool { return slices.Contains(m.rec.Synced, id) || id == r.id })
 	m.keep(next)
-	m.h.Emit(broker.Event{Kind: "isr", Epoch: -1, Leader: m.h.Name(m.h.Self()), ISR: m.names(next.Synced), Offset: m.h.Index().End()})
+	m.tellSynced()
 	m.review()
 	m.raise()
 	return true
