@@ -238,8 +238,8 @@ func (m *Machine) review() {
 	if m.opts.Automatic && !m.blocked() {
 		for _, r := range m.remotes {
 			if !r.synced && r.begun {
-				m.begin(r, m.h.Index().Start(), false)
 				r.sync = true
+				m.begin(r, m.h.Index().Start(), false)
 				break
 			}
 		}
@@ -366,9 +366,9 @@ func (m *Machine) Wake() {
 			r.pull = false
 			m.probe(r)
 		case m.settled && !r.begun:
-			sync, synced := r.sync, r.synced
+			synced := r.synced
 			m.begin(r, r.from, r.keep)
-			r.sync, r.synced = sync, synced
+			r.synced = synced
 		}
 	}
 }

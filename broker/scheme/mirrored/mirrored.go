@@ -171,10 +171,15 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 		m.rec = a.Peers.Record
 	}
 	if next := m.without(m.rec); next.Version != m.rec.Version {
-		shrunk := m.role == master && len(next.Synced) < len(m.rec.Synced)
-		m.keep(next)
-		if shrunk {
+		shrunk := len(next.Synced) < len(m.rec.Synced)
+		switch {
+		case next.Master == m.h.Self() && m.role != master:
+			m.rec = next // it is kept when this node takes over
+		case m.role == master && shrunk:
+			m.keep(next)
 			m.tellSynced()
+		default:
+			m.keep(next)
 		}
 	}
 	m.act()
