@@ -306,8 +306,10 @@ func (w *world) start(id broker.NodeID, with []broker.NodeID) {
 	n := w.node(id)
 	n.up, n.paused, n.left = true, false, nil
 	n.live = slices.Sorted(slices.Values(append(slices.Clone(with), id)))
-	if len(with) > 0 {
-		n.rec = w.node(with[0]).rec
+	for i, o := range with { // the newest that they know
+		if r := w.node(o).rec; i == 0 || r.Newer(n.rec) {
+			n.rec = r
+		}
 	}
 	n.session++
 	n.boot()
