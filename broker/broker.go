@@ -164,6 +164,16 @@ type Append struct {
 	Lane    Lane
 	Seq     uint64
 	Batches [][]byte
+	// Origins names each batch, where the scheme gives batches names of their own; nil
+	// where it does not. The log keeps them in its frames.
+	Origins []Origin
+}
+
+// Origin is the name of a batch that any node may have taken from a client: the node,
+// and its number there.
+type Origin struct {
+	Node int32
+	Seq  int64
 }
 
 // Truncate removes every record from offset To on.

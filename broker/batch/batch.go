@@ -44,6 +44,10 @@ type Info struct {
 	LastSeq       int32
 	MaxTimestamp  int64 // milliseconds since 1970
 	Records       int32
+	// Origin and OriginSeq name the batch where a scheme gives it a name of its own.
+	// They stand in the frame of the log, not in the batch: Parse leaves them 0.
+	Origin    int32
+	OriginSeq int64
 }
 
 // Parse reads the header of the batch at the beginning of b, which may be

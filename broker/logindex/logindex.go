@@ -136,6 +136,12 @@ func (x *Index) Range(offset, limit int64, maxBytes int) (from, to int64, bytes 
 	return from, to, bytes
 }
 
+// Batches returns what is known of the batches from the one that contains offset on. The
+// slice must not be changed.
+func (x *Index) Batches(offset int64) []batch.Info {
+	return x.batches[sort.Search(len(x.batches), func(i int) bool { return x.batches[i].Last >= offset }):]
+}
+
 // EpochAt is the leader epoch of the batch that contains offset, -1 where none does.
 func (x *Index) EpochAt(offset int64) int32 {
 	i := sort.Search(len(x.batches), func(i int) bool { return x.batches[i].Last >= offset })

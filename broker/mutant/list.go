@@ -62,6 +62,10 @@ var registry = [names]Info{
 		ID: "M17", Name: "unroutable-confirmed", Scheme: "classic", Clauses: []string{"acknowledged-survive"},
 		Doc: "A message that reaches no queue is confirmed although it is mandatory.",
 	},
+	JoinGap: {
+		ID: "M27", Name: "snapshot-stream-gap", Scheme: "multimaster", Clauses: []string{"replicas-agree"},
+		Doc: "A node that joins is sent what is written from now on beside the state that it lacks, and takes what comes for the next of its stream although there is a gap before it.",
+	},
 	ZombieReads: {
 		ID: "M24", Name: "zombie-leader-reads", Scheme: "isr", Clauses: []string{"committed-reads"},
 		Doc: "A deposed leader serves consumers that believe in a newer epoch, up to its log's end.",

@@ -50,6 +50,7 @@ const (
 	RejoinKeeps
 	MirrorsForgotten
 	UnroutableConfirmed
+	JoinGap
 	names // how many there are
 )
 

@@ -63,7 +63,19 @@ func (p *partition) Append(batches [][]byte, infos []batch.Info) {
 	for _, i := range infos {
 		p.index.Append(i)
 	}
-	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches})
+	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches, Origins: origins(infos)})
+}
+
+// origins are the names that a scheme gave to batches, nil where it gives none.
+func origins(infos []batch.Info) []broker.Origin {
+	if len(infos) == 0 || infos[0].Origin == 0 {
+		return nil
+	}
+	out := make([]broker.Origin, len(infos))
+	for i, b := range infos {
+		out[i] = broker.Origin{Node: b.Origin, Seq: b.OriginSeq}
+	}
+	return out
 }
 
 // Truncate implements scheme.Host.

@@ -59,6 +59,16 @@ func (p *Peers) Link(now broker.Time, id broker.NodeID, up bool) {
 	default:
 		o.minEcho = p.seq
 		p.lost(o)
+		p.estrangedLost()
+	}
+}
+
+// estrangedLost tells the machines if a node is out of reach that was not live: its loss
+// is nobody's death.
+func (p *Peers) estrangedLost() {
+	if p.phase == joined && !slices.Equal(p.partners(), p.shown) {
+		p.show()
+		p.changed()
 	}
 }
 
@@ -189,6 +199,7 @@ func (p *Peers) Tick(now broker.Time) {
 		}
 	}
 	p.lost(silent...)
+	p.estrangedLost()
 	p.check()
 	if p.phase == paused && now.Mono-p.since >= pauseCheck {
 		p.since = now.Mono

@@ -184,8 +184,9 @@ type Peers struct {
 	ticket  cluster.Ticket
 	waiting []result // answered when a write is durable
 	out     cluster.Output
-	told    bool // something changed that others are told at the end of the step
-	beat    bool // a heartbeat goes out at the end of the step
+	shown   []broker.NodeID // reached when the machines were told last
+	told    bool            // something changed that others are told at the end of the step
+	beat    bool            // a heartbeat goes out at the end of the step
 }
 
 type result struct {
@@ -370,17 +371,29 @@ func (p *Peers) Leave(now broker.Time) {
 
 // neighbours is this node's view for the machine of a partition.
 func (p *Peers) neighbours(r scheme.Record) *scheme.Neighbours {
-	n := &scheme.Neighbours{Record: copied(r), Live: p.live(), Reached: []broker.NodeID{p.cfg.ID}, Paused: p.phase != joined, Session: p.gen}
+	n := &scheme.Neighbours{Record: copied(r), Live: p.live(), Reached: p.partners(), Paused: p.phase != joined, Session: p.gen}
+	for _, m := range p.cfg.Members {
+		n.Members = append(n.Members, m.ID)
+	}
+	slices.Sort(n.Members)
 	for _, o := range p.others {
-		if p.reached(o) && o.hb.Joined {
-			n.Reached = append(n.Reached, o.id)
-		}
 		if o.left && !o.live {
 			n.Left = append(n.Left, o.id)
 		}
 	}
-	slices.Sort(n.Reached)
 	return n
+}
+
+// partners are the nodes reached that take part, live or not, this one among them.
+func (p *Peers) partners() []broker.NodeID {
+	ids := []broker.NodeID{p.cfg.ID}
+	for _, o := range p.others {
+		if p.reached(o) && o.hb.Joined {
+			ids = append(ids, o.id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 func copied(r scheme.Record) scheme.Record {
@@ -433,6 +446,7 @@ func (p *Peers) Current() []cluster.Change {
 
 // changed tells every partition's machine of the view.
 func (p *Peers) changed() {
+	p.shown = p.partners()
 	for _, t := range p.topics {
 		p.tell(t)
 	}

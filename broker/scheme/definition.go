@@ -75,6 +75,9 @@ type Definition struct {
 	InSync bool
 	// Moves: replicas can be given to other nodes while the partition is in use.
 	Moves bool
+	// Local: offsets belong to a node. Each answers for its own log, and the log of the
+	// partition is all of them together.
+	Local bool
 	// Eligible reports whether the metadata quorum keeps eligible leader replicas
 	// (KIP-966). Nil: it does not.
 	Eligible func(options.Values) bool

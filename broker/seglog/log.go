@@ -136,11 +136,12 @@ type Recovered struct {
 	Corrupt *CorruptError
 }
 
-// Infos returns Batches without origins.
+// Infos returns Batches, origins included.
 func (r Recovered) Infos() []batch.Info {
 	out := make([]batch.Info, len(r.Batches))
 	for i, b := range r.Batches {
 		out[i] = b.Info
+		out[i].Origin, out[i].OriginSeq = b.Origin, b.OriginSeq
 	}
 	return out
 }

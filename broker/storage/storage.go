@@ -218,6 +218,9 @@ func (s *Store) Append(e broker.Append) error {
 	frames := make([]seglog.Frame, len(e.Batches))
 	for i, b := range e.Batches {
 		frames[i] = seglog.Frame{Batch: b}
+		if e.Origins != nil {
+			frames[i].Origin, frames[i].OriginSeq = e.Origins[i].Node, e.Origins[i].Seq
+		}
 	}
 	return l.Append(frames...)
 }

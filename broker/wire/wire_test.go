@@ -20,6 +20,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
+	"github.com/faultline-mq/faultline/broker/scheme/multimaster"
 )
 
 // bodies draws a message of each type by its name.
@@ -90,6 +91,17 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 			rt.Topic, rt.Partitions = text.Draw(t, "topic"), []kmsg.FetchResponseTopicPartition{p}
 			r.Topics = []kmsg.FetchResponseTopic{rt}
 			return &kafka.Forwarded{ID: rapid.Uint64().Draw(t, "id"), Resp: r}
+		}),
+		"multimaster.Marks": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &multimaster.Marks{
+				Start: rapid.Int64().Draw(t, "start"), Met: rapid.Bool().Draw(t, "met"), Fresh: rapid.Bool().Draw(t, "fresh"), Side: nodes.Draw(t, "side"),
+				Have: []multimaster.Mark{{Node: broker.NodeID(rapid.Int32().Draw(t, "node")), Start: rapid.Int64().Draw(t, "stream"), N: rapid.Int64().Draw(t, "n")}},
+			}
+		}),
+		"multimaster.Push": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &multimaster.Push{
+				Names: []multimaster.Name{{Node: broker.NodeID(rapid.Int32().Draw(t, "node")), Seq: rapid.Int64().Draw(t, "seq")}}, Data: blob.Draw(t, "data"),
+			}
 		}),
 		"mirrored.Probe": rapid.Custom(func(t *rapid.T) broker.Message { return &mirrored.Probe{Stream: rapid.Uint64().Draw(t, "stream")} }),
 		"mirrored.Tail": rapid.Custom(func(t *rapid.T) broker.Message {

@@ -11,6 +11,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/classic"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
+	"github.com/faultline-mq/faultline/broker/scheme/multimaster"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 )
 
@@ -19,6 +20,7 @@ var known = []scheme.Definition{
 	classic.Definition(),
 	isr.Definition(),
 	mirrored.Definition(),
+	multimaster.Definition(),
 	single.Definition(),
 }
 

@@ -40,6 +40,8 @@ type Cluster struct {
 	// Own says that nodes go by their own views: each names itself leader, and the
 	// first in-sync replica that it names answers.
 	Own bool
+	// Local says that offsets belong to a node, and that every node answers for its own log.
+	Local bool
 }
 
 // NodeOf returns the name of a broker id, "" where it is unknown.

@@ -31,6 +31,10 @@ func (c *Cluster) Drain(ctx context.Context, limit time.Duration) []DrainResult 
 	deadline := c.Clock.Now() + limit
 	results := make([]DrainResult, 0, len(c.Keys))
 	for i, key := range c.Keys {
+		if c.Local {
+			results = append(results, c.drainLocal(ctx, int32(i), key, deadline))
+			continue
+		}
 		results = append(results, c.drainKey(ctx, int32(i), key, deadline))
 	}
 	return results
@@ -141,20 +145,9 @@ func (c *Cluster) sendSentinel(ctx context.Context, index int32, key Partition, 
 	for attempt := int64(1); ; attempt++ {
 		state, missing := c.inSync(ctx, key, false, deadline)
 		if missing == "" {
-			value := workloads.EncodeSentinel(c.RunID, history.MakeValue(index, attempt), workloads.MinPayload)
-			resp, err := c.Transport.RoundTrip(ctx, admin, state.Answers, produceRequest(key, value, (*numbers)(nil).of(0), -1, AskTimeout), AskTimeout+AskTimeout/2)
-			p := produced(resp)
-			switch {
-			case err != nil:
-				why = err.Error()
-			case p == nil:
-				why = "malformed response"
-			case p.ErrorCode != 0:
-				why = codeName(p.ErrorCode)
-			case p.BaseOffset < 0:
-				why = "it was confirmed and is in no log"
-			default:
-				return p.BaseOffset, ""
+			var offset int64
+			if offset, why = c.mark(ctx, key, state.Answers, history.MakeValue(index, attempt)); why == "" {
+				return offset, ""
 			}
 		} else {
 			why = missing
@@ -163,6 +156,24 @@ func (c *Cluster) sendSentinel(ctx context.Context, index int32, key Partition, 
 			return history.NoOffset, fmt.Sprintf("the sentinel of %s was not acknowledged: %s", key, why)
 		}
 	}
+}
+
+// mark sends a sentinel to a node and returns its offset, or why there is none.
+func (c *Cluster) mark(ctx context.Context, key Partition, node string, value history.Value) (int64, string) {
+	payload := workloads.EncodeSentinel(c.RunID, value, workloads.MinPayload)
+	resp, err := c.Transport.RoundTrip(ctx, admin, node, produceRequest(key, payload, (*numbers)(nil).of(0), -1, AskTimeout), AskTimeout+AskTimeout/2)
+	p := produced(resp)
+	switch {
+	case err != nil:
+		return history.NoOffset, err.Error()
+	case p == nil:
+		return history.NoOffset, "malformed response"
+	case p.ErrorCode != 0:
+		return history.NoOffset, codeName(p.ErrorCode)
+	case p.BaseOffset < 0:
+		return history.NoOffset, "it was confirmed and is in no log"
+	}
+	return p.BaseOffset, ""
 }
 
 // drainReplica reads one replica's own log up to the sentinel's offset (to its
