@@ -11,7 +11,8 @@ import (
 
 // checkProducerOrder: of two messages of one producer in one partition, the one
 // acknowledged before the other was sent stands before it. Positions are those
-// of the drained log: where a message is lost, it has none.
+// of the drained log (where a message is lost, it has none) or those of one poll,
+// which showed both in one log.
 func checkProducerOrder(_ context.Context, v *view, c *Check) {
 	order := v.h.Header.Contract.Order
 	c.Promised = order == "producer" || order == "partition"
@@ -29,6 +30,7 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 		for _, p := range sorted(byProducer) {
 			v.reorders(c, k, byProducer[p])
 		}
+		v.deliveredReorders(c, k)
 	}
 	v.needDrain(c)
 	c.Detail = fmt.Sprintf("%s before an earlier message of the same producer", count(c.Count, "message"))

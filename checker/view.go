@@ -43,8 +43,11 @@ type keyView struct {
 	why      string
 
 	// odd holds every delivered record that does not stand in the drained
-	// leader's log at its offset, in order of offset and value.
+	// leader's log at its offset, in order of offset and value; all of them where
+	// the drain is not decisive.
 	odd []oddRecord
+
+	delivered map[placed]bool // what view.delivered looks up, built when first asked for
 }
 
 // replicaView is the drained log of one replica, with Same resolved.
@@ -323,7 +326,9 @@ func (v *view) sift(k *keyView) {
 			if rec.Payload == history.Sentinel {
 				continue
 			}
-			if at, ok := k.at(rec.Offset); ok && at.Value == rec.Value && at.Payload == rec.Payload {
+			// What a drain did not prove is no answer to what was delivered: two
+			// deliveries are compared with each other then.
+			if at, ok := k.at(rec.Offset); ok && k.decisive && at.Value == rec.Value && at.Payload == rec.Payload {
 				continue
 			}
 			if odd == nil {
