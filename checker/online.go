@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -729,20 +730,19 @@ func (o *Online) steps(k *onlineKey, op *history.Op) {
 		}
 		return
 	}
-	last, ops := history.NoOffset, []int64{op.ID}
+	last, from := history.NoOffset, op.ID
 	if prev, ok := k.positions[op.Client]; ok && !op.Reset && prev.epoch == op.Epoch {
-		last = prev.last
-		ops = []int64{prev.op, op.ID}
+		last, from = prev.last, prev.op
 	}
 	for i := range op.Records {
 		rec := &op.Records[i]
 		if last != history.NoOffset && rec.Offset <= last {
 			o.found(ClauseMonotonic, Anomaly{
-				Class: ClassNonMonotonic, Key: k.name, Value: rec.Value, Offset: rec.Offset, At: op.Return, Node: o.node(op.Node), Ops: ops,
+				Class: ClassNonMonotonic, Key: k.name, Value: rec.Value, Offset: rec.Offset, At: op.Return, Node: o.node(op.Node), Ops: slices.Compact([]int64{from, op.ID}),
 				Text: fmt.Sprintf("a consumer never goes back within one leader epoch: %s was given offset %d of %s after offset %d", o.hd.Clients[op.Client].Name, rec.Offset, k.name, last),
 			}, nil)
 		}
-		last, ops = rec.Offset, ops[len(ops)-1:]
+		last, from = rec.Offset, op.ID
 	}
 	k.positions[op.Client] = onlinePosition{last, op.Epoch, op.ID}
 }
@@ -863,14 +863,25 @@ type staircase struct {
 
 type stair struct{ offset, at, op int64 }
 
+// until returns how many stairs lie before t. Times are looked for from the end,
+// where they mostly are.
+func (c *staircase) until(t int64) int {
+	high, step := len(c.stairs), 1
+	for high > 0 && c.stairs[max(high-step, 0)].at >= t {
+		high = max(high-step, 0)
+		step *= 2
+	}
+	low := max(high-step, 0)
+	i, _ := slices.BinarySearchFunc(c.stairs[low:high], t, func(s stair, t int64) int { return cmp.Compare(s.at, t) })
+	return low + i
+}
+
 // add says that somebody who returned at was shown offset.
 func (c *staircase) add(offset, at, op int64) {
-	i, _ := slices.BinarySearchFunc(c.stairs, at, func(s stair, at int64) int {
-		if s.at <= at {
-			return -1
-		}
-		return 1
-	})
+	if at == history.Infinity {
+		return
+	}
+	i := c.until(at + 1)
 	if i > 0 && c.stairs[i-1].offset >= offset {
 		return
 	}
@@ -889,12 +900,7 @@ func (c *staircase) add(offset, at, op int64) {
 
 // before returns the highest offset that somebody was shown who returned before t.
 func (c *staircase) before(t int64) (offset, op int64, ok bool) {
-	i, _ := slices.BinarySearchFunc(c.stairs, t, func(s stair, t int64) int {
-		if s.at < t {
-			return -1
-		}
-		return 1
-	})
+	i := c.until(t)
 	if i == 0 {
 		return 0, 0, false
 	}
