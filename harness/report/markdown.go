@@ -18,6 +18,10 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 	p("")
 	p("%s · seed %d · %s", md(strings.Join(nonEmpty(s.System, s.Scheme, s.Workload, s.FaultSpec, s.Environment), " · ")), s.Seed, millis(s.DurationMS))
 	p("")
+	if s.Stopped != nil {
+		p("Faults ended early, as a violation was found %s.", md(s.Stopped.String()))
+		p("")
+	}
 	why := s.undecided()
 	for _, r := range why {
 		p("- Why: %s", md(r.Why))

@@ -60,6 +60,28 @@ type Summary struct {
 	Availability    checker.Availability           `json:"availability"`
 	Exercised       map[string]int                 `json:"exercised"` // leader-change, truncation, … by count
 	Versions        map[string]string              `json:"versions"`
+	Online          *checker.OnlineReport          `json:"online,omitempty"`  // what was found while the run went on, the first 10 in detail
+	Stopped         *Stopped                       `json:"stopped,omitempty"` // why the fault phase ended early
+}
+
+// maxOnline bounds the findings that summary.json lists; the counts are complete.
+const maxOnline = 10
+
+// Stopped is the first violation that was found while a run went on, and when.
+type Stopped struct {
+	AtMS      float64         `json:"at_ms"`     // since the start of the run
+	Operation int64           `json:"operation"` // the last of those that prove it, -1: events of nodes do
+	Early     bool            `json:"early"`     // it ended the fault phase
+	Finding   checker.Finding `json:"finding"`
+}
+
+// String says what was found, when, and by which operation.
+func (s *Stopped) String() string {
+	by := ""
+	if s.Operation >= 0 {
+		by = fmt.Sprintf(", by operation %d", s.Operation)
+	}
+	return fmt.Sprintf("at %s%s: %s", seconds(int64(s.AtMS*1e6)), by, s.Finding.Text)
 }
 
 // Ops are the operations by outcome.
@@ -115,6 +137,12 @@ func Summarize(run Run, res *checker.Result, h *history.History) Summary {
 		Anomalies:  map[string]int{"lost": 0, "duplicate": 0},
 		NotChecked: list(res.NotChecked), WhyInconclusive: list(res.WhyInconclusive),
 		Availability: finiteAvailability(res.Availability), Exercised: orEmpty(res.Exercised), Versions: orEmpty(run.Versions),
+		Stopped: run.Stopped,
+	}
+	if run.Online != nil {
+		online := *run.Online
+		online.Findings = online.Findings[:min(len(online.Findings), maxOnline)]
+		s.Online = &online
 	}
 	maps.Copy(s.Anomalies, res.Anomalies)
 	for _, f := range faultSpans(h) {
@@ -213,7 +241,7 @@ func (s Summary) Run() Run {
 		Command: s.Command, Replay: s.Replay, System: s.System, Scheme: s.Scheme, Workload: s.Workload,
 		Environment: s.Environment, Seed: s.Seed, Options: s.Options, Faults: s.FaultSpec, Nodes: s.Nodes,
 		Started: s.Started, Duration: time.Duration(s.DurationMS * float64(time.Millisecond)), Versions: s.Versions,
-		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir,
+		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir, Online: s.Online, Stopped: s.Stopped,
 	}
 }
 
