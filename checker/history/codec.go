@@ -505,9 +505,10 @@ func (d *decoder) time() int64 {
 	return d.now
 }
 
-func (d *decoder) invoke(head byte) *Op {
+// invoke reads an invocation into op.
+func (d *decoder) invoke(head byte, op *Op) {
 	m := d.byte()
-	op := &Op{Client: int32(d.signed()), Return: Infinity}
+	*op = Op{Client: int32(d.signed()), Return: Infinity}
 	c := d.clients.at(int64(op.Client), d.gen)
 	op.Call = d.time()
 	op.Key, op.Process, op.Kind = c.key, c.process, c.kind
@@ -522,7 +523,6 @@ func (d *decoder) invoke(head byte) *Op {
 	}
 	d.known(m, c.predict(op.Kind), op)
 	c.remember(op)
-	return op
 }
 
 // known sets the fields of op to base and to what mask says differs from it.
@@ -553,14 +553,14 @@ func (d *decoder) known(mask byte, k known, op *Op) {
 	k.into(op)
 }
 
-// complete finishes the operation that find returns for an ID, of next that
-// were invoked. Of its records it reads those in its own entry.
-func (d *decoder) complete(head byte, next int64, find func(id int64) *Op) (*Op, []Record) {
+// complete finishes one of open, of next operations that were invoked. Of its
+// records it reads those in its own entry, and appends them to dst.
+func (d *decoder) complete(head byte, next int64, open *pending[*Op], dst []Record) (*Op, []Record) {
 	m := d.byte()
 	back := d.unsigned()
 	var op *Op
 	if d.err == nil && back < uint64(next) {
-		op = find(next - 1 - int64(back))
+		op, _ = open.get(next - 1 - int64(back))
 	}
 	if op == nil {
 		d.fail(fmt.Errorf("an answer to an operation that is not open (%d before operation %d)", back, next-1))
@@ -576,11 +576,10 @@ func (d *decoder) complete(head byte, next int64, find func(id int64) *Op) (*Op,
 		op.Code = d.code()
 	}
 	d.known(m, knownOf(op), op)
-	var records []Record
 	if head&hasRecords != 0 {
-		records = d.records(nil)
+		dst = d.records(dst)
 	}
-	return op, records
+	return op, dst
 }
 
 func (d *decoder) code() string {

@@ -658,3 +658,77 @@ func TestValues(t *testing.T) {
 		require.ErrorContains(t, err, "producer:sequence", bad)
 	}
 }
+
+func TestStreaming(t *testing.T) {
+	path := write(t, workloadHeader(), func(s Sink) {
+		workload(s, 20_000, 100_000, func() {})
+		never := Op{Client: 0, Process: 9999, Kind: Send, Key: 0, Node: NoNode, Call: 1 << 40, Value: MakeValue(7, 1), Offset: NoOffset, Epoch: -1, High: NoOffset}
+		s.Invoke(&never)
+		for range 2 * ring { // so that the one before must be found elsewhere
+			next := never
+			next.Process++
+			next.Value++
+			s.Invoke(&next)
+			next.Outcome, next.Return = OK, next.Call
+			s.Complete(&next)
+			never.Value, never.Process = next.Value, next.Process
+		}
+	})
+	want := load(t, path)
+	got := &History{Header: want.Header, Ops: make([]Op, len(want.Ops)), Closed: true}
+	r, err := Open(path)
+	require.NoError(t, err)
+	invoked := 0
+	for e, err := range r.Entries() {
+		require.NoError(t, err)
+		switch {
+		case e.Event != nil:
+			got.add(e.Event)
+		case e.Answered:
+			op := *e.Op
+			op.Records = cloneRecords(op.Records)
+			got.Ops[op.ID] = op
+		default:
+			require.Equal(t, Pending, e.Op.Outcome)
+			require.Equal(t, int64(invoked), e.Op.ID)
+			got.Ops[e.Op.ID] = *e.Op
+			got.Ops[e.Op.ID].Outcome = Indeterminate
+			invoked++
+		}
+	}
+	require.NoError(t, r.Close())
+	require.Equal(t, len(want.Ops), invoked)
+	require.Equal(t, want.Digest(), got.Digest())
+
+	r, err = Open(path)
+	require.NoError(t, err)
+	defer func() { _ = r.Close() }()
+	clear(got.Ops)
+	last := int64(-1)
+	for op, err := range r.Operations() {
+		require.NoError(t, err)
+		got.Ops[op.ID] = *op
+		got.Ops[op.ID].Records = cloneRecords(op.Records)
+		last = op.ID
+	}
+	require.Equal(t, want.Digest(), got.Digest())
+	require.Equal(t, Infinity, want.Ops[last].Return, "what was never answered comes last")
+	require.True(t, r.Closed())
+}
+
+// TestStreamingAllocates nothing for each operation.
+func TestStreamingAllocates(t *testing.T) {
+	path := write(t, workloadHeader(), func(s Sink) { workload(s, 50_000, 100_000, func() {}) })
+	allocs := testing.AllocsPerRun(1, func() {
+		r, err := Open(path)
+		require.NoError(t, err)
+		ops := 0
+		for _, err := range r.Operations() {
+			require.NoError(t, err)
+			ops++
+		}
+		require.NoError(t, r.Close())
+		require.Greater(t, ops, 60_000)
+	})
+	require.Less(t, allocs, 5_000.0) // chunks, and 100 events of nodes
+}
