@@ -53,30 +53,30 @@ const (
 	mostSlack  = 1 << 20
 )
 
+// mostUndecided is how many moments of empty dequeues a sweep keeps until the end,
+// 16 bytes each, before it leaves them to a second one.
+const mostUndecided = 1 << 20
+
 // DecideQueues decides FIFO queues as Exact does, in memory that grows with what
 // is in the queues and under way at the same time (about 100 bytes each) and with the
 // number of values (two bits each where they are dense). docs/checking.md gives the
 // argument. It fails with ErrDisorder, with an error of the stream, and with that of ctx.
 func DecideQueues(ctx context.Context, queues int, stream Stream) ([]Streamed, error) {
 	for slack := firstSlack; ; slack *= 16 {
-		results, err := decideQueues(ctx, queues, stream, slack)
+		results, err := decideQueues(ctx, queues, stream, slack, mostUndecided)
 		if !errors.Is(err, ErrDisorder) || slack >= mostSlack {
 			return results, err
 		}
 	}
 }
 
-func decideQueues(ctx context.Context, queues int, stream Stream, slack int) ([]Streamed, error) {
+func decideQueues(ctx context.Context, queues int, stream Stream, slack, undecided int) ([]Streamed, error) {
 	sweeps := make([]*queueSweep, queues)
 	for i := range sweeps {
-		sweeps[i] = newSweep()
+		sweeps[i] = newSweep(undecided)
 	}
 	pass := func(visit func(*queueSweep, *Moment)) error {
-		n := 0
-		return inOrder(stream, slack, func(m *Moment) error {
-			if n++; n&(1<<16-1) == 0 && ctx.Err() != nil {
-				return ctx.Err()
-			}
+		return inOrder(ctx, stream, slack, func(m *Moment) error {
 			if m.Queue < 0 || int(m.Queue) >= len(sweeps) {
 				return fmt.Errorf("operation %d is on queue %d of %d", m.ID, m.Queue, len(sweeps))
 			}
@@ -90,7 +90,7 @@ func decideQueues(ctx context.Context, queues int, stream Stream, slack int) ([]
 	again, broken, covers := false, false, false
 	for i, s := range sweeps {
 		s.finish()
-		if s.suspect && !s.ambiguous && s.broken.rule == "" {
+		if s.tooMany && !s.ambiguous && s.broken.rule == "" {
 			sweeps[i] = s.second()
 			again = true
 		}
@@ -107,7 +107,7 @@ func decideQueues(ctx context.Context, queues int, stream Stream, slack int) ([]
 	}
 	for _, s := range sweeps {
 		if s.again {
-			s.empties(math.MaxInt64)
+			s.decideEmpty()
 		}
 		broken = broken || s.broken.rule != ""
 		covers = covers || s.broken.rule == ruleEmpty
@@ -130,28 +130,27 @@ func decideQueues(ctx context.Context, queues int, stream Stream, slack int) ([]
 }
 
 // inOrder visits the moments of a stream in the order of time, calls before returns.
-func inOrder(stream Stream, slack int, visit func(*Moment) error) error {
+func inOrder(ctx context.Context, stream Stream, slack int, visit func(*Moment) error) error {
 	var b backlog
-	last := Moment{At: math.MinInt64}
+	last, m := Moment{At: math.MinInt64}, Moment{}
 	next := func() error {
-		m := b.pop()
+		m = b.pop()
 		if compare(&m, &last) < 0 {
 			return ErrDisorder
 		}
 		last = m
 		return visit(&m)
 	}
-	for m, err := range stream() {
+	for batch, err := range ahead(ctx, stream) {
 		if err != nil {
 			return err
 		}
-		if m.At < m.Call {
-			return fmt.Errorf("operation %d returned at %d, before its call at %d: its times are damaged", m.ID, m.At, m.Call)
-		}
-		b.push(m)
-		if b.len() > slack {
-			if err := next(); err != nil {
-				return err
+		for i := range batch {
+			b.push(&batch[i])
+			if b.len() > slack {
+				if err := next(); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -161,6 +160,70 @@ func inOrder(stream Stream, slack int, visit func(*Moment) error) error {
 		}
 	}
 	return nil
+}
+
+// ahead reads a stream in a goroutine of its own, while what it read before is looked at.
+func ahead(ctx context.Context, stream Stream) iter.Seq2[[]Moment, error] {
+	const size, batches = 1 << 10, 4
+	return func(yield func([]Moment, error) bool) {
+		ctx, stop := context.WithCancel(ctx)
+		full, spare := make(chan []Moment), make(chan []Moment, batches)
+		for range batches {
+			spare <- make([]Moment, 0, size)
+		}
+		var err error // of the stream; read once full is closed
+		go func() {
+			defer close(full)
+			err = fill(ctx, stream, full, spare)
+		}()
+		defer func() {
+			stop()
+			for range full { // until the goroutine has ended
+			}
+		}()
+		for batch := range full {
+			if !yield(batch, nil) {
+				return
+			}
+			spare <- batch[:0]
+		}
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// fill hands the moments of a stream over in batches.
+func fill(ctx context.Context, stream Stream, full chan<- []Moment, spare <-chan []Moment) error {
+	hand := func(batch []Moment) error {
+		select {
+		case full <- batch:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	batch := <-spare
+	for m, err := range stream() {
+		if err != nil {
+			return err
+		}
+		if m.At < m.Call {
+			return fmt.Errorf("operation %d returned at %d, before its call at %d: its times are damaged", m.ID, m.At, m.Call)
+		}
+		if batch = append(batch, m); len(batch) < cap(batch) {
+			continue
+		}
+		if err := hand(batch); err != nil {
+			return err
+		}
+		select {
+		case batch = <-spare:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return hand(batch)
 }
 
 // compare orders moments by time, and calls before everything else of one time.
@@ -184,19 +247,19 @@ const nearEnd = 64
 
 func (b *backlog) len() int { return len(b.sorted) - b.head + len(b.heap) }
 
-func (b *backlog) push(m Moment) {
+func (b *backlog) push(m *Moment) {
 	i := len(b.sorted)
-	for i > b.head && compare(&m, &b.sorted[i-1]) < 0 {
+	for i > b.head && compare(m, &b.sorted[i-1]) < 0 {
 		i--
 		if i < len(b.sorted)-nearEnd {
-			b.raise(m)
+			b.raise(*m)
 			return
 		}
 	}
-	b.sorted = append(b.sorted, m)
+	b.sorted = append(b.sorted, *m)
 	if i < len(b.sorted)-1 {
 		copy(b.sorted[i+1:], b.sorted[i:])
-		b.sorted[i] = m
+		b.sorted[i] = *m
 	}
 }
 

@@ -103,7 +103,7 @@ func TestStreamAgainstExact(t *testing.T) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 9))
 		queues := [][]Op{bare(draw(rng, Queue)), bare(draw(rng, Queue))}
 		stream, _ := streamOf(rng, rng.IntN(10), queues...)
-		got, err := DecideQueues(t.Context(), 2, stream)
+		got, err := decideQueues(t.Context(), 2, stream, firstSlack, pickOf(rng, mostUndecided, 0, 1, 2))
 		require.NoError(t, err)
 		for q, ops := range queues {
 			want, err := Exact(Queue, ops)

@@ -33,12 +33,11 @@ type begun struct {
 //
 // Empty: an empty dequeue needs a moment at which no value is in the queue for
 // certain. If there is one, then at its call, or at that of a dequeue in its time: the
-// probes. At a probe the queue may have been empty if all values in it by then were
-// taken by the dequeues that were under way.
-//
-// What nobody dequeued can be said only at the end, so a first pass takes it for
-// something that is dequeued later. Where that makes an empty dequeue wrong, a second
-// pass decides: it knows what was lost, and until when.
+// probes. At a probe nothing needs to be in if each value whose enqueue had returned
+// was taken by a dequeue that was called by then. One that was taken by a later
+// dequeue was in for certain. One that nobody took is known only at the end: what
+// depends on those waits until then, and where that are too many, a second pass
+// decides, which knows them.
 type queueSweep struct {
 	values  values
 	in      map[uint64]stay // not dequeued yet
@@ -48,17 +47,15 @@ type queueSweep struct {
 	open    []begun // dequeues without an answer
 	count   int
 
-	certain int64 // values in the queue whose enqueue has returned
-	busy    int64 // dequeues under way
-	calling bool  // a dequeue was called at calledAt, and there is no probe of that time yet
-	called  int64
-	probes  []probe
-	first   int   // those before it are decided
-	gap     int64 // the latest decided probe that found the queue empty
-	waiting []span
-	next    int // those before it are decided
+	certain   int64 // values in the queue whose enqueue has returned
+	probes    []probe
+	last      int64   // the latest probe
+	gap       int64   // the latest probe at which nothing was in
+	gaps      []int64 // those just found
+	waiting   []span  // empty dequeues without such a probe, by their ends
+	undecided int     // how many probes and empty dequeues the first pass keeps
+	tooMany   bool    // they are left to the second pass
 
-	suspect   bool // an empty dequeue is wrong, or would be if nothing was lost
 	ambiguous bool // value was enqueued twice
 	value     uint64
 	broken    breach
@@ -73,27 +70,16 @@ type queueSweep struct {
 
 // probe is a moment at which the queue may have been empty.
 type probe struct {
-	at   int64
-	in   int64 // values in it that nobody took yet
-	busy int64 // dequeues that may have taken them
+	at int64
+	in int64 // values in it of which nobody knows yet who took them
 }
-
-// Decided probes: nothing was in, something was for certain.
-const (
-	nothingIn   = 0
-	somethingIn = -1
-)
-
-// mostProbes is how many probes the first pass keeps before it leaves empty dequeues
-// to the second.
-const mostProbes = 1 << 18
 
 const ruleEmpty = "false-empty"
 
-func newSweep() *queueSweep {
+func newSweep(undecided int) *queueSweep {
 	return &queueSweep{
 		in: map[uint64]stay{}, early: map[uint64]bool{}, running: map[int64]begun{},
-		newest: newest{call: math.MinInt64}, gap: math.MinInt64,
+		newest: newest{call: math.MinInt64}, gap: math.MinInt64, last: math.MinInt64, undecided: undecided,
 	}
 }
 
@@ -104,18 +90,12 @@ func (s *queueSweep) visit(m *Moment) {
 		s.enqueue(m)
 	case m.Stage == Called:
 		s.count++
-		s.probeAt(m.At)
-		if !s.never[m.ID] {
-			s.running[m.ID] = begun{m.ID, m.Call, s.newest}
-			s.busy++
-		}
+		s.probe(m.At)
+		s.running[m.ID] = begun{m.ID, m.Call, s.newest}
 	case m.Kind == Enqueue:
-		s.settle()
 		s.enqueued(m)
-	case !s.never[m.ID]:
-		s.settle()
+	default:
 		s.dequeued(m)
-		s.prune()
 	}
 }
 
@@ -154,17 +134,16 @@ func (s *queueSweep) enqueued(m *Moment) {
 func (s *queueSweep) dequeued(m *Moment) {
 	begun := s.running[m.ID]
 	delete(s.running, m.ID)
-	s.busy--
-	ret := int64(Never) // of the enqueue of what it took
 	switch {
 	case m.Stage == Unanswered:
 		s.open = append(s.open, begun)
 	case m.Stage == Failed:
 		s.count--
 	case m.Kind == Empty:
-		s.waiting = append(s.waiting, span{m.Call, m.At})
-	case !s.again && !s.takes(m):
-	default:
+		if s.gap < m.Call && !s.tooMany {
+			s.waiting = append(s.waiting, span{m.Call, m.At})
+		}
+	case s.again || s.takes(m):
 		at := s.in[m.Value]
 		delete(s.in, m.Value)
 		if begun.newest.call > at.ret {
@@ -175,10 +154,9 @@ func (s *queueSweep) dequeued(m *Moment) {
 		}
 		if at.ret != Never {
 			s.certain--
+			s.taken(at.ret, m.Call)
 		}
-		ret = at.ret
 	}
-	s.take(m.Call, ret)
 }
 
 // takes reports whether the value that was dequeued could be.
@@ -194,106 +172,95 @@ func (s *queueSweep) takes(m *Moment) bool {
 	return true
 }
 
-// probeAt asks for a probe at a time, once everything of that time was called.
-func (s *queueSweep) probeAt(t int64) {
-	if s.calling && s.called != t {
-		s.settle()
-	}
-	s.calling, s.called = true, t
-}
-
-// settle makes the probe that was asked for.
-func (s *queueSweep) settle() {
-	if !s.calling {
+// probe begins one at the call of a dequeue.
+func (s *queueSweep) probe(t int64) {
+	if s.tooMany || t == s.last {
 		return
 	}
-	s.calling = false
-	for len(s.covered) > 0 && s.covered[0].until <= s.called {
+	s.last = t
+	for len(s.covered) > 0 && s.covered[0].until <= t {
 		s.covered = s.covered[1:]
 	}
 	switch {
-	case s.suspect && !s.again, s.certain > s.busy, len(s.covered) > 0 && s.covered[0].from < s.called:
-		return // it is left to the second pass; or something was in
+	case len(s.covered) > 0 && s.covered[0].from < t:
+		return
+	case s.certain == 0:
+		s.gap = t
+		return
 	}
-	s.probes = append(s.probes, probe{s.called, s.certain, s.busy})
-	if !s.again && len(s.probes)-s.first > mostProbes {
-		s.suspect = true
-		s.probes, s.first, s.waiting, s.next = nil, 0, nil, 0
-	}
-}
-
-// take ends a dequeue for the probes: it took what was enqueued by a time, or nothing.
-func (s *queueSweep) take(call, enqueued int64) {
-	from := call
-	if enqueued < call {
-		from = enqueued + 1
-	}
-	i, _ := slices.BinarySearchFunc(s.probes[s.first:], from, func(p probe, t int64) int { return cmp.Compare(p.at, t) })
-	for i += s.first; i < len(s.probes); i++ {
-		p := &s.probes[i]
-		switch {
-		case p.in == nothingIn || p.in == somethingIn:
-		case p.at < call:
-			p.in = somethingIn // it was taken only later
-		default:
-			p.busy--
-			if enqueued < p.at {
-				p.in--
-			}
-			if p.in > p.busy {
-				p.in = somethingIn
-			}
-		}
+	s.probes = append(s.probes, probe{t, s.certain})
+	if !s.again && len(s.probes)+len(s.waiting) > s.undecided {
+		s.tooMany, s.probes, s.waiting = true, nil, nil
 	}
 }
 
-// prune forgets what is decided.
-func (s *queueSweep) prune() {
-	for s.first < len(s.probes) {
-		p := &s.probes[s.first]
-		if p.in != nothingIn && p.in != somethingIn {
-			break
-		}
-		s.empties(p.at)
-		if p.in == nothingIn {
-			s.gap = p.at
-		}
-		s.first++
+// taken tells the probes of a value that was in for certain between two times.
+func (s *queueSweep) taken(from, until int64) {
+	first := len(s.probes)
+	for first > 0 && s.probes[first-1].at > from {
+		first--
 	}
-	switch {
-	case s.first == len(s.probes):
-		s.empties(math.MaxInt64)
-		s.probes, s.first = s.probes[:0], 0
-	case s.next < len(s.waiting):
-		s.empties(s.probes[s.first].at)
-		fallthrough
-	default:
-		if s.first >= 1<<10 && s.first > len(s.probes)/2 {
-			s.probes = s.probes[:copy(s.probes, s.probes[s.first:])]
-			s.first = 0
+	left := s.probes[:first]
+	for _, p := range s.probes[first:] {
+		if p.at < until {
+			continue
 		}
+		if p.in--; p.in == 0 {
+			s.gaps = append(s.gaps, p.at)
+			continue
+		}
+		left = append(left, p)
+	}
+	s.probes = left
+	if len(s.gaps) > 0 {
+		s.found()
 	}
 }
 
-// empties decides the empty dequeues that returned before a time, up to which all
-// probes are decided.
-func (s *queueSweep) empties(before int64) {
-	for ; s.next < len(s.waiting) && s.waiting[s.next].until < before; s.next++ {
-		if e := s.waiting[s.next]; s.gap < e.from {
-			s.suspect = true
-			if s.again {
-				s.broken.falseEmpty(e)
-			}
+// found forgets the empty dequeues in whose time a gap was just found.
+func (s *queueSweep) found() {
+	first := len(s.waiting)
+	for first > 0 && s.waiting[first-1].until >= s.gaps[0] {
+		first--
+	}
+	left, i := s.waiting[:first], 0
+	for _, e := range s.waiting[first:] {
+		for i+1 < len(s.gaps) && s.gaps[i+1] <= e.until {
+			i++
+		}
+		if s.gaps[i] < e.from {
+			left = append(left, e)
 		}
 	}
-	if s.next == len(s.waiting) {
-		s.waiting, s.next = s.waiting[:0], 0
+	s.waiting = left
+	s.gap = max(s.gap, s.gaps[len(s.gaps)-1])
+	s.gaps = s.gaps[:0]
+}
+
+// decideEmpty decides the empty dequeues that still wait at the end: by the probes at
+// which only values were in that nobody took.
+func (s *queueSweep) decideEmpty() {
+	covered := s.covered
+	if s.again {
+		covered = nil // the probes are outside of it
+	}
+	free := func(t int64) bool {
+		i, _ := slices.BinarySearchFunc(covered, t, func(c span, t int64) int { return cmp.Compare(c.until, t+1) })
+		return i == len(covered) || covered[i].from >= t
+	}
+	for _, e := range s.waiting {
+		i, _ := slices.BinarySearchFunc(s.probes, e.from, func(p probe, t int64) int { return cmp.Compare(p.at, t) })
+		for i < len(s.probes) && s.probes[i].at <= e.until && !free(s.probes[i].at) {
+			i++
+		}
+		if i == len(s.probes) || s.probes[i].at > e.until {
+			s.broken.falseEmpty(e)
+		}
 	}
 }
 
 // finish says what can be said only at the end.
 func (s *queueSweep) finish() {
-	s.suspect = s.suspect || s.next < len(s.waiting)
 	for v := range s.early {
 		s.broken.set("phantom", v)
 	}
@@ -330,11 +297,12 @@ func (s *queueSweep) finish() {
 		s.never[o.id] = true
 	}
 	s.broken.lost, s.broken.never = s.lost, s.never
+	s.decideEmpty()
 }
 
 // second is the sweep of the second pass.
 func (s *queueSweep) second() *queueSweep {
-	again := newSweep()
+	again := newSweep(s.undecided)
 	again.again, again.lost, again.never, again.covered = true, s.lost, s.never, s.covered
 	again.broken.lost, again.broken.never = s.lost, s.never
 	return again
