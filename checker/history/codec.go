@@ -262,15 +262,17 @@ func (e *encoder) known(mask int, k, base known, key int32) {
 		m |= setValue
 		e.signed(int64(k.value - base.value))
 	}
-	for _, f := range [...]struct {
-		bit     byte
-		v, base int64
-	}{{setOffset, k.offset, base.offset}, {setFrom, k.from, base.from}, {setHigh, k.high, base.high}} {
-		if f.v != f.base {
-			m |= f.bit
-			e.signed(f.v - *last)
-			e.see(last, f.v)
-		}
+	if k.offset != base.offset {
+		m |= setOffset
+		e.offset(last, k.offset)
+	}
+	if k.from != base.from {
+		m |= setFrom
+		e.offset(last, k.from)
+	}
+	if k.high != base.high {
+		m |= setHigh
+		e.offset(last, k.high)
 	}
 	if k.epoch != base.epoch {
 		m |= setEpoch
@@ -283,6 +285,12 @@ func (e *encoder) known(mask int, k, base known, key int32) {
 		m |= setReset
 	}
 	e.buf[mask] = m
+}
+
+// offset appends one as a difference to the last of its key.
+func (e *encoder) offset(last *int64, v int64) {
+	e.signed(v - *last)
+	e.see(last, v)
 }
 
 // complete appends the completion of op, invoked as base, when next operations
@@ -437,6 +445,7 @@ func decodeJSON[T any](body []byte) (any, error) {
 type decoder struct {
 	state
 	buf   []byte
+	pos   int // those before it are read
 	err   error
 	codes []string
 }
@@ -447,7 +456,7 @@ var errShort = errors.New("an entry is cut off")
 // invoked before it.
 func (d *decoder) begin(buf []byte) (next int64) {
 	d.reset()
-	d.buf, d.err, d.codes = buf, nil, d.codes[:0]
+	d.buf, d.pos, d.err, d.codes = buf, 0, nil, d.codes[:0]
 	return int64(d.unsigned())
 }
 
@@ -455,49 +464,55 @@ func (d *decoder) fail(err error) {
 	if d.err == nil {
 		d.err = err
 	}
-	d.buf = nil
+	d.pos = len(d.buf)
 }
 
+// left is how many bytes are.
+func (d *decoder) left() int { return len(d.buf) - d.pos }
+
 func (d *decoder) byte() byte {
-	if len(d.buf) == 0 {
+	if d.pos >= len(d.buf) {
 		d.fail(errShort)
 		return 0
 	}
-	b := d.buf[0]
-	d.buf = d.buf[1:]
+	b := d.buf[d.pos]
+	d.pos++
 	return b
 }
 
 func (d *decoder) unsigned() uint64 {
-	v, n := binary.Uvarint(d.buf)
+	if p := d.pos; p < len(d.buf) && d.buf[p] < 0x80 {
+		d.pos++
+		return uint64(d.buf[p])
+	}
+	return d.long()
+}
+
+// long reads an unsigned number of more than one byte.
+func (d *decoder) long() uint64 {
+	v, n := binary.Uvarint(d.buf[d.pos:])
 	if n <= 0 {
 		d.fail(errShort)
 		return 0
 	}
-	d.buf = d.buf[n:]
+	d.pos += n
 	return v
 }
 
 func (d *decoder) signed() int64 {
-	v, n := binary.Varint(d.buf)
-	if n <= 0 {
-		d.fail(errShort)
-		return 0
-	}
-	d.buf = d.buf[n:]
-	return v
+	u := d.unsigned()
+	return int64(u>>1) ^ -int64(u&1)
 }
 
 // bytes returns a slice of buf, valid until the next chunk.
 func (d *decoder) bytes() []byte {
 	n := d.unsigned()
-	if n > uint64(len(d.buf)) {
+	if n > uint64(d.left()) {
 		d.fail(errShort)
 		return nil
 	}
-	b := d.buf[:n]
-	d.buf = d.buf[n:]
-	return b
+	d.pos += int(n)
+	return d.buf[d.pos-int(n) : d.pos]
 }
 
 func (d *decoder) time() int64 {
@@ -535,14 +550,14 @@ func (d *decoder) known(mask byte, k known, op *Op) {
 		if mask&setValue != 0 {
 			k.value += Value(d.signed())
 		}
-		for _, f := range [...]struct {
-			bit byte
-			v   *int64
-		}{{setOffset, &k.offset}, {setFrom, &k.from}, {setHigh, &k.high}} {
-			if mask&f.bit != 0 {
-				*f.v = *last + d.signed()
-				d.see(last, *f.v)
-			}
+		if mask&setOffset != 0 {
+			k.offset = d.offset(last)
+		}
+		if mask&setFrom != 0 {
+			k.from = d.offset(last)
+		}
+		if mask&setHigh != 0 {
+			k.high = d.offset(last)
 		}
 		if mask&setEpoch != 0 {
 			k.epoch += int32(d.signed())
@@ -551,6 +566,13 @@ func (d *decoder) known(mask byte, k known, op *Op) {
 		k.reset = k.reset != (mask&setReset != 0)
 	}
 	k.into(op)
+}
+
+// offset reads one as a difference to the last of its key.
+func (d *decoder) offset(last *int64) int64 {
+	v := *last + d.signed()
+	d.see(last, v)
+	return v
 }
 
 // complete finishes one of open, of next operations that were invoked. Of its
@@ -599,7 +621,7 @@ func (d *decoder) code() string {
 // records appends a block of records to dst.
 func (d *decoder) records(dst []Record) []Record {
 	n := d.unsigned()
-	if n > maxBlock || n > uint64(len(d.buf)) { // a record takes a byte at least
+	if n > maxBlock || n > uint64(d.left()) { // a record takes a byte at least
 		d.fail(fmt.Errorf("a block of %d records", n))
 		return dst
 	}

@@ -186,7 +186,7 @@ func (r *Reader) step() (Entry, error) {
 		return Entry{}, r.err
 	}
 	for {
-		for len(r.dec.buf) > 0 {
+		for r.dec.left() > 0 {
 			e := r.entry()
 			if r.dec.err != nil {
 				return Entry{}, r.corrupt(r.dec.err.Error())
