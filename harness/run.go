@@ -439,7 +439,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 			return
 		}
 		op = history.Op{
-			Client: int32(index), Process: process, Kind: step.Op.Kind, Key: step.Op.Key, Node: node, Call: int64(r.rt.Now()), Value: step.Op.Value,
+			Client: int32(index), Process: process, Kind: step.Op.Kind, Key: step.Op.Key, Node: node, Call: int64(r.rt.Now()), Due: int64(step.Due), Value: step.Op.Value,
 			Offset: history.NoOffset, Acked: acked && step.Op.Kind == history.Send, From: step.Op.From, High: history.NoOffset, Epoch: cl.Epoch(step.Op.Key),
 			Reset: step.Op.Reset,
 		}
