@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker"
@@ -257,7 +258,7 @@ func finite(f float64) float64 {
 }
 
 func finiteAvailability(a checker.Availability) checker.Availability {
-	a.LongestUnavailableMS, a.StallsMS = finite(a.LongestUnavailableMS), finite(a.StallsMS)
+	a.LongestUnavailableMS, a.StallsMS, a.IndeterminateShare = finite(a.LongestUnavailableMS), finite(a.StallsMS), finite(a.IndeterminateShare)
 	each := func(in []float64) []float64 {
 		out := make([]float64, len(in))
 		for i, f := range in {
@@ -266,18 +267,81 @@ func finiteAvailability(a checker.Availability) checker.Availability {
 		return out
 	}
 	a.RecoveryMS, a.FailoverMS = each(a.RecoveryMS), each(a.FailoverMS)
-	perKey := make(map[string]float64, len(a.PerKeyMS))
-	for k, f := range a.PerKeyMS {
-		perKey[k] = finite(f)
+	a.PerKeyMS = finiteValues(a.PerKeyMS)
+	a.Faults = list(a.Faults)
+	for i := range a.Faults {
+		f := &a.Faults[i]
+		f.UnavailableMS, f.FailoverMS, f.RecoveryMS = finiteValues(f.UnavailableMS), finiteValues(f.FailoverMS), finiteValues(f.RecoveryMS)
+		f.LostSpanMS, f.IndeterminateShare = finite(f.LostSpanMS), finite(f.IndeterminateShare)
 	}
-	a.PerKeyMS = perKey
-	lat := make(map[string]checker.Latency, len(a.Latency))
-	for k, l := range a.Latency {
-		l.P50, l.P90, l.P99, l.P999, l.Max = finite(l.P50), finite(l.P90), finite(l.P99), finite(l.P999), finite(l.Max)
-		lat[k] = l
-	}
-	a.Latency = lat
+	a.Latency, a.Response = finiteLatencies(a.Latency), finiteLatencies(a.Response)
 	return a
+}
+
+func finiteValues(in map[string]float64) map[string]float64 {
+	out := make(map[string]float64, len(in))
+	for k, f := range in {
+		out[k] = finite(f)
+	}
+	return out
+}
+
+func finiteLatencies(in map[string]checker.Latency) map[string]checker.Latency {
+	out := make(map[string]checker.Latency, len(in))
+	for k, l := range in {
+		l.P50, l.P90, l.P99, l.P999, l.Max = finite(l.P50), finite(l.P90), finite(l.P99), finite(l.P999), finite(l.Max)
+		out[k] = l
+	}
+	return out
+}
+
+// perFault is what a fault did to availability, as the reports word it.
+type perFault struct {
+	Unavailable, Failover, Recovery string // the worst of its partitions
+	Lost, Indeterminate             string
+}
+
+// faultFigures words the availability of a fault; "–" where it affected no partition
+// that saw a send.
+func faultFigures(f checker.FaultAvailability) perFault {
+	worst := func(perKey map[string]float64) string {
+		w := -1.0
+		for _, key := range slices.Sorted(maps.Keys(perKey)) {
+			if perKey[key] < 0 {
+				return "never (" + key + ")"
+			}
+			w = max(w, perKey[key])
+		}
+		if w < 0 {
+			return "–"
+		}
+		return millis(w)
+	}
+	p := perFault{Unavailable: worst(f.UnavailableMS), Failover: worst(f.FailoverMS), Recovery: worst(f.RecoveryMS), Lost: count(f.Lost), Indeterminate: percent(f.IndeterminateShare)}
+	if f.Lost > 0 {
+		p.Lost += " in " + millis(f.LostSpanMS)
+	}
+	return p
+}
+
+// latencyText words how long sends took, beside what the schedule makes of it.
+func latencyText(a checker.Availability) string {
+	var parts []string
+	for _, name := range []string{"before", "during", "after"} {
+		l, ok := a.Latency[name]
+		if !ok {
+			continue
+		}
+		text := fmt.Sprintf("%s the faults %s", name, millis(l.P99))
+		if r, ok := a.Response[name]; ok {
+			text += " (from when it was due " + millis(r.P99) + ")"
+		}
+		parts = append(parts, text)
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "99 % of ok sends within: " + strings.Join(parts, ", ") + "; " + a.Correction
 }
 
 // list returns s, or an empty list in place of nil: JSON lists are never null.
