@@ -15,7 +15,10 @@ import (
 type view struct {
 	h      *history.History
 	o      Options
-	keys   []*keyView
+	all    []*keyView // in the order of the header
+	keys   []*keyView // those that are logs
+	queues []*queueView
+	txns   map[int64]*txnView
 	byName map[string]*keyView
 	ids    ids                    // the first send of every value
 	reused map[history.Value]bool // values that more than one operation sent
@@ -91,8 +94,11 @@ func newView(h *history.History, o Options) (*view, error) {
 		if v.byName[name] != nil {
 			return nil, fmt.Errorf("%w: key %q stands twice in the header", ErrMalformed, name)
 		}
-		v.keys = append(v.keys, k)
+		v.all = append(v.all, k)
 		v.byName[name] = k
+	}
+	if err := v.readHeader(); err != nil {
+		return nil, err
 	}
 	if err := v.readOps(); err != nil {
 		return nil, err
@@ -109,6 +115,8 @@ func newView(h *history.History, o Options) (*view, error) {
 		v.place(k)
 		v.sift(k)
 	}
+	v.readQueues()
+	v.readTransactions()
 	return v, nil
 }
 
@@ -117,35 +125,37 @@ func (v *view) readOps() error {
 	type size struct{ sends, polls int }
 	var (
 		values counting
-		sizes  = make([]size, len(v.keys))
+		sizes  = make([]size, len(v.all))
 	)
 	for i := range v.h.Ops {
 		op := &v.h.Ops[i]
 		if err := v.valid(i, op); err != nil {
 			return err
 		}
-		if op.Kind == history.Poll {
+		switch op.Kind {
+		case history.Poll:
 			sizes[op.Key].polls++
-			continue
+		case history.Send:
+			sizes[op.Key].sends++
+			values.add(op.Value)
 		}
-		sizes[op.Key].sends++
-		values.add(op.Value)
 	}
-	for i, k := range v.keys {
+	for i, k := range v.all {
 		k.sends, k.polls = make([]int32, 0, sizes[i].sends), make([]int32, 0, sizes[i].polls)
 	}
 	v.ids = values.table()
 	for i := range v.h.Ops {
 		op := &v.h.Ops[i]
 		v.found[i] = history.NoOffset
-		k := v.keys[op.Key]
-		if op.Kind == history.Poll {
+		k := v.all[op.Key]
+		switch op.Kind {
+		case history.Poll:
 			k.polls = append(k.polls, int32(i))
-			continue
-		}
-		k.sends = append(k.sends, int32(i))
-		if !v.ids.enter(op.Value, int32(i)) {
-			v.reused[op.Value] = true
+		case history.Send:
+			k.sends = append(k.sends, int32(i))
+			if !v.ids.enter(op.Value, int32(i)) {
+				v.reused[op.Value] = true
+			}
 		}
 	}
 	return nil
@@ -159,7 +169,7 @@ func (v *view) valid(i int, op *history.Op) error {
 	switch {
 	case op.Key < 0 || int(op.Key) >= len(hd.Keys):
 		return bad("names key %d of %d", op.Key, len(hd.Keys))
-	case op.Kind != history.Send && op.Kind != history.Poll:
+	case !op.Kind.Known():
 		return bad("has the unknown kind %d", op.Kind)
 	case op.Outcome > history.Indeterminate:
 		return bad("has the unknown outcome %d", op.Outcome)
@@ -218,6 +228,9 @@ func (v *view) readDrain() {
 	}
 	for _, k := range v.keys {
 		v.weigh(k)
+	}
+	for _, q := range v.queues {
+		q.weigh()
 	}
 }
 
