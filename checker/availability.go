@@ -16,7 +16,7 @@ const msec = 1e6 // nanoseconds
 
 // counts counts operations by outcome, in all and by the phase in which they began.
 func (v *view) counts() Counts {
-	c := Counts{Phases: map[string]PhaseCounts{}}
+	c := Counts{Phases: map[string]PhaseCounts{}, Queues: v.queueCounts()}
 	phases := slices.Clone(v.h.Phases)
 	slices.SortStableFunc(phases, func(a, b history.Phase) int { return cmp.Compare(a.At, b.At) })
 	for _, p := range phases {
@@ -47,9 +47,10 @@ func (v *view) counts() Counts {
 			c.Indeterminate++
 			p.Indeterminate++
 		}
-		if op.Kind == history.Send {
+		switch op.Kind {
+		case history.Send:
 			p.Sends++
-		} else {
+		case history.Poll, history.Receive:
 			p.Polls++
 			c.Delivered += len(op.Records)
 		}
@@ -72,7 +73,7 @@ func (v *view) availability() Availability {
 		a.StallsMS += float64(s.To-s.From) / msec
 	}
 	outages := map[*keyView][]history.Stall{}
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		if len(k.sends) == 0 {
 			continue
 		}
@@ -121,7 +122,7 @@ func (v *view) faultAvailability(f *faultView, outages map[*keyView][]history.St
 		end = healed
 	}
 	attempts, indeterminate := 0, 0
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		if len(k.sends) == 0 || !f.affects(k) {
 			continue
 		}
@@ -186,24 +187,30 @@ func (v *view) recoveryPoints(faults []FaultAvailability) {
 	for i, f := range v.faults {
 		index[f.name] = i
 	}
+	lost := func(acknowledged int64) {
+		n, ok := index[strings.TrimPrefix(v.faultAt(acknowledged), "after ")]
+		if !ok {
+			return // before any fault
+		}
+		f := &faults[n]
+		if f.Lost++; f.Lost == 1 {
+			first[n], last[n] = acknowledged, acknowledged
+		}
+		first[n], last[n] = min(first[n], acknowledged), max(last[n], acknowledged)
+		f.LostSpanMS = float64(last[n]-first[n]) / msec
+	}
 	for _, k := range v.keys {
 		for _, i := range k.sends {
-			op := &v.h.Ops[i]
-			if !acked(op) || v.found[i] != history.NoOffset || !k.gone(v, op) {
-				continue
+			if op := &v.h.Ops[i]; acked(op) && v.found[i] == history.NoOffset && k.gone(v, op) {
+				lost(op.Return)
 			}
-			n, ok := index[strings.TrimPrefix(v.faultAt(op.Return), "after ")]
-			if !ok {
-				continue // before any fault
-			}
-			f := &faults[n]
-			if f.Lost++; f.Lost == 1 {
-				first[n], last[n] = op.Return, op.Return
-			}
-			first[n], last[n] = min(first[n], op.Return), max(last[n], op.Return)
-			f.LostSpanMS = float64(last[n]-first[n]) / msec
 		}
 	}
+	v.eachMessage(func(q *queueView, m *message) {
+		if t, ok := v.acknowledged(m); ok && v.fate(q, m) == gone {
+			lost(t)
+		}
+	})
 }
 
 // merged returns stalls in order and without overlap.
@@ -384,7 +391,7 @@ const NotCorrected = "closed loop: not corrected"
 func (v *view) latencies(a *Availability, stalls []history.Stall) {
 	service, response := v.histograms(), v.histograms()
 	oks, scheduled := 0, 0
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
 			if op.Outcome != history.OK {

@@ -22,7 +22,7 @@ func (k *keyView) drained(p placed) bool {
 // delivered reports whether a poll returned p. Only what the drained leader's log
 // does not hold is looked up: drained answers for the rest.
 func (v *view) delivered(k *keyView, p placed) bool {
-	if k.delivered == nil {
+	k.deliveredOnce.Do(func() {
 		k.delivered = map[placed]bool{}
 		for _, i := range k.polls {
 			op := &v.h.Ops[i]
@@ -34,7 +34,7 @@ func (v *view) delivered(k *keyView, p placed) bool {
 				}
 			}
 		}
-	}
+	})
 	return k.delivered[p]
 }
 
@@ -69,7 +69,7 @@ func (v *view) deliveredReorders(c *Check, k *keyView) {
 		latest := map[int32]seen{} // by producer: called last of those so far
 		for j := range poll.Records {
 			rec := &poll.Records[j]
-			n, sent := v.sends[rec.Value]
+			n, sent := v.ids.find(rec.Value)
 			if rec.Payload != history.Good || !sent || v.reused[rec.Value] {
 				continue
 			}
