@@ -11,7 +11,7 @@ import (
 )
 
 // DefaultWindow is how much of each partition Online remembers: so many offsets
-// and, on average, so many sends, about 12 MB of memory.
+// and, on average, so many sends, about 10 MB of memory.
 const DefaultWindow = 1 << 16
 
 // maxFindings bounds what Online keeps in detail, and maxSuspects what it holds
@@ -147,8 +147,8 @@ type onlineSend struct {
 	told    uint16
 	promise bool // its acknowledgement promises something
 
-	seenBy int64 // of a queue: a receive that was given it, its ID + 1
-	onlineFate
+	seenBy int64       // of a queue: a receive that was given it, its ID + 1
+	fate   *onlineFate // of a queue, nil while nothing happened
 }
 
 // onlineProducer remembers the sends of one producer, by sequence number.

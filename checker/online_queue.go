@@ -22,6 +22,14 @@ type onlineFate struct {
 	acceptOp int64
 }
 
+// remember returns what is remembered of a message of a queue.
+func (s *onlineSend) remember() *onlineFate {
+	if s.fate == nil {
+		s.fate = &onlineFate{}
+	}
+	return s.fate
+}
+
 // readQueues takes the queues of the header.
 func (o *Online) readQueues() {
 	o.queues = make([]*onlineQueue, len(o.keys))
@@ -75,9 +83,10 @@ func (o *Online) took(k *onlineKey, s *onlineSend, x suspect) {
 	home := o.queues[s.key]
 	switch {
 	case s.key == k.index:
-		s.takes++
-		if s.takes == 1 || x.call > s.lastCall {
-			s.lastCall, s.lastOp = x.call, x.op
+		f := s.remember()
+		f.takes++
+		if f.takes == 1 || x.call > f.lastCall {
+			f.lastCall, f.lastOp = x.call, x.op
 		}
 	case home == nil || home.dead != k.index:
 		o.phantom(k, s.value, history.NoOffset, x.op, x.at, x.node, ClassPhantom, msgName(s.value)+", which was sent to "+o.keys[s.key].name)
@@ -104,14 +113,14 @@ func (o *Online) cameOut(s *onlineSend) {
 
 // takenTwice judges how often s was delivered.
 func (o *Online) takenTwice(k *onlineKey, s *onlineSend, x suspect) {
-	ct := &o.hd.Contract
-	if ct.Delivery == atMostOnce && s.takes > 1 && s.once(toldDuplicate) {
+	ct, f := &o.hd.Contract, s.remember()
+	if ct.Delivery == atMostOnce && f.takes > 1 && s.once(toldDuplicate) {
 		o.found(ClauseConsumedOnce, Anomaly{
 			Class: ClassDuplicate, Key: k.name, Value: s.value, Offset: history.NoOffset, At: x.at, Node: o.node(x.node), Ops: []int64{s.id, x.op},
 			Text: fmt.Sprintf("a message of a queue is consumed once: %s was delivered by %s twice", msgName(s.value), k.name),
 		}, s)
 	}
-	if n := max(s.takes, x.times); ct.MaxDeliveries > 0 && int(n) > ct.MaxDeliveries && s.once(toldTooMany) {
+	if n := max(f.takes, x.times); ct.MaxDeliveries > 0 && int(n) > ct.MaxDeliveries && s.once(toldTooMany) {
 		o.found(ClauseMaxDeliveries, Anomaly{
 			Class: ClassTooManyTimes, Key: k.name, Value: s.value, Offset: history.NoOffset, At: x.at, Node: o.node(x.node), Ops: []int64{s.id, x.op},
 			Text: fmt.Sprintf("a message is delivered only so often: %s of %s was delivered %s, and %d is the limit", msgName(s.value), k.name, count(int(n), "time"), ct.MaxDeliveries),
@@ -121,13 +130,14 @@ func (o *Online) takenTwice(k *onlineKey, s *onlineSend, x suspect) {
 
 // takenLate judges a delivery that began after a confirmed settlement.
 func (o *Online) takenLate(s *onlineSend) {
-	if !o.hd.Contract.Settled || s.takes == 0 || s.settleOp == 0 || s.lastCall <= s.settled || !s.once(toldSettled) {
+	f := s.remember()
+	if !o.hd.Contract.Settled || f.takes == 0 || f.settleOp == 0 || f.lastCall <= f.settled || !s.once(toldSettled) {
 		return
 	}
 	o.found(ClauseSettled, Anomaly{
-		Class: ClassAfterSettlement, Key: o.keys[s.key].name, Value: s.value, Offset: history.NoOffset, At: s.lastCall, Ops: []int64{s.id, s.settleOp - 1, s.lastOp},
+		Class: ClassAfterSettlement, Key: o.keys[s.key].name, Value: s.value, Offset: history.NoOffset, At: f.lastCall, Ops: []int64{s.id, f.settleOp - 1, f.lastOp},
 		Text: fmt.Sprintf("what was accepted or rejected, and confirmed, is not delivered again: that of %s from %s was confirmed at %s, and a receive that began at %s was given it",
-			msgName(s.value), o.keys[s.key].name, at(s.settled), at(s.lastCall)),
+			msgName(s.value), o.keys[s.key].name, at(f.settled), at(f.lastCall)),
 	}, s)
 }
 
@@ -144,19 +154,20 @@ func (o *Online) settle(op *history.Op) {
 	if o.queues[s.key] == nil {
 		return
 	}
-	if s.settleOp == 0 || op.Return < s.settled {
-		s.settled, s.settleOp = op.Return, op.ID+1
+	f := s.remember()
+	if f.settleOp == 0 || op.Return < f.settled {
+		f.settled, f.settleOp = op.Return, op.ID+1
 	}
 	o.takenLate(s)
 	if op.Kind != history.Accept || op.Of == history.NoOp || o.hd.Contract.Delivery != exactlyOnce {
 		return
 	}
-	if s.accepted == 0 {
-		s.accepted, s.acceptOp = op.Of+1, op.ID
+	if f.accepted == 0 {
+		f.accepted, f.acceptOp = op.Of+1, op.ID
 	}
-	if s.accepted != op.Of+1 && s.once(toldDuplicate) {
+	if f.accepted != op.Of+1 && s.once(toldDuplicate) {
 		o.found(ClauseConsumedOnce, Anomaly{
-			Class: ClassDuplicate, Key: o.keys[s.key].name, Value: s.value, Offset: history.NoOffset, At: op.Return, Node: o.node(op.Node), Ops: []int64{s.id, s.acceptOp, op.ID},
+			Class: ClassDuplicate, Key: o.keys[s.key].name, Value: s.value, Offset: history.NoOffset, At: op.Return, Node: o.node(op.Node), Ops: []int64{s.id, f.acceptOp, op.ID},
 			Text: fmt.Sprintf("a message of a queue is consumed once: two deliveries of %s by %s were accepted, and both were confirmed", msgName(s.value), o.keys[s.key].name),
 		}, s)
 	}

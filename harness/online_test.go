@@ -128,3 +128,35 @@ func TestUnconfirmed(t *testing.T) {
 	ex.Err = os.ErrClosed
 	require.NoError(t, unconfirmed(&checker.Result{}, ex), "a run that failed has no whole history")
 }
+
+// TestDueIsRecorded: with a rate every send has the time at which the schedule wanted
+// it, evenly apart and not after its call; without one none has, and the report says so.
+func TestDueIsRecorded(t *testing.T) {
+	p := simPlan("partition:isolate-leader")
+	j := here(t, p)
+	last := map[int32]int64{}
+	every := int64(float64(p.Clients) / p.Rate * 1e9)
+	sends := 0
+	for _, op := range j.history.Ops {
+		if op.Kind != history.Send {
+			require.Zero(t, op.Due)
+			continue
+		}
+		sends++
+		require.Positive(t, op.Due)
+		require.LessOrEqual(t, op.Due, op.Call)
+		if before, ok := last[op.Client]; ok {
+			require.Equal(t, before+every, op.Due)
+		}
+		last[op.Client] = op.Due
+	}
+	require.Greater(t, sends, 1000)
+	a := j.Availability
+	require.Contains(t, a.Correction, "open loop")
+	require.Greater(t, a.Response["during"].P999, a.Latency["during"].P999)
+
+	p.Rate = 0
+	j = here(t, p)
+	require.Equal(t, checker.NotCorrected, j.Availability.Correction)
+	require.Empty(t, j.Availability.Response)
+}
