@@ -24,6 +24,7 @@ import (
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
+	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/nemesis"
 )
 
@@ -70,7 +71,7 @@ func sabotaged(t *testing.T, p Plan, s sim.Sabotage) judged {
 	require.True(t, h.Closed)
 	res, err := checker.Run(t.Context(), h, checker.Options{})
 	require.NoError(t, err)
-	ex := Execution{Plan: p, Digest: done.Digest, Online: done.Online}
+	ex := Execution{Plan: p, Digest: done.Digest, Online: done.Online, Stopped: done.Stopped}
 	require.NoError(t, unconfirmed(res, ex))
 	return judged{res, h, ex}
 }
@@ -84,8 +85,9 @@ type simulation struct {
 
 // simulationDone is what a process of sabotaged says.
 type simulationDone struct {
-	Digest string
-	Online *checker.OnlineReport
+	Digest  string
+	Online  *checker.OnlineReport
+	Stopped *report.Stopped
 }
 
 // simulate is what a process of sabotaged does.
@@ -116,7 +118,7 @@ func simulate(in io.Reader, out io.Writer) error {
 	if err = errors.Join(err, w.Close()); err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(simulationDone{ex.Digest, ex.Online})
+	return json.NewEncoder(out).Encode(simulationDone{ex.Digest, ex.Online, ex.Stopped})
 }
 
 // here simulates and judges in this process.
