@@ -221,7 +221,7 @@ func NewOnline(sink history.Sink, header history.Header, opts OnlineOptions) *On
 			producers++
 		}
 	}
-	o.limit = ceilPow2(max(opts.Window*len(o.keys)/max(producers, 1), 64))
+	o.limit = ceilPow2(max(opts.Window*len(o.keys)/max(producers, 1), 1))
 	return o
 }
 
