@@ -164,8 +164,8 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 			return
 		}
 	}
-	if len(k.odd) > 0 {
-		o := &k.odd[0]
+	if strays := v.odd(k); len(strays) > 0 {
+		o := &strays[0]
 		l.breakAt(v, k, o.value, o.offset, &v.h.Ops[o.first], "offset %d was delivered with %s, and the drained log does not hold it there",
 			o.offset, recName(&history.Record{Value: o.value, Payload: o.payload, Epoch: -1}))
 	}

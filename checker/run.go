@@ -103,7 +103,7 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Anomalies: map[string]int{}}
-	r.Checks = v.judgeAll(ctx)
+	r.Checks = v.judgeAll(ctx, clauses)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("checking: %w", err)
 	}
@@ -123,7 +123,7 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 }
 
 // judgeAll runs the checkers, as many at a time as there are processors.
-func (v *view) judgeAll(ctx context.Context) []Check {
+func (v *view) judgeAll(ctx context.Context, clauses []clauseCheck) []Check {
 	checks := make([]Check, len(clauses))
 	var (
 		next    atomic.Int32

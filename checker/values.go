@@ -33,8 +33,9 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 			}
 		}
 		if ct.Offsets != "per-node" {
-			for i := range k.odd {
-				if o := &k.odd[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) {
+			strays := v.odd(k)
+			for i := range strays {
+				if o := &strays[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) {
 					see(o.value, o.offset)
 				}
 			}
@@ -120,8 +121,9 @@ func checkOnlyWhatWasSent(_ context.Context, v *view, c *Check) {
 			}
 			c.add(a)
 		}
-		for i := range k.odd {
-			o := &k.odd[i]
+		strays := v.odd(k)
+		for i := range strays {
+			o := &strays[i]
 			op := &v.h.Ops[o.first]
 			judge(o.sighting, v.node(op.Node), op.Return, []int64{op.ID})
 		}
@@ -172,8 +174,9 @@ func (v *view) phantom(k *keyView, s sighting) (class, what string) {
 func checkFailedNeverVisible(_ context.Context, v *view, c *Check) {
 	for _, k := range v.keys {
 		delivered := map[history.Value]*oddRecord{}
-		for i := range k.odd {
-			if o := &k.odd[i]; o.payload == history.Good && delivered[o.value] == nil {
+		strays := v.odd(k)
+		for i := range strays {
+			if o := &strays[i]; o.payload == history.Good && delivered[o.value] == nil {
 				delivered[o.value] = o
 			}
 		}
@@ -217,14 +220,15 @@ func checkOffsetsStay(_ context.Context, v *view, c *Check) {
 	}
 	for _, k := range v.keys {
 		odd := map[history.Value][]int64{}
-		for i := range k.odd {
-			if o := &k.odd[i]; o.payload == history.Good {
+		strays := v.odd(k)
+		for i := range strays {
+			if o := &strays[i]; o.payload == history.Good {
 				odd[o.value] = append(odd[o.value], o.offset)
 			}
 		}
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
-			if !acked(op) || op.Offset == history.NoOffset || v.found[i] == op.Offset || v.reused[op.Value] {
+			if v.told[i] == history.NoOffset || v.found[i] == v.told[i] || v.reused[op.Value] {
 				continue
 			}
 			found := odd[op.Value]
@@ -270,15 +274,12 @@ func checkOneValuePerOffset(_ context.Context, v *view, c *Check) {
 		var claims []claim
 		if ct.Acknowledged || ct.Expect != "declared" {
 			for _, i := range k.sends {
-				op := &v.h.Ops[i]
-				if !acked(op) || op.Offset == history.NoOffset {
-					continue
-				}
 				// What stands where it was acknowledged contradicts only odd claims,
 				// which are compared with the drained log below.
-				if k.plain && k.decisive && v.found[i] == op.Offset {
+				if v.told[i] == history.NoOffset || k.plain && k.decisive && v.found[i] == v.told[i] {
 					continue
 				}
+				op := &v.h.Ops[i]
 				if rec, ok := k.at(op.Offset); ok && k.decisive && rec.Value == op.Value && rec.Payload == history.Good {
 					continue
 				}
@@ -286,8 +287,9 @@ func checkOneValuePerOffset(_ context.Context, v *view, c *Check) {
 			}
 		}
 		if ct.CommittedReads {
-			for i := range k.odd {
-				if o := &k.odd[i]; o.payload == history.Good {
+			strays := v.odd(k)
+			for i := range strays {
+				if o := &strays[i]; o.payload == history.Good {
 					claims = append(claims, claim{o.offset, o.value, "delivered", v.h.Ops[o.first].Return, v.h.Ops[o.first].ID})
 				}
 			}
