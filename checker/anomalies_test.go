@@ -1107,3 +1107,26 @@ func TestWitnessOfMany(t *testing.T) {
 		})
 	}
 }
+
+// TestEveryOpIsNamed: the operations that an anomaly names are the proof, with the
+// sends of the messages that it is about and what was drained; what never happened is
+// proven by the last attempt and all others.
+func TestEveryOpIsNamed(t *testing.T) {
+	for _, s := range situations() {
+		t.Run(s.name, func(t *testing.T) {
+			h := s.history(t)
+			r, err := Run(context.Background(), h, lax())
+			require.NoError(t, err)
+			for _, c := range r.Checks {
+				for _, a := range c.Anomalies {
+					if a.Class == ClassNotRecovered {
+						continue
+					}
+					w := cutting{h: h, options: lax().withDefaults(), anomaly: a, budget: cutBudget}
+					w.clause = clauses[slices.IndexFunc(clauses, func(k clauseCheck) bool { return k.name == c.Name })]
+					require.True(t, w.proves(context.Background(), w.near()), "%+v", a)
+				}
+			}
+		})
+	}
+}
