@@ -1,16 +1,13 @@
 package checker
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/checker/history"
-	"github.com/faultline-mq/faultline/checker/linear"
 )
 
 // logClauses are those about what stands in a partition and what was read of it:
@@ -91,32 +88,4 @@ func BenchmarkClauses(b *testing.B) {
 			})
 		}
 	}
-}
-
-// BenchmarkPartitionAgainstSearch decides one log partition of 100,000 operations by
-// the exact procedure and by Porcupine, and gives the ratio of their times: at least
-// that, where Porcupine gave up undecided.
-func BenchmarkPartitionAgainstSearch(b *testing.B) {
-	h := generate(rand.New(rand.NewPCG(1, 1)), 100_000, 1)
-	v, err := newView(h, Options{}.withDefaults())
-	require.NoError(b, err)
-	l := v.linearLog(v.keys[0])
-	var exact, search time.Duration
-	undecided := 0
-	for b.Loop() {
-		begin := time.Now()
-		r, err := linear.Exact(linear.Log, l.ops)
-		exact += time.Since(begin)
-		require.NoError(b, err)
-		require.Equal(b, linear.Legal, r.Verdict)
-		begin = time.Now()
-		r, err = linear.Search(context.WithoutCancel(b.Context()), linear.Log, l.ops, 60*time.Second)
-		search += time.Since(begin)
-		require.NoError(b, err)
-		if r.Verdict == linear.Unknown {
-			undecided++
-		}
-	}
-	b.ReportMetric(float64(search)/float64(exact), "times-as-fast")
-	b.ReportMetric(float64(undecided)/float64(b.N), "undecided/op")
 }
