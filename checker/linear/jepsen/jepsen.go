@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -30,6 +29,8 @@ type line struct {
 	Process any         `edn:"process"`
 	Value   any         `edn:"value"`
 	Time    *int64      `edn:"time"`
+	Node    any         `edn:"node"`
+	Error   any         `edn:"error"`
 }
 
 // Read reads a Jepsen history in EDN: maps, one after another or in a vector, of
@@ -46,42 +47,65 @@ type line struct {
 // object. Values are integers. Histories come in the order of their keys. An error
 // names the line, from 1 on.
 func Read(r io.Reader, object linear.Object) ([]History, error) {
+	all, err := operations(r)
+	if err != nil {
+		return nil, err
+	}
+	objects := map[string][]linear.Op{}
+	for i := range all {
+		o := &all[i]
+		if o.failed {
+			continue
+		}
+		if err := add(objects, object, o.call, o.done, o.from, o.until); err != nil {
+			return nil, o.error(err)
+		}
+	}
+	return sorted(objects), nil
+}
+
+// sorted brings objects in the order of their keys, and operations in that of their calls.
+func sorted(objects map[string][]linear.Op) []History {
+	var histories []History
+	for key, ops := range objects {
+		slices.SortFunc(ops, func(a, b linear.Op) int {
+			return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Value, b.Value), cmp.Compare(a.Offset, b.Offset))
+		})
+		histories = append(histories, History{key, ops})
+	}
+	slices.SortFunc(histories, func(a, b History) int { return cmp.Compare(a.Key, b.Key) })
+	return histories
+}
+
+// operation is an invocation and what became of it.
+type operation struct {
+	call, end   *line // end is nil where there is none
+	done        *line // end, where it says what was done; nil where nobody knows
+	failed      bool
+	process     int64
+	from, until int64 // linear.Never: without an answer
+	line        int   // its last one, from 1 on
+}
+
+func (o *operation) error(err error) error { return fmt.Errorf("line %d: %w", o.line, err) }
+
+// operations reads what clients did, in the order of the ends, and what has none last.
+func operations(r io.Reader) ([]operation, error) {
 	all, err := lines(r)
 	if err != nil {
 		return nil, err
 	}
 	timed := !slices.ContainsFunc(all, func(l line) bool { return l.Time == nil })
-	var (
-		objects = map[string][]linear.Op{}
-		running = map[int64]int{} // process → the line of its invocation + 1
-	)
 	at := func(i int) int64 {
 		if timed {
 			return *all[i].Time
 		}
 		return int64(i)
 	}
-	finish := func(call, end int) error {
-		var done *line // nil: without an answer
-		ret := int64(linear.Never)
-		switch {
-		case end < 0 || all[end].Type == "info":
-		case all[end].F != all[call].F:
-			return fmt.Errorf("line %d: its process is in %s since line %d, and this ends %s", end+1, all[call].F, call+1, all[end].F)
-		case all[end].Type == "fail":
-			return nil
-		default:
-			done, ret = &all[end], at(end)
-		}
-		if ret < at(call) {
-			return fmt.Errorf("line %d: it ends at %d, before its call at %d (line %d)", end+1, ret, at(call), call+1)
-		}
-		err := add(objects, object, &all[call], done, at(call), ret)
-		if err != nil {
-			err = fmt.Errorf("line %d: %w", max(end, call)+1, err)
-		}
-		return err
-	}
+	var (
+		found   []operation
+		running = map[int64]int{} // process → the line of its invocation + 1
+	)
 	for i := range all {
 		l := &all[i]
 		process, client := l.Process.(int64)
@@ -95,32 +119,34 @@ func Read(r io.Reader, object linear.Object) ([]History, error) {
 			}
 			running[process] = i + 1
 		case "ok", "fail", "info":
-			call := running[process]
-			if call == 0 {
+			call := running[process] - 1
+			if call < 0 {
 				return nil, fmt.Errorf("line %d: %s ends %s of process %d, which called nothing", i+1, l.Type, l.F, process)
 			}
 			delete(running, process)
-			if err := finish(call-1, i); err != nil {
-				return nil, err
+			o := operation{call: &all[call], end: l, process: process, from: at(call), until: linear.Never, line: i + 1}
+			switch {
+			case l.Type == "info":
+			case l.F != o.call.F:
+				return nil, fmt.Errorf("line %d: its process is in %s since line %d, and this ends %s", i+1, o.call.F, call+1, l.F)
+			default:
+				o.until, o.failed = at(i), l.Type == "fail"
+				if !o.failed {
+					o.done = l
+				}
 			}
+			if o.until < o.from {
+				return nil, fmt.Errorf("line %d: it ends at %d, before its call at %d (line %d)", i+1, o.until, o.from, call+1)
+			}
+			found = append(found, o)
 		default:
 			return nil, fmt.Errorf("line %d: :type %s is none of :invoke, :ok, :fail and :info", i+1, l.Type)
 		}
 	}
 	for _, call := range slices.Sorted(maps.Values(running)) {
-		if err := finish(call-1, -1); err != nil {
-			return nil, err
-		}
+		found = append(found, operation{call: &all[call-1], process: all[call-1].Process.(int64), from: at(call - 1), until: linear.Never, line: call})
 	}
-	var histories []History
-	for key, ops := range objects {
-		slices.SortFunc(ops, func(a, b linear.Op) int {
-			return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Value, b.Value), cmp.Compare(a.Offset, b.Offset))
-		})
-		histories = append(histories, History{key, ops})
-	}
-	slices.SortFunc(histories, func(a, b History) int { return cmp.Compare(a.Key, b.Key) })
-	return histories, nil
+	return found, nil
 }
 
 // lines reads the maps.
@@ -307,22 +333,12 @@ func ours(record any) bool {
 
 // record is a value, or a pair of its offset and its value.
 func record(from any, kind linear.Kind) (linear.Op, error) {
-	o := linear.Op{Kind: kind, Offset: linear.NoOffset}
-	if pair, ok := from.([]any); ok {
-		if len(pair) != 2 {
-			return o, fmt.Errorf("%v is no pair of an offset and a value", from)
-		}
-		if pair[0] != nil {
-			offset, err := number(pair[0])
-			if err != nil || offset > math.MaxInt64 {
-				return o, fmt.Errorf("%v is no offset", pair[0])
-			}
-			o.Offset = int64(offset)
-		}
-		from = pair[1]
+	offset, value, err := placed(from)
+	o := linear.Op{Kind: kind, Offset: offset}
+	if err != nil {
+		return o, err
 	}
-	var err error
-	o.Value, err = number(from)
+	o.Value, err = number(value)
 	if err == nil && kind == linear.Get && o.Offset == linear.NoOffset {
 		err = fmt.Errorf("%v was polled without its offset", from)
 	}
