@@ -173,6 +173,10 @@ type Header struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 }
 
+// LabelImported is the label of Header.Labels that names the format from which a
+// history was imported.
+const LabelImported = "imported"
+
 // Client describes one client.
 type Client struct {
 	Name   string `json:"name"`

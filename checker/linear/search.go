@@ -45,7 +45,18 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 	if settled {
 		size = 8
 	}
-	most := int64(searchMemory / (len(ops)/8 + size + 256))
+	return search(ctx, history, size, limit, func(state string, o *Op) (bool, string) {
+		return step(object, settled, state, o)
+	}), nil
+}
+
+// search asks Porcupine about operations whose inputs are of type T, on an object
+// that begins as "" and whose states are of size bytes at most.
+func search[T any](ctx context.Context, history []porcupine.Operation, size int, limit time.Duration, step func(state string, o T) (bool, string)) Result {
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	most := int64(searchMemory / (len(history)/8 + size + 256))
 	var steps atomic.Int64
 	model := porcupine.Model{
 		Init: func() any { return "" },
@@ -54,7 +65,7 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 			if steps.Add(1) > most || stepCtx.Err() != nil || ctx.Err() != nil {
 				return false, state
 			}
-			return step(object, settled, state.(string), input.(*Op))
+			return step(state.(string), input.(T))
 		},
 	}
 	res := porcupine.CheckOperationsTimeout(model, history, limit)
@@ -71,7 +82,7 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 	default:
 		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine did not decide within %s", limit)
 	}
-	return r, nil
+	return r
 }
 
 // places gives appends the offset that a read tells of them: they can only stand
@@ -178,8 +189,16 @@ func step(object Object, settled bool, s string, o *Op) (bool, string) {
 	if s != "" {
 		value = word(0)
 	}
-	if o.Kind == Write {
+	switch o.Kind {
+	case Write:
 		return true, with("", o.Value)
+	case Swap:
+		if value == uint64(o.Offset) {
+			return true, with("", o.Value)
+		}
+		return o.open(), s // unanswered: it may have been refused
+	case Refused:
+		return value != uint64(o.Offset), s
 	}
 	return value == o.Value, s
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/faultline-mq/faultline/checker/linear"
 )
 
-// Imported is the label of a header that names the format a history was imported from.
-const Imported = "imported"
-
 // ReadKafka reads a history of jepsen.tests.kafka as one that checkers can judge.
 // It has what Jepsen recorded and no more: no drain, no replicas, no faults. Its
 // contract is empty: the caller sets what the system promises.
@@ -49,7 +46,7 @@ func ReadKafka(r io.Reader) (*history.History, error) {
 			return nil, all[i].error(err)
 		}
 	}
-	return im.finish("jepsen-kafka"), nil
+	return im.finish(), nil
 }
 
 // importer builds a history.
@@ -163,9 +160,8 @@ func (im *importer) add(c *client, of *operation, first bool, op history.Op) {
 }
 
 // finish numbers the operations by their calls.
-func (im *importer) finish(format string) *history.History {
+func (im *importer) finish() *history.History {
 	h := im.h
-	h.Header.Labels = map[string]string{Imported: format}
 	slices.SortStableFunc(h.Ops, func(a, b history.Op) int { return cmp.Compare(a.Call, b.Call) })
 	for i := range h.Ops {
 		h.Ops[i].ID = int64(i)
