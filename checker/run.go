@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -100,12 +103,7 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Anomalies: map[string]int{}}
-	for _, c := range clauses {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("checking %s: %w", c.name, err)
-		}
-		r.Checks = append(r.Checks, v.judge(ctx, c.name, c.run))
-	}
+	r.Checks = v.judgeAll(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("checking: %w", err)
 	}
@@ -122,6 +120,28 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 	r.Verdict = overall(r)
 	r.Sentence = v.sentence(r)
 	return r, nil
+}
+
+// judgeAll runs the checkers, as many at a time as there are processors.
+func (v *view) judgeAll(ctx context.Context) []Check {
+	checks := make([]Check, len(clauses))
+	var (
+		next    atomic.Int32
+		running sync.WaitGroup
+	)
+	for range min(runtime.GOMAXPROCS(0), len(clauses)) {
+		running.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(clauses) || ctx.Err() != nil {
+					return
+				}
+				checks[i] = v.judge(ctx, clauses[i].name, clauses[i].run)
+			}
+		})
+	}
+	running.Wait()
+	return checks
 }
 
 // judge runs one checker and draws its verdict from what it found: anomalies

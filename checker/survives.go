@@ -18,7 +18,6 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 	total, lost, unseen, late, sentLost := 0, 0, 0, 0, 0
 	for _, k := range v.keys {
 		var gone []int32
-		var acks []int32
 		keyUnseen := 0
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
@@ -32,7 +31,6 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 				continue
 			}
 			total++
-			acks = append(acks, i)
 			switch {
 			case v.found[i] != history.NoOffset:
 				if k.late(op) {
@@ -46,7 +44,7 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 		}
 		unseen += keyUnseen
 		lost += len(gone)
-		v.addLost(c, k, acks, gone)
+		v.addLost(c, k, gone)
 		switch {
 		case !k.complete:
 			c.undecided(fmt.Sprintf("the drain of partition %s was not proven complete: %s", k.name, k.why), drainRemedy)
@@ -96,9 +94,15 @@ func (k *keyView) late(op *history.Op) bool {
 	return !slices.ContainsFunc(k.earlier, func(r *replicaView) bool { return r.holds(op.Value) })
 }
 
-func (v *view) addLost(c *Check, k *keyView, acks, gone []int32) {
+func (v *view) addLost(c *Check, k *keyView, gone []int32) {
 	if len(gone) == 0 {
 		return
+	}
+	var acks []int32
+	for _, i := range k.sends {
+		if acked(&v.h.Ops[i]) {
+			acks = append(acks, i)
+		}
 	}
 	// Where an offset is unknown (acknowledged as a duplicate), time gives the order.
 	known := !slices.ContainsFunc(acks, func(i int32) bool { return v.h.Ops[i].Offset == history.NoOffset })

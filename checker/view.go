@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/faultline-mq/faultline/checker/history"
 )
@@ -16,11 +17,11 @@ type view struct {
 	o      Options
 	keys   []*keyView
 	byName map[string]*keyView
-	sends  map[history.Value]int32 // index into Ops of the first send of a value
-	reused map[history.Value]bool  // values that more than one operation sent
-	found  []int64                 // by index into Ops: offset in the drained leader's log, or NoOffset
-	faults []*faultView            // in order of ID
-	gaps   []string                // incarnations whose event numbering has a gap, in words
+	ids    ids                    // the first send of every value
+	reused map[history.Value]bool // values that more than one operation sent
+	found  []int64                // by index into Ops: offset in the drained leader's log, or NoOffset
+	faults []*faultView           // in order of ID
+	gaps   []string               // incarnations whose event numbering has a gap, in words
 }
 
 // keyView is one partition.
@@ -43,15 +44,24 @@ type keyView struct {
 	why      string
 
 	// odd holds every delivered record that does not stand in the drained
-	// leader's log at its offset, in order of offset and value.
+	// leader's log at its offset, in order of offset and value; all of them where
+	// the drain is not decisive.
 	odd []oddRecord
+
+	// plain: the drained log's offsets ascend, and each of its records is a sentinel or
+	// the place of a message that was sent to the partition, once in this log.
+	plain bool
+
+	deliveredOnce sync.Once
+	delivered     map[placed]bool // what view.delivered looks up, built when first asked for
 }
 
 // replicaView is the drained log of one replica, with Same resolved.
 type replicaView struct {
 	*history.Replica
 	log      []history.Record
-	readable bool                    // Complete, and its records are here
+	readable bool // Complete, and its records are here
+	once     sync.Once
 	values   map[history.Value]int64 // first offset of each, built when first asked for
 }
 
@@ -73,7 +83,6 @@ func newView(h *history.History, o Options) (*view, error) {
 	v := &view{
 		h: h, o: o,
 		byName: make(map[string]*keyView, len(h.Header.Keys)),
-		sends:  make(map[history.Value]int32, len(h.Ops)/2),
 		reused: map[history.Value]bool{},
 		found:  make([]int64, len(h.Ops)),
 	}
@@ -85,23 +94,8 @@ func newView(h *history.History, o Options) (*view, error) {
 		v.keys = append(v.keys, k)
 		v.byName[name] = k
 	}
-	for i := range h.Ops {
-		op := &h.Ops[i]
-		if err := v.valid(i, op); err != nil {
-			return nil, err
-		}
-		v.found[i] = history.NoOffset
-		k := v.keys[op.Key]
-		if op.Kind == history.Poll {
-			k.polls = append(k.polls, int32(i))
-			continue
-		}
-		k.sends = append(k.sends, int32(i))
-		if _, again := v.sends[op.Value]; again {
-			v.reused[op.Value] = true
-		} else {
-			v.sends[op.Value] = int32(i)
-		}
+	if err := v.readOps(); err != nil {
+		return nil, err
 	}
 	for i := range h.Events {
 		if k := v.byName[h.Events[i].Key]; k != nil {
@@ -116,6 +110,45 @@ func newView(h *history.History, o Options) (*view, error) {
 		v.sift(k)
 	}
 	return v, nil
+}
+
+// readOps sorts operations by partition and kind, and enters every value.
+func (v *view) readOps() error {
+	type size struct{ sends, polls int }
+	var (
+		values counting
+		sizes  = make([]size, len(v.keys))
+	)
+	for i := range v.h.Ops {
+		op := &v.h.Ops[i]
+		if err := v.valid(i, op); err != nil {
+			return err
+		}
+		if op.Kind == history.Poll {
+			sizes[op.Key].polls++
+			continue
+		}
+		sizes[op.Key].sends++
+		values.add(op.Value)
+	}
+	for i, k := range v.keys {
+		k.sends, k.polls = make([]int32, 0, sizes[i].sends), make([]int32, 0, sizes[i].polls)
+	}
+	v.ids = values.table()
+	for i := range v.h.Ops {
+		op := &v.h.Ops[i]
+		v.found[i] = history.NoOffset
+		k := v.keys[op.Key]
+		if op.Kind == history.Poll {
+			k.polls = append(k.polls, int32(i))
+			continue
+		}
+		k.sends = append(k.sends, int32(i))
+		if !v.ids.enter(op.Value, int32(i)) {
+			v.reused[op.Value] = true
+		}
+	}
+	return nil
 }
 
 func (v *view) valid(i int, op *history.Op) error {
@@ -272,15 +305,21 @@ func (v *view) needDrain(c *Check) {
 // place finds every sent value in the drained leader's log. Where offsets are
 // local to a node, any replica's log counts.
 func (v *view) place(k *keyView) {
-	for _, r := range v.authoritative(k) {
+	logs := v.authoritative(k)
+	k.plain = len(logs) == 1
+	for _, r := range logs {
 		for i := range r.log {
 			rec := &r.log[i]
-			if rec.Payload != history.Good {
+			k.plain = k.plain && (i == 0 || r.log[i-1].Offset < rec.Offset)
+			if rec.Payload == history.Sentinel {
 				continue
 			}
-			if op, ok := v.sends[rec.Value]; ok && v.h.Ops[op].Key == k.index && v.found[op] == history.NoOffset {
-				v.found[op] = rec.Offset
+			op, sent := v.ids.find(rec.Value)
+			if rec.Payload != history.Good || !sent || v.h.Ops[op].Key != k.index || v.found[op] != history.NoOffset {
+				k.plain = false
+				continue
 			}
+			v.found[op] = rec.Offset
 		}
 		if len(v.reused) == 0 {
 			continue
@@ -323,7 +362,9 @@ func (v *view) sift(k *keyView) {
 			if rec.Payload == history.Sentinel {
 				continue
 			}
-			if at, ok := k.at(rec.Offset); ok && at.Value == rec.Value && at.Payload == rec.Payload {
+			// What a drain did not prove is no answer to what was delivered: two
+			// deliveries are compared with each other then.
+			if at, ok := k.at(rec.Offset); ok && k.decisive && at.Value == rec.Value && at.Payload == rec.Payload {
 				continue
 			}
 			if odd == nil {
@@ -379,7 +420,7 @@ func search(log []history.Record, offset int64) (int, bool) {
 
 // find returns the first offset at which r's log has value.
 func (r *replicaView) find(value history.Value) (int64, bool) {
-	if r.values == nil {
+	r.once.Do(func() {
 		r.values = make(map[history.Value]int64, len(r.log))
 		for i := range r.log {
 			rec := &r.log[i]
@@ -387,7 +428,7 @@ func (r *replicaView) find(value history.Value) (int64, bool) {
 				r.values[rec.Value] = rec.Offset
 			}
 		}
-	}
+	})
 	offset, ok := r.values[value]
 	return offset, ok
 }
@@ -412,7 +453,7 @@ func (v *view) node(i int16) string {
 
 // sender names the client that sent value, or nobody.
 func (v *view) sender(value history.Value) string {
-	if i, ok := v.sends[value]; ok {
+	if i, ok := v.ids.find(value); ok {
 		return v.producer(&v.h.Ops[i])
 	}
 	return ""

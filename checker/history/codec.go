@@ -49,9 +49,12 @@ const (
 	newKey = 1 << (tagBits + iota)
 	newProcess
 	newKind
+	newMore // a second mask follows the first
 )
 
-// Flags of a completion, above its tag; its outcome is in the two lowest.
+// Flags of a completion, above its tag; its outcome is in the two lowest. Where
+// that is Pending, a byte between head and mask holds a second mask, and the outcome
+// above it.
 const (
 	outcomeShift = tagBits
 	outcomeMask  = 3
@@ -73,13 +76,25 @@ const (
 	setReset
 )
 
+// Bits of the second mask, for what few operations have.
+const (
+	setDue = 1 << iota
+	setLock
+	setOf
+	setTxn
+	setCommitted
+
+	moreBits = iota
+)
+
 // Control byte of a record: its payload in the two lowest bits.
 const (
 	payloadMask = 3
 	newOffset   = 1 << (iota + 1) // not the successor of the record before
 	newEpoch
 	newProducer
-	newSeq // not the successor of this producer's last
+	newSeq      // not the successor of this producer's last
+	newDelivery // delivered more or less often than the record before
 )
 
 // kinds of events, in the byte after tagEvent.
@@ -131,15 +146,26 @@ type known struct {
 	epoch              int32
 	node               int16
 	acked, reset       bool
+	more
+}
+
+// more are those that few operations have.
+type more struct {
+	due, lock, of, txn int64
+	committed          bool
 }
 
 func knownOf(op *Op) known {
-	return known{op.Value, op.Offset, op.From, op.High, op.Epoch, op.Node, op.Acked, op.Reset}
+	return known{
+		op.Value, op.Offset, op.From, op.High, op.Epoch, op.Node, op.Acked, op.Reset,
+		more{op.Due, op.Lock, op.Of, op.Txn, op.Committed},
+	}
 }
 
 func (k known) into(op *Op) {
 	op.Value, op.Offset, op.From, op.High = k.value, k.offset, k.from, k.high
 	op.Epoch, op.Node, op.Acked, op.Reset = k.epoch, k.node, k.acked, k.reset
+	op.Due, op.Lock, op.Of, op.Txn, op.Committed = k.due, k.lock, k.of, k.txn, k.committed
 }
 
 // client is the last invocation of one client within a chunk.
@@ -149,14 +175,26 @@ type client struct {
 	sent    Value // its last value that was not zero
 	key     int32
 	kind    Kind
+	// Of its last Receive.
+	received  int64
+	lock      int64
+	committed bool
 }
 
-// predict gives the fields that the next invocation of kind probably has.
-func (c *client) predict(kind Kind) known {
+// predict gives the fields that the next invocation of kind, at call, probably has.
+func (c *client) predict(kind Kind, call int64) known {
 	k := c.known
-	k.value = 0
-	if kind == Send {
+	k.value, k.of = 0, 0
+	if k.due != 0 {
+		k.due = call
+	}
+	switch {
+	case kind == Send:
 		k.value = c.sent + 1
+	case kind == Receive:
+		k.lock, k.committed = c.lock, c.committed
+	case kind.Settles():
+		k.value, k.of, k.lock, k.committed = c.sent+1, c.received, 0, false
 	}
 	return k
 }
@@ -165,6 +203,9 @@ func (c *client) remember(op *Op) {
 	c.known, c.process, c.key, c.kind = knownOf(op), op.Process, op.Key, op.Kind
 	if op.Value != 0 {
 		c.sent = op.Value
+	}
+	if op.Kind == Receive {
+		c.received, c.lock, c.committed = op.ID, op.Lock, op.Committed
 	}
 }
 
@@ -230,8 +271,16 @@ func (e *encoder) invoke(op *Op) {
 	if op.Kind != c.kind {
 		head |= newKind
 	}
+	k, base := knownOf(op), c.predict(op.Kind, op.Call)
+	rest := k.differs(base.more)
+	if rest != 0 {
+		head |= newMore
+	}
 	e.buf = append(e.buf, head, 0)
 	mask := len(e.buf) - 1
+	if rest != 0 {
+		e.buf = append(e.buf, rest)
+	}
 	e.signed(int64(op.Client))
 	e.time(op.Call)
 	if head&newKey != 0 {
@@ -243,8 +292,41 @@ func (e *encoder) invoke(op *Op) {
 	if head&newKind != 0 {
 		e.buf = append(e.buf, byte(op.Kind))
 	}
-	e.known(mask, knownOf(op), c.predict(op.Kind), op.Key)
+	e.known(mask, k, base, op.Key)
+	e.more(rest, k.more, base.more)
 	c.remember(op)
+}
+
+// differs is the mask of what differs from base.
+func (m *more) differs(base more) byte {
+	if *m == base {
+		return 0
+	}
+	var mask byte
+	for i, f := range m.numbers() {
+		if *f != *base.numbers()[i] {
+			mask |= 1 << i
+		}
+	}
+	if m.committed != base.committed {
+		mask |= setCommitted
+	}
+	return mask
+}
+
+// numbers are those fields that are, in the order of their bits.
+func (m *more) numbers() [4]*int64 { return [...]*int64{&m.due, &m.lock, &m.of, &m.txn} }
+
+// more appends what mask says differs from base.
+func (e *encoder) more(mask byte, m, base more) {
+	if mask == 0 {
+		return
+	}
+	for i, f := range m.numbers() {
+		if mask&(1<<i) != 0 {
+			e.signed(*f - *base.numbers()[i])
+		}
+	}
 }
 
 // known appends the fields of k that differ from base, and notes at mask which.
@@ -296,7 +378,11 @@ func (e *encoder) offset(last *int64, v int64) {
 // complete appends the completion of op, invoked as base, when next operations
 // have been invoked. Its records were split by the caller.
 func (e *encoder) complete(op *Op, records []Record, base known, next int64) {
-	head := byte(tagComplete) | byte(op.Outcome)<<outcomeShift
+	k := knownOf(op)
+	head, rest := byte(tagComplete), k.differs(base.more)
+	if rest == 0 {
+		head |= byte(op.Outcome) << outcomeShift
+	}
 	if op.Return == Infinity {
 		head |= noReturn
 	}
@@ -306,7 +392,11 @@ func (e *encoder) complete(op *Op, records []Record, base known, next int64) {
 	if len(records) > 0 {
 		head |= hasRecords
 	}
-	e.buf = append(e.buf, head, 0)
+	e.buf = append(e.buf, head)
+	if rest != 0 {
+		e.buf = append(e.buf, byte(op.Outcome)<<moreBits|rest)
+	}
+	e.buf = append(e.buf, 0)
 	mask := len(e.buf) - 1
 	e.unsigned(uint64(next - 1 - op.ID))
 	if head&noReturn == 0 {
@@ -315,7 +405,8 @@ func (e *encoder) complete(op *Op, records []Record, base known, next int64) {
 	if head&hasCode != 0 {
 		e.code(op.Code)
 	}
-	e.known(mask, knownOf(op), base, op.Key)
+	e.known(mask, k, base, op.Key)
+	e.more(rest, k.more, base.more)
 	if head&hasRecords != 0 {
 		e.records(records)
 	}
@@ -341,7 +432,7 @@ func (e *encoder) records(records []Record) {
 		ctl := byte(r.Payload)
 		at := len(e.buf)
 		e.buf = append(e.buf, 0)
-		if d := r.Offset - e.record.Offset - 1; d != 0 {
+		if d := r.Offset - e.record.next(); d != 0 {
 			ctl |= newOffset
 			e.signed(d)
 		}
@@ -360,9 +451,21 @@ func (e *encoder) records(records []Record) {
 			e.signed(d)
 		}
 		*last = r.Value.Seq()
+		if r.Delivery != e.record.Delivery {
+			ctl |= newDelivery
+			e.signed(int64(r.Delivery) - int64(e.record.Delivery))
+		}
 		e.buf[at] = ctl
 		e.record = *r
 	}
+}
+
+// next is the offset that the record behind r probably has.
+func (r *Record) next() int64 {
+	if r.Offset == NoOffset {
+		return NoOffset
+	}
+	return r.Offset + 1
 }
 
 // split returns the records that fit into their own entry, and the blocks that
@@ -520,10 +623,13 @@ func (d *decoder) time() int64 {
 	return d.now
 }
 
-// invoke reads an invocation into op.
-func (d *decoder) invoke(head byte, op *Op) {
-	m := d.byte()
-	*op = Op{Client: int32(d.signed()), Return: Infinity}
+// invoke reads the invocation of operation id into op.
+func (d *decoder) invoke(head byte, op *Op, id int64) {
+	m, rest := d.byte(), byte(0)
+	if head&newMore != 0 {
+		rest = d.byte()
+	}
+	*op = Op{ID: id, Client: int32(d.signed()), Return: Infinity}
 	c := d.clients.at(int64(op.Client), d.gen)
 	op.Call = d.time()
 	op.Key, op.Process, op.Kind = c.key, c.process, c.kind
@@ -536,8 +642,22 @@ func (d *decoder) invoke(head byte, op *Op) {
 	if head&newKind != 0 {
 		op.Kind = Kind(d.byte())
 	}
-	d.known(m, c.predict(op.Kind), op)
+	d.known(m, c.predict(op.Kind, op.Call), op)
+	d.more(rest, op)
 	c.remember(op)
+}
+
+// more adds to the fields of op what mask says differs.
+func (d *decoder) more(mask byte, op *Op) {
+	if mask == 0 {
+		return
+	}
+	for i, f := range [...]*int64{&op.Due, &op.Lock, &op.Of, &op.Txn} {
+		if mask&(1<<i) != 0 {
+			*f += d.signed()
+		}
+	}
+	op.Committed = op.Committed != (mask&setCommitted != 0)
 }
 
 // known sets the fields of op to base and to what mask says differs from it.
@@ -578,6 +698,11 @@ func (d *decoder) offset(last *int64) int64 {
 // complete finishes one of open, of next operations that were invoked. Of its
 // records it reads those in its own entry, and appends them to dst.
 func (d *decoder) complete(head byte, next int64, open *pending[*Op], dst []Record) (*Op, []Record) {
+	outcome, rest := Outcome(head>>outcomeShift&outcomeMask), byte(0)
+	if outcome == Pending {
+		rest = d.byte()
+		outcome, rest = Outcome(rest>>moreBits&outcomeMask), rest&(1<<moreBits-1)
+	}
 	m := d.byte()
 	back := d.unsigned()
 	var op *Op
@@ -588,7 +713,7 @@ func (d *decoder) complete(head byte, next int64, open *pending[*Op], dst []Reco
 		d.fail(fmt.Errorf("an answer to an operation that is not open (%d before operation %d)", back, next-1))
 		return nil, nil
 	}
-	if op.Outcome = Outcome(head >> outcomeShift & outcomeMask); op.Outcome == Pending {
+	if op.Outcome = outcome; op.Outcome == Pending {
 		d.fail(fmt.Errorf("operation %d has an answer without an outcome", op.ID))
 	}
 	if head&noReturn == 0 {
@@ -598,6 +723,7 @@ func (d *decoder) complete(head byte, next int64, open *pending[*Op], dst []Reco
 		op.Code = d.code()
 	}
 	d.known(m, knownOf(op), op)
+	d.more(rest, op)
 	if head&hasRecords != 0 {
 		dst = d.records(dst)
 	}
@@ -630,7 +756,7 @@ func (d *decoder) records(dst []Record) []Record {
 	}
 	for range n {
 		ctl := d.byte()
-		d.record.Offset++
+		d.record.Offset = d.record.next()
 		if ctl&newOffset != 0 {
 			d.record.Offset += d.signed()
 		}
@@ -646,6 +772,9 @@ func (d *decoder) records(dst []Record) []Record {
 			*last += d.signed()
 		}
 		d.record.Value = MakeValue(d.producer, *last&(1<<40-1))
+		if ctl&newDelivery != 0 {
+			d.record.Delivery += int32(d.signed())
+		}
 		d.record.Payload = Payload(ctl & payloadMask)
 		dst = append(dst, d.record)
 	}

@@ -220,8 +220,7 @@ func (r *Reader) entry() (e Entry) {
 	switch tag {
 	case tagInvoke:
 		op := r.newOp()
-		d.invoke(head, op)
-		op.ID = r.next
+		d.invoke(head, op, r.next)
 		r.next++
 		r.open.put(op.ID, op)
 		e.Op = op
