@@ -18,7 +18,7 @@ import (
 
 // Version is the format version written to every history file. A reader
 // refuses any other.
-const Version = 1
+const Version = 2
 
 // Infinity is the return time of an operation that was never answered.
 const Infinity = int64(math.MaxInt64)
