@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 
 // searchMemory bounds what Porcupine may hold, in bytes: it keeps a bitset of all
 // operations and a state with every configuration that it has seen, and sees at
-// most one for each step.
-const searchMemory = 256 << 20
+// most one for each step that is possible.
+const searchMemory = 1 << 30
 
 // Search asks Porcupine, which searches for an order and decides any history if
 // it is given the time. It is Unknown, with the reason, after limit, when ctx ends,
@@ -57,16 +58,22 @@ func search[T any](ctx context.Context, history []porcupine.Operation, size int,
 		limit = DefaultLimit
 	}
 	most := int64(searchMemory / (len(history)/8 + size + 256))
-	var steps atomic.Int64
+	var steps atomic.Int64 // those that were possible
+	seed := maphash.MakeSeed()
 	model := porcupine.Model{
 		Init: func() any { return "" },
 		StepContext: func(stepCtx context.Context, state, input, _ any) (bool, any) {
 			// A refused step ends the search early; its verdict is then void.
-			if steps.Add(1) > most || stepCtx.Err() != nil || ctx.Err() != nil {
+			if steps.Load() > most || stepCtx.Err() != nil || ctx.Err() != nil {
 				return false, state
 			}
-			return step(state.(string), input.(T))
+			ok, next := step(state.(string), input.(T))
+			if ok {
+				steps.Add(1)
+			}
+			return ok, next
 		},
+		Hash: func(state any) uint64 { return maphash.String(seed, state.(string)) },
 	}
 	res := porcupine.CheckOperationsTimeout(model, history, limit)
 	r := Result{Procedure: "Porcupine"}

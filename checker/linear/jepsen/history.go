@@ -275,7 +275,7 @@ func (im *importer) kafka(o *operation) error {
 	case "debug-topic-partitions":
 		return nil // it touches no record
 	default:
-		return fmt.Errorf(":%s is no operation of jepsen.tests.kafka: :send, :poll, :txn, :assign, :subscribe and :crash are known", o.call.F)
+		return fmt.Errorf("%s is no operation of jepsen.tests.kafka: :send, :poll, :txn, :assign, :subscribe and :crash are known", o.call.F)
 	}
 	said := o.call.Value
 	if o.done != nil {
