@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -62,8 +63,8 @@ var (
 )
 
 // openHistory opens a file, or standard input for "-", and tells its format where
-// none is given. A directory is a result.
-func openHistory(name, format string, known ...string) (in io.ReadCloser, told string, err error) {
+// none is given: otherwise where the content does not, if that is not "".
+func openHistory(name, format, otherwise string, known ...string) (in io.ReadCloser, told string, err error) {
 	file := os.Stdin
 	if name != "-" {
 		if file, err = os.Open(name); err != nil {
@@ -75,16 +76,13 @@ func openHistory(name, format string, known ...string) (in io.ReadCloser, told s
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
 		err = badArguments(err)
-	case format == "" && formatOf(begin) == "":
+	case cmp.Or(format, formatOf(begin), otherwise) == "":
 		err = badArguments(fmt.Errorf("the format of %s is not told by its content: --format takes %s", name, strings.Join(known, ", ")))
 	default:
-		if format == "" {
-			format = formatOf(begin)
-		}
 		return struct {
 			io.Reader
 			io.Closer
-		}{b, file}, format, nil
+		}{b, file}, cmp.Or(format, formatOf(begin), otherwise), nil
 	}
 	return nil, "", errors.Join(err, file.Close())
 }

@@ -81,7 +81,7 @@ Porcupine and Jepsen test one object with goes to faultline linearizable.`,
 
 func importFile(name, format string) (*history.History, error) {
 	known := slices.Sorted(maps.Keys(importFormats))
-	in, format, err := openHistory(name, format, known...)
+	in, format, err := openHistory(name, format, "", known...)
 	if err != nil {
 		return nil, err
 	}

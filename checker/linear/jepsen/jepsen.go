@@ -51,6 +51,10 @@ func Read(r io.Reader, object linear.Object) ([]History, error) {
 	if err != nil {
 		return nil, err
 	}
+	return histories(all, object)
+}
+
+func histories(all []operation, object linear.Object) ([]History, error) {
 	objects := map[string][]linear.Op{}
 	for i := range all {
 		o := &all[i]
@@ -62,6 +66,22 @@ func Read(r io.Reader, object linear.Object) ([]History, error) {
 		}
 	}
 	return sorted(objects), nil
+}
+
+// ReadRegister reads a Jepsen history of registers as Read does, and :cas [old new]
+// too: the object is then linear.CAS. One that failed says nothing: it may have failed
+// for another reason than the value.
+func ReadRegister(r io.Reader) (linear.Object, []History, error) {
+	all, err := operations(r)
+	if err != nil {
+		return "", nil, err
+	}
+	object := linear.Register
+	if slices.ContainsFunc(all, func(o operation) bool { return o.call.F == "cas" }) {
+		object = linear.CAS
+	}
+	histories, err := histories(all, object)
+	return object, histories, err
 }
 
 // sorted brings objects in the order of their keys, and operations in that of their calls.
@@ -227,9 +247,13 @@ func add(objects map[string][]linear.Op, object linear.Object, call, done *line,
 			}
 			return nil
 		}
-	case linear.Register:
+	case linear.Register, linear.CAS:
 		key := ""
-		if pair, tuple := call.Value.([]any); tuple {
+		pair, tuple := call.Value.([]any)
+		if tuple && call.F == "cas" && len(pair) == 2 {
+			_, tuple = pair[1].([]any) // [key [old new]]
+		}
+		if tuple {
 			if len(pair) != 2 {
 				return fmt.Errorf("the value %v is no pair of a key and a value", call.Value)
 			}
@@ -244,6 +268,21 @@ func add(objects map[string][]linear.Op, object linear.Object, call, done *line,
 		case "write":
 			v, err := number(call.Value)
 			one(key, linear.Op{Kind: linear.Write, Value: v})
+			return err
+		case "cas":
+			pair, ok := call.Value.([]any)
+			if object != linear.CAS {
+				break
+			}
+			if !ok || len(pair) != 2 {
+				return fmt.Errorf("the value %v of a :cas is no pair [old new]", call.Value)
+			}
+			old, err := number(pair[0])
+			if err != nil {
+				return err
+			}
+			v, err := number(pair[1])
+			one(key, linear.Op{Kind: linear.Swap, Offset: int64(old), Value: v})
 			return err
 		case "read":
 			if done == nil {

@@ -66,16 +66,20 @@ func TestPorcupinesTexts(t *testing.T) {
 		all, err := ReadKV(f)
 		require.NoError(t, err, name)
 		require.NoError(t, f.Close())
-		require.Len(t, all, 10, name)
+		require.NotEmpty(t, all, name)
 		got := linear.Legal
 		for _, texts := range all {
-			r, err := linear.SearchText(t.Context(), texts.Ops, time.Minute)
+			limit := time.Minute
+			if want == linear.Illegal {
+				limit = time.Second // one key that is not linearizable is enough
+			}
+			r, err := linear.SearchText(t.Context(), texts.Ops, limit)
 			require.NoError(t, err)
 			if r.Verdict == linear.Illegal {
 				got = r.Verdict // Porcupine goes no further either
 				break
 			}
-			require.Equal(t, linear.Legal, r.Verdict, "%s, key %s: %s", name, texts.Key, r.Reason)
+			require.True(t, r.Verdict == linear.Legal || want == linear.Illegal, "%s, key %s: %s", name, texts.Key, r.Reason)
 		}
 		require.Equal(t, want, got, name)
 	}
@@ -107,14 +111,14 @@ INFO  jepsen.util - 3	:invoke	:cas	[0 1]
 		"line 2: process 0 calls :write, and its :write of line 1 has not ended": line + line,
 		"line 1: :ok ends :read of process 0, which called nothing":              "INFO  jepsen.util - 0 :ok :read 4",
 		"line 2: its process is in :write since line 1, and this ends :read":     line + "INFO  jepsen.util - 0 :ok :read 4",
-		"line 2: :done is none of":                      line + "INFO  jepsen.util - 0 :done :write 4",
-		"line 1: the value x is no integer from 0 on":   "INFO  jepsen.util - 0 :invoke :write x",
-		"line 1: the value -1 is no integer":            "INFO  jepsen.util - 0 :invoke :write -1",
-		"line 1: the value 9223372036854775807 is no":   "INFO  jepsen.util - 0 :invoke :write 9223372036854775807",
-		"line 1: the value [4] of a :cas is no pair":    "INFO  jepsen.util - 0 :invoke :cas [4]",
-		"line 1: :push is no operation on a register":   "INFO  jepsen.util - 0 :invoke :push 4",
-		"line 2: the value y is no integer from 0 on":   "INFO  jepsen.util - 0 :invoke :read nil\nINFO  jepsen.util - 0 :ok :read y",
-		"reading line 1 of a log: bufio.Scanner: token": strings.Repeat("x", 2<<20),
+		"line 2: :done is none of":                                               line + "INFO  jepsen.util - 0 :done :write 4",
+		"line 1: the value x is no integer from 0 on":                            "INFO  jepsen.util - 0 :invoke :write x",
+		"line 1: the value -1 is no integer":                                     "INFO  jepsen.util - 0 :invoke :write -1",
+		"line 1: the value 9223372036854775807 is no":                            "INFO  jepsen.util - 0 :invoke :write 9223372036854775807",
+		"line 1: the value [4] of a :cas is no pair":                             "INFO  jepsen.util - 0 :invoke :cas [4]",
+		"line 1: :push is no operation on a register":                            "INFO  jepsen.util - 0 :invoke :push 4",
+		"line 2: the value y is no integer from 0 on":                            "INFO  jepsen.util - 0 :invoke :read nil\nINFO  jepsen.util - 0 :ok :read y",
+		"reading line 1 of a log: bufio.Scanner: token":                          strings.Repeat("x", 2<<20),
 	} {
 		_, _, err := ReadEtcdLog(strings.NewReader(in))
 		require.ErrorContains(t, err, want)

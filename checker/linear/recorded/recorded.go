@@ -3,13 +3,16 @@
 package recorded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/checker/linear"
+	"github.com/faultline-mq/faultline/checker/linear/jepsen"
 )
 
 // Undecidable is the error of a history that cannot be decided in this way, and why.
@@ -156,6 +159,75 @@ func moment(e history.Entry) (m linear.Moment, there bool, err error) {
 		}
 	}
 	return m, true, nil
+}
+
+// Object tells what the history in a file is about, by the first operation that
+// says it: queues, or logs with gaps.
+func Object(path string) (linear.Object, error) {
+	r, err := history.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = r.Close() }() // it was only read
+	if len(r.Header().Queues) > 0 {
+		return linear.Queue, nil
+	}
+	for e, err := range r.Entries() {
+		switch {
+		case err != nil:
+			return "", err
+		case e.Op == nil:
+		case e.Op.Kind == history.Poll:
+			return linear.SparseLog, nil
+		case e.Op.Kind == history.Receive:
+			return linear.Queue, nil
+		}
+	}
+	return linear.SparseLog, nil
+}
+
+// Logs reads the history in a file as operations on logs, each key one: a send
+// appends, and a poll read each record that it delivered. What an empty poll says of the
+// end of the log depends on the system's promise of fresh reads, so it says nothing here.
+// Records that were not sent in this run are left out. The whole history is held
+// in memory.
+func Logs(path string) ([]jepsen.History, error) {
+	h, err := history.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
+	logs := make([]jepsen.History, len(h.Header.Keys))
+	for i, key := range h.Header.Keys {
+		logs[i].Key = key
+	}
+	for i := range h.Ops {
+		op := &h.Ops[i]
+		o := linear.Op{Call: op.Call, Return: op.Return, Value: uint64(op.Value), Offset: op.Offset, Kind: linear.Append}
+		if op.Outcome == history.Indeterminate || op.Kind == history.Send && !op.Acked {
+			o.Return = linear.Never
+		}
+		ops := &logs[op.Key].Ops
+		switch {
+		case op.Outcome == history.Failed:
+		case op.Kind == history.Send:
+			*ops = append(*ops, o)
+		case op.Kind != history.Poll || op.Outcome != history.OK:
+		default:
+			for _, r := range op.Records {
+				if r.Payload == history.Good {
+					o.Kind, o.Value, o.Offset = linear.Get, uint64(r.Value), r.Offset
+					*ops = append(*ops, o)
+				}
+			}
+		}
+	}
+	for i := range logs {
+		slices.SortStableFunc(logs[i].Ops, func(a, b linear.Op) int { return cmp.Compare(a.Call, b.Call) })
+	}
+	return logs, nil
 }
 
 // processes finds operations of one process that overlap.
