@@ -20,6 +20,7 @@ import (
 var importFormats = map[string]func(io.Reader) (*history.History, error){
 	formatJSONL: history.ImportJSONL,
 	formatKafka: jepsen.ReadKafka,
+	formatQueue: jepsen.ReadQueue,
 }
 
 // promises are the names of what a contract can promise, for --promise.
@@ -27,10 +28,12 @@ var promises = map[string]func(*history.Contract){
 	"acknowledged":    func(c *history.Contract) { c.Acknowledged = true },
 	"at-most-once":    func(c *history.Contract) { c.AtMostOnce = true },
 	"committed-reads": func(c *history.Contract) { c.CommittedReads = true },
+	"fifo":            func(c *history.Contract) { c.FIFO = true },
 	"fresh":           func(c *history.Contract) { c.Fresh = true },
 	"linearizable":    func(c *history.Contract) { c.Linearizable = true },
 	"monotonic":       func(c *history.Contract) { c.Monotonic = true },
 	"order":           func(c *history.Contract) { c.Order = "producer" },
+	"truthful-empty":  func(c *history.Contract) { c.TruthfulEmpty = true },
 }
 
 // usualPromises is what Jepsen's own checker takes for promised.
@@ -47,6 +50,7 @@ content:
 
   jsonl         what faultline export writes: everything is kept
   jepsen-kafka  EDN of jepsen.tests.kafka, and of faultline export --format edn
+  jepsen-queue  EDN with :enqueue, :dequeue, :drain, and of export --format edn-queue
 
 A history of Jepsen's has no contract: --promise says what the system promises, from
 ` + strings.Join(slices.Sorted(maps.Keys(promises)), ", ") + `.
@@ -62,7 +66,7 @@ Porcupine and Jepsen test one object with goes to faultline linearizable.`,
 				return err
 			}
 			if h.Header.Labels[history.LabelImported] != formatJSONL || c.Flags().Changed("promise") {
-				if h.Header.Contract, err = contractOf(promised); err != nil {
+				if h.Header.Contract, err = contractOf(promised, h); err != nil {
 					return err
 				}
 			}
@@ -103,9 +107,12 @@ func importFile(name, format string) (*history.History, error) {
 	return h, nil
 }
 
-// contractOf is what promises of these names make.
-func contractOf(names []string) (history.Contract, error) {
+// contractOf is what promises of these names make of a history's system.
+func contractOf(names []string, h *history.History) (history.Contract, error) {
 	c := history.Contract{Expect: "declared", Order: "none", Offsets: "global"}
+	if len(h.Header.Queues) > 0 {
+		c.Delivery, c.Offsets = "at-most-once", "none" // a delivery consumes its message
+	}
 	for _, name := range names {
 		set, ok := promises[name]
 		if !ok {

@@ -38,7 +38,7 @@ func ReadKafka(r io.Reader) (*history.History, error) {
 	}
 	slices.SortStableFunc(all, func(a, b operation) int { return cmp.Compare(a.from, b.from) })
 	im := newImporter(all, "log")
-	if err := im.sends(all); err != nil {
+	if err := im.number(all, sends); err != nil {
 		return nil, err
 	}
 	for i := range all {
@@ -47,6 +47,78 @@ func ReadKafka(r io.Reader) (*history.History, error) {
 		}
 	}
 	return im.finish(), nil
+}
+
+// ReadQueue reads a history of Jepsen's queue workloads as one that checkers can
+// judge: :enqueue sends, :dequeue receives, and :drain is a receive of each of its
+// values, each in a process of its own. A delivery consumes its message. For the rest it
+// does as ReadKafka.
+func ReadQueue(r io.Reader) (*history.History, error) {
+	all, err := operations(r)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(all, func(a, b operation) int { return cmp.Compare(a.from, b.from) })
+	im := newImporter(all, "queue")
+	const key = "queue"
+	im.key(key)
+	im.h.Header.Queues = []history.Queue{{Key: key}}
+	if err := im.number(all, func(o *operation) ([]sending, error) {
+		if o.call.F != "enqueue" {
+			return nil, nil
+		}
+		return []sending{{sent{key, text(o.call.Value)}, o.call.Value, o}}, nil
+	}); err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if err := im.queue(&all[i], key); err != nil {
+			return nil, all[i].error(err)
+		}
+	}
+	return im.finish(), nil
+}
+
+// queue adds an operation on a queue.
+func (im *importer) queue(o *operation, key string) error {
+	op := history.Op{Kind: history.Receive, Offset: history.NoOffset}
+	var taken []any
+	switch o.call.F {
+	case "enqueue":
+		op.Kind, op.Value, op.Acked = history.Send, im.values[sent{key, text(o.call.Value)}], true
+		im.add(im.client(o.process, "producer"), o, true, op)
+		return nil
+	case "dequeue":
+		if o.done != nil && o.done.Value != nil {
+			taken = []any{o.done.Value}
+		}
+	case "drain":
+		var vector bool
+		if o.done != nil {
+			taken, vector = o.done.Value.([]any)
+		}
+		if !vector && !o.failed {
+			return fmt.Errorf("a :drain ends with the vector of all that it dequeued, or what it took is not known")
+		}
+		if len(taken) == 0 {
+			return nil
+		}
+	default:
+		return fmt.Errorf("%s is no operation on a queue: :enqueue, :dequeue and :drain are known", o.call.F)
+	}
+	c := im.client(o.process, "consumer")
+	if len(taken) == 0 {
+		im.add(c, o, true, op)
+	}
+	for i, v := range taken {
+		record := history.Record{Offset: history.NoOffset, Epoch: -1}
+		if record.Payload = payload(v); record.Payload == history.Good {
+			record.Value = im.value(key, v)
+		}
+		op.Records = []history.Record{record}
+		im.add(c, o, i == 0, op)
+	}
+	return nil
 }
 
 // importer builds a history.
@@ -169,48 +241,62 @@ func (im *importer) finish() *history.History {
 	return h
 }
 
-// sends gives a Value to everything that is sent.
-func (im *importer) sends(all []operation) error {
-	type send struct {
-		sent
-		value any
-		of    *operation
+// sending is a value that was sent, and by which operation.
+type sending struct {
+	sent
+	value any
+	of    *operation
+}
+
+// sends are the values that an operation of jepsen.tests.kafka sends.
+func sends(o *operation) ([]sending, error) {
+	if o.call.F != "send" && o.call.F != "txn" {
+		return nil, nil
 	}
-	var found []send
+	parts, vector := o.call.Value.([]any)
+	if !vector {
+		return nil, fmt.Errorf("the value %v is no vector of :send and :poll", o.call.Value)
+	}
+	var all []sending
+	for _, each := range parts {
+		part, _ := each.([]any)
+		if len(part) != 3 || part[0] != edn.Keyword("send") {
+			continue // whatever else it is, it is looked at later
+		}
+		value := part[2]
+		if pair, is := value.([]any); is && len(pair) == 2 {
+			value = pair[1]
+		}
+		all = append(all, sending{sent{fmt.Sprint(part[1]), text(value)}, value, o})
+	}
+	return all, nil
+}
+
+// number gives a Value to everything that is sent.
+func (im *importer) number(all []operation, sends func(*operation) ([]sending, error)) error {
+	var found []sending
 	seen := map[sent]int{}
 	values := map[history.Value]bool{}
 	ours := false // they are Values of this project
 	alike := true // they may be
 	for i := range all {
 		o := &all[i]
-		if o.call.F != "send" && o.call.F != "txn" {
-			continue
+		these, err := sends(o)
+		if err != nil {
+			return o.error(err)
 		}
-		parts, vector := o.call.Value.([]any)
-		if !vector {
-			return o.error(fmt.Errorf("the value %v is no vector of :send and :poll", o.call.Value))
-		}
-		for _, each := range parts {
-			part, _ := each.([]any)
-			if len(part) != 3 || part[0] != edn.Keyword("send") {
-				continue // whatever else it is, it is looked at later
-			}
-			value := part[2]
-			if pair, is := value.([]any); is && len(pair) == 2 {
-				value = pair[1]
-			}
-			s := send{sent{fmt.Sprint(part[1]), text(value)}, value, o}
+		for _, s := range these {
 			if line := seen[s.sent]; line != 0 {
-				return o.error(fmt.Errorf("the value %v was sent to key %s before (line %d): values must be unique", value, s.key, line))
+				return o.error(fmt.Errorf("the value %v was sent to %s before (line %d): values must be unique", s.value, s.key, line))
 			}
 			seen[s.sent] = o.line
-			n, _ := value.(int64)
+			n, _ := s.value.(int64)
 			v := history.Value(n)
 			alike = alike && n > 0 && v.Seq() > 0 && v.Producer() < 1<<12 && !values[v]
 			ours = ours || v.Producer() > 0
 			values[v] = true
-			found = append(found, s)
 		}
+		found = append(found, these...)
 	}
 	if ours = ours && alike; ours {
 		// Each producer is a client, whatever processes it went through.
@@ -355,7 +441,7 @@ func (im *importer) polls(c *client, said any) ([]history.Op, error) {
 				return nil, err
 			}
 			record := history.Record{Offset: offset, Epoch: -1}
-			if record.Payload = payload(value, offset); record.Payload == history.Good {
+			if record.Payload = payload(value); record.Payload == history.Good {
 				record.Value = im.value(key, value)
 			}
 			op.Records = append(op.Records, record)
@@ -372,11 +458,11 @@ func (im *importer) polls(c *client, said any) ([]history.Op, error) {
 }
 
 // payload tells what an export of this project said of a record.
-func payload(value any, offset int64) history.Payload {
+func payload(value any) history.Payload {
 	if said, ok := value.(string); ok {
-		name, at, _ := strings.Cut(said, "@")
+		name, _, marked := strings.Cut(said, "@")
 		for _, p := range []history.Payload{history.OtherRun, history.Altered, history.Sentinel} {
-			if name == p.String() && at == fmt.Sprint(offset) {
+			if marked && name == p.String() {
 				return p
 			}
 		}
