@@ -267,7 +267,11 @@ func sends(o *operation) ([]sending, error) {
 		if pair, is := value.([]any); is && len(pair) == 2 {
 			value = pair[1]
 		}
-		all = append(all, sending{sent{fmt.Sprint(part[1]), text(value)}, value, o})
+		key, err := keyOf(part[1])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, sending{sent{key, text(value)}, value, o})
 	}
 	return all, nil
 }
@@ -403,7 +407,10 @@ func (im *importer) kafka(o *operation) error {
 }
 
 func (im *importer) send(part []any) (history.Op, error) {
-	key := fmt.Sprint(part[1])
+	key, err := keyOf(part[1])
+	if err != nil {
+		return history.Op{}, err
+	}
 	offset, value, err := placed(part[2])
 	if err != nil {
 		return history.Op{}, err
@@ -427,7 +434,11 @@ func (im *importer) polls(c *client, said any) ([]history.Op, error) {
 		if !ok {
 			return nil, fmt.Errorf("%v is no vector of records", list)
 		}
-		byKey[fmt.Sprint(key)] = records
+		name, err := keyOf(key)
+		if err != nil {
+			return nil, err
+		}
+		byKey[name] = append(byKey[name], records...)
 	}
 	var ops []history.Op
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {

@@ -74,6 +74,8 @@ func TestReadHistoryRefuses(t *testing.T) {
 		{"no map", "line 2: the :poll 7 is no map", invoke + `[[:poll 7]]}`},
 		{"no records", "line 2: 7 is no vector of records", invoke + `[[:poll {0 7}]]}`},
 		{"no offset", "line 2: 7 was polled without its offset", invoke + `[[:poll {0 [7]}]]}`},
+		{"odd key", "is no number, text, keyword or symbol", invoke + `[[:poll {[1 2] [[3 4]]}]]}`},
+		{"odd key of a send", "line 1: the key [1 2] is no number", `{:type :invoke, :f :send, :value [[:send [1 2] 4]], :process 0}`},
 		{"no pair", "line 2: [1 2 3] is no pair", invoke + `[[:poll {0 [[1 2 3]]}]]}`},
 		{"odd offset", "line 2: a is no offset", invoke + `[[:poll {0 [["a" 2]]}]]}`},
 		{"beyond", "no map of a Jepsen history", invoke + `[[:poll {0 [[9223372036854775808 2]]}]]}`},

@@ -257,7 +257,11 @@ func add(objects map[string][]linear.Op, object linear.Object, call, done *line,
 			if len(pair) != 2 {
 				return fmt.Errorf("the value %v is no pair of a key and a value", call.Value)
 			}
-			key, call = fmt.Sprint(pair[0]), &line{F: call.F, Value: pair[1]}
+			var err error
+			if key, err = keyOf(pair[0]); err != nil {
+				return err
+			}
+			call = &line{F: call.F, Value: pair[1]}
 			answer, tuple := said.([]any)
 			if !tuple || len(answer) != 2 {
 				return fmt.Errorf("the value %v is no pair of a key and a value, as that of its invocation is", said)
@@ -326,7 +330,11 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 			if err != nil {
 				return err
 			}
-			one(fmt.Sprint(part[1]), o)
+			key, err := keyOf(part[1])
+			if err != nil {
+				return err
+			}
+			one(key, o)
 		case len(part) == 2 && part[0] == edn.Keyword("poll"):
 			if done == nil {
 				continue
@@ -335,7 +343,11 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 			if !ok {
 				return fmt.Errorf("the :poll %v is no map from keys to records", part[1])
 			}
-			for key, list := range polled {
+			for of, list := range polled {
+				key, err := keyOf(of)
+				if err != nil {
+					return err
+				}
 				records, ok := list.([]any)
 				if !ok {
 					return fmt.Errorf("%v is no vector of records", list)
@@ -348,7 +360,7 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 					if err != nil {
 						return err
 					}
-					one(fmt.Sprint(key), o)
+					one(key, o)
 				}
 			}
 		case len(part) == 1 && part[0] == edn.Keyword("poll"):
@@ -357,6 +369,15 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 		}
 	}
 	return nil
+}
+
+// keyOf is the name of a key: a number, a text, a keyword or a symbol.
+func keyOf(v any) (string, error) {
+	switch v.(type) {
+	case int64, string, edn.Keyword, edn.Symbol:
+		return fmt.Sprint(v), nil
+	}
+	return "", fmt.Errorf("the key %v is no number, text, keyword or symbol", v)
 }
 
 // ours reports whether a polled record is a sentinel of this project's drains: it
