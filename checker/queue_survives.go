@@ -36,12 +36,19 @@ func (v *view) fate(q *queueView, m *message) fate {
 		return gone
 	case consumes && q.unseen > 0:
 		return taken
-	case limit > 0 && len(m.takes) >= limit:
-		return safe // given up: the clauses of the limit and of the dead letters judge it
-	case limit > 0 && q.deliveries(m) >= limit:
+	case limit == 0 || v.keepsDead(q):
+		return gone // what was delivered too often would be among the dead letters
+	case len(m.takes) >= limit:
+		return safe // given up, and kept by nobody
+	case q.deliveries(m) >= limit:
 		return taken
 	}
 	return gone
+}
+
+// keepsDead reports whether what q gives up is promised to be among its dead letters.
+func (v *view) keepsDead(q *queueView) bool {
+	return q.dead != nil && v.h.Header.Contract.DeadLetters
 }
 
 // checkQueuesSurvive: an acknowledged message is consumed, or is in the drain of its
