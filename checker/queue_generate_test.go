@@ -297,8 +297,7 @@ var queueMutations = []mutation{
 		return ok
 	}},
 	{"lose what a consumer had that left", []string{ClauseSurvives, ClauseRedelivers}, func(r *rand.Rand, h *history.History) bool {
-		op := pick(r, h, func(op *history.Op) bool { return op.Kind == history.Send })
-		v := insert(h, history.Op{Kind: history.Send, Value: op.Value + 1<<30, Call: lastTime(h) + 1, Return: lastTime(h) + 2, Outcome: history.OK, Acked: true}).Value
+		v := insert(h, history.Op{Kind: history.Send, Value: history.MakeValue(98, int64(len(h.Ops))), Call: lastTime(h) + 1, Return: lastTime(h) + 2, Outcome: history.OK, Acked: true}).Value
 		insert(h, history.Op{Client: 5, Kind: history.Receive, Call: lastTime(h) + 1, Return: lastTime(h) + 2, Outcome: history.OK, Records: []history.Record{{Offset: -1, Value: v, Epoch: -1}}})
 		insert(h, history.Op{Client: 5, Kind: history.Leave, Call: lastTime(h) + 1, Return: lastTime(h) + 2, Outcome: history.OK})
 		return true
