@@ -478,7 +478,7 @@ func swapReceives(h *history.History, fits func(a, b history.Value) bool) bool {
 	for i := range len(order) - 1 {
 		a, b := order[i].Value, order[i+1].Value
 		x, y := concerning(h, a, history.Send)[0], concerning(h, b, history.Send)[0]
-		if !fits(a, b) || x.Return >= y.Call || by[i].Return >= by[i+1].Call {
+		if !fits(a, b) || x.Return >= y.Call || y.Return >= by[i].Call || by[i].Return >= by[i+1].Call {
 			continue
 		}
 		order[i].Value, order[i+1].Value = b, a

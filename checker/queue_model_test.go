@@ -100,7 +100,7 @@ func drawQueue(rng *rand.Rand) *history.History {
 	for _, v := range sorted(q.held) {
 		q.back(v)
 	}
-	for range []int{0, 0, 1, 1, 2}[rng.IntN(5)] {
+	for range []int{0, 1, 1, 2}[rng.IntN(4)] {
 		damageQueue(rng, h, q, sent)
 	}
 	for i, values := range [][]history.Value{q.ready, q.dead}[:len(h.Header.Keys)] {
@@ -125,8 +125,11 @@ func drawQueue(rng *rand.Rand) *history.History {
 // damageQueue changes one thing of a history, or of its drain.
 func damageQueue(rng *rand.Rand, h *history.History, q *ideal, sent int64) {
 	op := &h.Ops[rng.IntN(len(h.Ops))]
-	value := history.MakeValue(0, 1+rng.Int64N(sent+1))
-	switch rng.IntN(7) {
+	value := history.MakeValue(0, 1+rng.Int64N(max(sent, 1)))
+	if rng.IntN(10) == 0 {
+		value = history.MakeValue(0, sent+1) // nobody sent it
+	}
+	switch rng.IntN(9) {
 	case 0:
 		op.Call -= rng.Int64N(8)
 		op.Call = max(op.Call, 0)
@@ -136,7 +139,8 @@ func damageQueue(rng *rand.Rand, h *history.History, q *ideal, sent int64) {
 			op.Call, op.Return = op.Call+later, op.Return+later
 		}
 	case 2:
-		if op.Kind == history.Receive && op.Outcome == history.OK {
+		again := slices.ContainsFunc(op.Records, func(rec history.Record) bool { return rec.Value == value })
+		if op.Kind == history.Receive && op.Outcome == history.OK && !again {
 			op.Records = append(slices.Clone(op.Records), history.Record{Offset: history.NoOffset, Value: value, Epoch: -1})
 		}
 	case 3:
@@ -149,6 +153,14 @@ func damageQueue(rng *rand.Rand, h *history.History, q *ideal, sent int64) {
 		}
 	case 5:
 		q.ready = append(slices.DeleteFunc(q.ready, func(v history.Value) bool { return v == value }), value)
+	case 7, 8: // another consumer is given what this one settles
+		if op.Kind.Settles() && op.Outcome == history.OK {
+			of := &h.Ops[op.Of]
+			again := history.Op{ID: int64(len(h.Ops)), Client: 3 - op.Client, Kind: history.Receive, Call: of.Return + rng.Int64N(2), Outcome: history.OK, Offset: history.NoOffset}
+			again.Return = max(again.Call, op.Call-rng.Int64N(3))
+			again.Records = []history.Record{{Offset: history.NoOffset, Value: op.Value, Epoch: -1}}
+			h.Ops = append(h.Ops, again)
+		}
 	case 6:
 		if i := slices.Index(q.dead, value); i >= 0 {
 			q.dead = slices.Delete(q.dead, i, i+1)
@@ -261,8 +273,18 @@ func (m *model) mayBeNext(s modelState, i int) bool {
 		if o := &m.h.Ops[j]; s.done>>j&1 == 0 && o.Outcome == history.OK && o.Return < m.h.Ops[i].Call {
 			return false
 		}
+		if s.done>>j&1 != 0 && m.over(i, j) {
+			return false
+		}
 	}
 	return true
+}
+
+// over: operation j is a leave, and i a receive of the same session that was not answered.
+func (m *model) over(i, j int) bool {
+	receive, leave := &m.h.Ops[i], &m.h.Ops[j]
+	return receive.Kind == history.Receive && receive.Outcome == history.Indeterminate && leave.Kind == history.Leave && leave.Outcome == history.OK &&
+		receive.Client == leave.Client && leave.Call > receive.Call && (receive.Return == history.Infinity || leave.Call >= receive.Return)
 }
 
 // apply lists the states that operation i can lead to: none where its answer is impossible.
@@ -420,7 +442,8 @@ func (n pairwise) falselyEmpty() int {
 				}
 				gone := false
 				for _, l := range n.h.Ops {
-					gone = gone || l.Kind == history.Leave && l.Outcome == history.OK && l.Client == u.Client && l.Call > u.Call && l.Return < e.Call
+					after := l.Call >= u.Return || u.Return == history.Infinity && l.Call > u.Call
+					gone = gone || l.Kind == history.Leave && l.Outcome == history.OK && l.Client == u.Client && after && l.Return < e.Call
 				}
 				hidden = hidden || !gone
 			}
@@ -558,16 +581,22 @@ func differ(t *testing.T, seed, cases uint64) tally {
 	for i := range cases {
 		rng := rand.New(rand.NewPCG(seed, i))
 		h := drawQueue(rng)
-		r, err := Run(t.Context(), h, lax())
+		v, err := newView(h, lax())
 		if err != nil {
 			t.Errorf("seed %d, case %d: %v", seed, i, err)
 			return sum
+		}
+		r := &Result{}
+		count := map[string]int{}
+		for _, c := range v.clauses() {
+			r.Checks = append(r.Checks, v.judge(t.Context(), c.name, c.run))
+			count[c.name] = r.Checks[len(r.Checks)-1].Count
 		}
 		guilty := convicted(r)
 		possible := explainable(h)
 		switch {
 		case possible && len(guilty) > 0:
-			t.Errorf("seed %d, case %d: %v are convicted, and a queue that keeps every promise can answer so: %s\n%s", seed, i, guilty, r.Sentence, show(h))
+			t.Errorf("seed %d, case %d: %v are convicted, and a queue that keeps every promise can answer so:\n%s", seed, i, guilty, show(h))
 			return sum
 		case possible:
 			sum.explained++
@@ -581,21 +610,14 @@ func differ(t *testing.T, seed, cases uint64) tally {
 		}
 		// Order is promised now: the sweeps say what the definitions say.
 		h.Header.Contract.Order = "producer"
-		r, _ = Run(t.Context(), h, lax())
-		count := func(name string) int {
-			for _, c := range r.Checks {
-				if c.Name == name {
-					return c.Count
-				}
-			}
-			return -1
-		}
+		order := v.judge(t.Context(), ClauseOrder, checkQueuesOrder)
 		n := pairwise{h}
-		got := []int{count(ClauseSettled), count(ClauseTruthfulEmpty), count(ClauseOrder)}
+		got := []int{count[ClauseSettled], count[ClauseTruthfulEmpty], order.Count}
+		counts := v.queueCounts()["q"]
 		want := []int{n.settledAgain(), n.falselyEmpty(), n.overtaken()}
-		if !slices.Equal(want, got) || n.counts() != r.Counts.Queues["q"] {
+		if !slices.Equal(want, got) || n.counts() != counts {
 			t.Errorf("seed %d, case %d: settled, empty, order are %v by definition and %v by sweep; %+v by multisets and %+v by messages\n%s",
-				seed, i, want, got, n.counts(), r.Counts.Queues["q"], show(h))
+				seed, i, want, got, n.counts(), counts, show(h))
 			return sum
 		}
 		for j, name := range []string{"settled", "empty", "order"} {
@@ -661,7 +683,9 @@ func TestQueuesAgainstModel(t *testing.T) {
 	t.Logf("%d histories: %d that a queue can answer, all acquitted; %d that none can, %d of them convicted; by clause %v", n, total.explained, total.convicted+total.missed, total.convicted, total.clauses)
 	require.GreaterOrEqual(t, n, cases)
 	require.Greater(t, total.explained, n/5)
-	require.Greater(t, total.convicted, n/5)
+	require.Greater(t, total.convicted, n/6)
+	// Of the others most have a receive without an answer, or a drain that proves nothing.
+	require.Greater(t, total.convicted, 8*total.missed, "that none can answer")
 	for _, name := range []string{
 		ClauseSurvives, ClausePhantom, ClauseResurrected, ClauseSettled, ClauseRedelivers, ClauseExclusive, ClauseMaxDeliveries, ClauseDeadLetters,
 		ClauseTruthfulEmpty, "definition of settled", "definition of empty", "definition of order",

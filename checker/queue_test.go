@@ -202,6 +202,14 @@ func TestQueuesSent(t *testing.T) {
 			rest`, ClassPhantomRun},
 		{"altered", `queue
 			rest !`, ClassPhantomBytes},
+		{"received before it was sent", `queue
+			r0 5-9 p0.1
+			p0.1 10-20 ok
+			rest p0.1`, ClassPhantom},
+		{"received while it was sent", `queue
+			r0 5-10 p0.1
+			p0.1 10-20 ok
+			rest p0.1`, "valid"},
 		{"sent and never answered", `queue
 			p0.1 10- ?
 			r0 30-40 p0.1
