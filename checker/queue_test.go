@@ -1004,3 +1004,25 @@ func TestMalformedQueues(t *testing.T) {
 		})
 	}
 }
+
+func TestExplainQueuedMessage(t *testing.T) {
+	h := parse(t, `queue dead
+		p0.1 10-20 ok
+		r0 30-40 p0.1#1
+		g0 45-48 p0.1 ?
+		r1 50-60 p0.1
+		j1 70-80 p0.1
+		rest
+		rest dead p0.1`)
+	s, err := Explain(h, history.MakeValue(0, 1))
+	require.NoError(t, err)
+	require.Equal(t, "q", s.Key)
+	var lines []string
+	for _, l := range s.Lines {
+		lines = append(lines, l.Text)
+	}
+	require.Equal(t, []string{
+		"p0 sent it to q on n1", "acknowledged by n1, its offset unknown", "received from q, delivery 1, by c0 on n1",
+		"release by c0 on n1: indeterminate, timeout", "received from q by c1 on n1", "reject by c1 on n1: confirmed",
+	}, lines)
+}

@@ -266,6 +266,9 @@ func recordsText(rs []history.Record) string {
 	one := func(r history.Record) string {
 		switch r.Payload {
 		case history.Good:
+			if r.Offset == history.NoOffset {
+				return valueText(r.Value)
+			}
 			return fmt.Sprintf("%d=%s", r.Offset, valueText(r.Value))
 		case history.Sentinel:
 			return fmt.Sprintf("%d=sentinel", r.Offset)
