@@ -216,10 +216,15 @@ func (v *view) storyOfKey(k *keyView, s *Story, offsets map[int64]bool, from int
 		end("the drain found the topic gone")
 		return
 	}
+	for _, q := range v.queues {
+		if q.index == k.index && q.dead != nil && q.dead.leader != nil && q.dead.leader.holds(s.Value) {
+			end("the drain found it among the dead letters, " + q.dead.name)
+		}
+	}
 	if len(s.Holds) > 0 {
 		end("the drain found it on " + strings.Join(s.Holds, ", "))
 	}
-	if len(s.Lacks) > 0 {
+	if len(s.Lacks) > 0 && !v.queue(k) { // out of a queue it is once it is consumed
 		end("the drain found it missing on " + strings.Join(s.Lacks, ", "))
 	}
 	if len(s.Unproven) > 0 {

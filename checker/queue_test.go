@@ -1024,5 +1024,6 @@ func TestExplainQueuedMessage(t *testing.T) {
 	require.Equal(t, []string{
 		"p0 sent it to q on n1", "acknowledged by n1, its offset unknown", "received from q, delivery 1, by c0 on n1",
 		"release by c0 on n1: indeterminate, timeout", "received from q by c1 on n1", "reject by c1 on n1: confirmed",
+		"the drain found it among the dead letters, q-dead",
 	}, lines)
 }
