@@ -62,7 +62,7 @@ func parse(t testing.TB, text string) *history.History {
 	if strings.Contains(text, "k1") && !strings.HasPrefix(strings.TrimSpace(text), "queue") {
 		h.Header.Keys = append(h.Header.Keys, "t-1")
 	}
-	if f := strings.Fields(text); f[0] == "queue" {
+	if strings.HasPrefix(strings.TrimSpace(text), "queue") {
 		parseQueue(t, h, strings.Fields(strings.SplitN(strings.TrimSpace(text), "\n", 2)[0])[1:])
 	}
 	seqs := map[string]int64{}

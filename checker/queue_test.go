@@ -8,13 +8,13 @@ import (
 	"github.com/faultline-mq/faultline/checker/history"
 )
 
-// situation is a history of a queue, and what one clause says of it: the class of its
+// queueSituation is a history of a queue, and what one clause says of it: the class of its
 // anomaly, "valid" or "unknown".
-type situation struct {
+type queueSituation struct {
 	name, text, want string
 }
 
-func judgeSituations(t *testing.T, name string, all []situation) {
+func judgeSituations(t *testing.T, name string, all []queueSituation) {
 	t.Helper()
 	broken, valid := 0, 0
 	for _, s := range all {
@@ -47,7 +47,7 @@ func judgeSituations(t *testing.T, name string, all []situation) {
 }
 
 func TestQueuesSurvive(t *testing.T) {
-	judgeSituations(t, ClauseSurvives, []situation{
+	judgeSituations(t, ClauseSurvives, []queueSituation{
 		{"acknowledged and never seen again", `queue
 			p0.1 10-20 ok
 			rest`, ClassLost},
@@ -181,7 +181,7 @@ func TestQueuesLate(t *testing.T) {
 }
 
 func TestQueuesSent(t *testing.T) {
-	judgeSituations(t, ClausePhantom, []situation{
+	judgeSituations(t, ClausePhantom, []queueSituation{
 		{"never sent", `queue
 			r0 30-40 p0.1
 			rest`, ClassPhantom},
@@ -231,7 +231,7 @@ func TestQueuesSent(t *testing.T) {
 }
 
 func TestQueuesFailed(t *testing.T) {
-	judgeSituations(t, ClauseResurrected, []situation{
+	judgeSituations(t, ClauseResurrected, []queueSituation{
 		{"failed and delivered", `queue
 			p0.1 10-20 x
 			r0 30-40 p0.1
@@ -258,7 +258,7 @@ func TestQueuesFailed(t *testing.T) {
 }
 
 func TestConsumedOnce(t *testing.T) {
-	judgeSituations(t, ClauseConsumedOnce, []situation{
+	judgeSituations(t, ClauseConsumedOnce, []queueSituation{
 		{"at most once, delivered twice", `queue once
 			p0.1 10-20 ok
 			r0 30-40 p0.1
@@ -327,7 +327,7 @@ func TestConsumedOnce(t *testing.T) {
 }
 
 func TestSettledStaySettled(t *testing.T) {
-	judgeSituations(t, ClauseSettled, []situation{
+	judgeSituations(t, ClauseSettled, []queueSituation{
 		{"accepted and delivered again", `queue
 			p0.1 10-20 ok
 			r0 30-40 p0.1
@@ -380,7 +380,7 @@ func TestSettledStaySettled(t *testing.T) {
 }
 
 func TestRedelivers(t *testing.T) {
-	judgeSituations(t, ClauseRedelivers, []situation{
+	judgeSituations(t, ClauseRedelivers, []queueSituation{
 		{"its consumer left, and it is absent", `queue
 			p0.1 10-20 ok
 			r0 30-40 p0.1
@@ -440,7 +440,7 @@ func TestRedelivers(t *testing.T) {
 }
 
 func TestExclusive(t *testing.T) {
-	judgeSituations(t, ClauseExclusive, []situation{
+	judgeSituations(t, ClauseExclusive, []queueSituation{
 		{"delivered to another within its lock", `queue
 			p0.1 10-20 ok
 			r0 30-40 p0.1 lock=100
@@ -512,7 +512,7 @@ func TestExclusive(t *testing.T) {
 }
 
 func TestMaxDeliveries(t *testing.T) {
-	judgeSituations(t, ClauseMaxDeliveries, []situation{
+	judgeSituations(t, ClauseMaxDeliveries, []queueSituation{
 		{"delivered three times of two", `queue max=2
 			p0.1 10-20 ok
 			r0 30-40 p0.1
@@ -548,7 +548,7 @@ func TestMaxDeliveries(t *testing.T) {
 }
 
 func TestDeadLetters(t *testing.T) {
-	judgeSituations(t, ClauseDeadLetters, []situation{
+	judgeSituations(t, ClauseDeadLetters, []queueSituation{
 		{"rejected, and nowhere", `queue dead
 			p0.1 10-20 ok
 			r0 30-40 p0.1
@@ -623,7 +623,7 @@ func TestDeadLetters(t *testing.T) {
 }
 
 func TestTruthfulEmpty(t *testing.T) {
-	judgeSituations(t, ClauseTruthfulEmpty, []situation{
+	judgeSituations(t, ClauseTruthfulEmpty, []queueSituation{
 		{"empty, and the message came later", `queue
 			p0.1 10-20 ok
 			r0 30-40
@@ -693,7 +693,7 @@ func TestTruthfulEmpty(t *testing.T) {
 }
 
 func TestQueuesOrder(t *testing.T) {
-	judgeSituations(t, ClauseOrder, []situation{
+	judgeSituations(t, ClauseOrder, []queueSituation{
 		{"the second came out before the first", `queue
 			p0.1 10-20 ok
 			p0.2 30-40 ok
@@ -751,7 +751,7 @@ func TestQueuesOrder(t *testing.T) {
 }
 
 func TestFIFO(t *testing.T) {
-	judgeSituations(t, ClauseFIFO, []situation{
+	judgeSituations(t, ClauseFIFO, []queueSituation{
 		{"the second came out first", `queue fifo
 			p0.1 10-20 ok
 			p1.1 30-40 ok
@@ -833,7 +833,7 @@ func TestFIFO(t *testing.T) {
 }
 
 func TestTransactions(t *testing.T) {
-	judgeSituations(t, ClauseTransactions, []situation{
+	judgeSituations(t, ClauseTransactions, []queueSituation{
 		{"a message of an aborted one was read", `
 			p0.1 10-20 @0 tx=1
 			abort 30-40 tx=1

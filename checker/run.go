@@ -159,7 +159,7 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Anomalies: map[string]int{}}
-	r.Checks = v.judgeAll(ctx)
+	r.Checks = v.judgeAll(ctx, v.clauses())
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("checking: %w", err)
 	}
@@ -179,8 +179,7 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 }
 
 // judgeAll runs the checkers, as many at a time as there are processors.
-func (v *view) judgeAll(ctx context.Context) []Check {
-	clauses := v.clauses()
+func (v *view) judgeAll(ctx context.Context, clauses []clauseCheck) []Check {
 	checks := make([]Check, len(clauses))
 	var (
 		next    atomic.Int32
