@@ -53,7 +53,7 @@ func ascending(op *history.Op) bool {
 // became of that. Polls of what
 // the drained log holds, and holds once, say nothing that it does not.
 func (v *view) deliveredReorders(c *Check, k *keyView) {
-	if len(k.odd) == 0 && !v.twice(k) {
+	if len(v.odd(k)) == 0 && !v.twice(k) {
 		return
 	}
 	type seen struct {

@@ -39,6 +39,18 @@ func (c *counting) add(value history.Value) {
 	of.last = max(of.last, value.Seq())
 }
 
+// merge adds what other counted.
+func (c *counting) merge(other *counting) {
+	c.sends += other.sends
+	if n := len(other.producers) - len(c.producers); n > 0 {
+		c.producers = append(c.producers, make([]struct{ count, last int64 }, n)...)
+	}
+	for p, of := range other.producers {
+		c.producers[p].count += of.count
+		c.producers[p].last = max(c.producers[p].last, of.last)
+	}
+}
+
 // table makes room for the values that were counted.
 func (c *counting) table() ids {
 	t := ids{dense: make([][]int32, len(c.producers))}

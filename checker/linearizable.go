@@ -109,6 +109,13 @@ func (l *linearLog) breakAt(v *view, k *keyView, value history.Value, offset int
 	l.broken.Fault = v.faultAt(l.broken.At)
 }
 
+// alsoBy adds an operation to the proof that a partition is not one log.
+func (l *linearLog) alsoBy(id int64) {
+	if !slices.Contains(l.broken.Ops, id) {
+		l.broken.Ops = append(l.broken.Ops, id)
+	}
+}
+
 // linearLog resolves the partition's operations into positions.
 func (v *view) linearLog(k *keyView) linearLog {
 	var l linearLog
@@ -164,8 +171,8 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 			return
 		}
 	}
-	if len(k.odd) > 0 {
-		o := &k.odd[0]
+	if strays := v.odd(k); len(strays) > 0 {
+		o := &strays[0]
 		l.breakAt(v, k, o.value, o.offset, &v.h.Ops[o.first], "offset %d was delivered with %s, and the drained log does not hold it there",
 			o.offset, recName(&history.Record{Value: o.value, Payload: o.payload, Epoch: -1}))
 	}
@@ -176,14 +183,23 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 func (v *view) claimedLog(k *keyView, l *linearLog) {
 	at := map[history.Value]int64{}
 	stands := map[int64]history.Value{}
+	by := map[int64]int64{} // the operation that claimed an offset first
 	claim := func(value history.Value, offset int64, op *history.Op, what string) {
+		if l.broken != nil {
+			return
+		}
 		if o, ok := at[value]; ok && o != offset {
 			l.breakAt(v, k, value, offset, op, "%s is %s at offset %d, and stands at %d", msgName(value), what, offset, o)
+			l.alsoBy(by[o])
 		}
 		if other, ok := stands[offset]; ok && other != value {
 			l.breakAt(v, k, value, offset, op, "%s is %s at offset %d, where %s stands", msgName(value), what, offset, msgName(other))
+			l.alsoBy(by[offset])
 		}
 		at[value], stands[offset] = offset, value
+		if _, ok := by[offset]; !ok {
+			by[offset] = op.ID
+		}
 	}
 	for _, i := range k.sends {
 		if op := &v.h.Ops[i]; acked(op) && op.Offset != history.NoOffset && !v.reused[op.Value] {

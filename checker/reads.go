@@ -15,8 +15,9 @@ func checkCommittedReads(_ context.Context, v *view, c *Check) {
 			continue // with the topic everything is lost, committed or not
 		}
 		dirty := map[history.Value]bool{}
-		for i := range k.odd {
-			o := &k.odd[i]
+		strays := v.odd(k)
+		for i := range strays {
+			o := &strays[i]
 			send, sent := v.ids.find(o.value)
 			if o.payload != history.Good || !sent || v.h.Ops[send].Key != k.index || dirty[o.value] ||
 				v.found[send] != history.NoOffset || o.offset < k.leader.Start || k.leader.holds(o.value) {

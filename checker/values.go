@@ -16,11 +16,13 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 	c.Promised = ct.AtMostOnce
 	for _, k := range v.keys {
 		offsets := map[history.Value][]int64{}
-		see := func(value history.Value, offset int64) {
+		polls := map[history.Value][]int64{} // that showed it where the drained log does not
+		see := func(value history.Value, offset int64) bool {
 			if v.reused[value] || slices.Contains(offsets[value], offset) {
-				return
+				return false
 			}
 			offsets[value] = append(offsets[value], offset)
+			return true
 		}
 		// The common case, a value that stands where it was found first, costs no
 		// map entry.
@@ -33,9 +35,10 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 			}
 		}
 		if ct.Offsets != "per-node" {
-			for i := range k.odd {
-				if o := &k.odd[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) {
-					see(o.value, o.offset)
+			strays := v.odd(k)
+			for i := range strays {
+				if o := &strays[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) && see(o.value, o.offset) {
+					polls[o.value] = append(polls[o.value], v.h.Ops[o.first].ID)
 				}
 			}
 		}
@@ -49,7 +52,7 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 			}
 			slices.Sort(at)
 			c.add(v.about(k, value, Anomaly{
-				Class: ClassDuplicate, Offset: at[1],
+				Class: ClassDuplicate, Offset: at[1], Ops: polls[value],
 				Text: fmt.Sprintf("broke at-most-once - a message that was sent once stands at one offset at most: %s stands at offsets %v of %s", msgName(value), at, k.name),
 			}))
 		}
@@ -120,8 +123,9 @@ func checkOnlyWhatWasSent(_ context.Context, v *view, c *Check) {
 			}
 			c.add(a)
 		}
-		for i := range k.odd {
-			o := &k.odd[i]
+		strays := v.odd(k)
+		for i := range strays {
+			o := &strays[i]
 			op := &v.h.Ops[o.first]
 			judge(o.sighting, v.node(op.Node), op.Return, []int64{op.ID})
 		}
@@ -162,7 +166,7 @@ func (v *view) phantom(k *keyView, s sighting) (class, what string) {
 		return ClassPhantom, msgName(s.value) + ", which was never sent"
 	}
 	if op := &v.h.Ops[i]; op.Key != k.index && !v.reused[s.value] {
-		return ClassPhantom, msgName(s.value) + ", which was sent to " + v.keys[op.Key].name
+		return ClassPhantom, msgName(s.value) + ", which was sent to " + v.all[op.Key].name
 	}
 	return "", ""
 }
@@ -172,8 +176,9 @@ func (v *view) phantom(k *keyView, s sighting) (class, what string) {
 func checkFailedNeverVisible(_ context.Context, v *view, c *Check) {
 	for _, k := range v.keys {
 		delivered := map[history.Value]*oddRecord{}
-		for i := range k.odd {
-			if o := &k.odd[i]; o.payload == history.Good && delivered[o.value] == nil {
+		strays := v.odd(k)
+		for i := range strays {
+			if o := &strays[i]; o.payload == history.Good && delivered[o.value] == nil {
 				delivered[o.value] = o
 			}
 		}
@@ -216,31 +221,37 @@ func checkOffsetsStay(_ context.Context, v *view, c *Check) {
 		return
 	}
 	for _, k := range v.keys {
-		odd := map[history.Value][]int64{}
-		for i := range k.odd {
-			if o := &k.odd[i]; o.payload == history.Good {
-				odd[o.value] = append(odd[o.value], o.offset)
+		odd := map[history.Value][]*oddRecord{}
+		strays := v.odd(k)
+		for i := range strays {
+			if o := &strays[i]; o.payload == history.Good {
+				odd[o.value] = append(odd[o.value], o)
 			}
 		}
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
-			if !acked(op) || op.Offset == history.NoOffset || v.found[i] == op.Offset || v.reused[op.Value] {
+			if v.told[i] == history.NoOffset || v.found[i] == v.told[i] || v.reused[op.Value] {
 				continue
 			}
-			found := odd[op.Value]
-			if v.found[i] != history.NoOffset {
-				found = append([]int64{v.found[i]}, found...)
+			delivered := odd[op.Value]
+			if slices.ContainsFunc(delivered, func(o *oddRecord) bool { return o.offset == op.Offset }) {
+				continue
 			}
-			if len(found) == 0 || slices.Contains(found, op.Offset) {
+			found, polls := v.found[i], []int64(nil)
+			switch {
+			case found != history.NoOffset:
+			case len(delivered) > 0:
+				found, polls = delivered[0].offset, []int64{v.h.Ops[delivered[0].first].ID}
+			default:
 				continue
 			}
 			if rec, ok := k.at(op.Offset); ok && rec.Value == op.Value && rec.Payload == history.Good {
 				continue // it stands there too: a duplicate
 			}
 			c.add(v.about(k, op.Value, Anomaly{
-				Class: ClassMoved, Offset: op.Offset, At: op.Return,
+				Class: ClassMoved, Offset: op.Offset, At: op.Return, Ops: polls,
 				Text: fmt.Sprintf("broke offsets-stay - a message is found where it was acknowledged: %s was acknowledged at offset %d of %s, and found at %d",
-					msgName(op.Value), op.Offset, k.name, found[0]),
+					msgName(op.Value), op.Offset, k.name, found),
 			}))
 		}
 	}
@@ -270,15 +281,12 @@ func checkOneValuePerOffset(_ context.Context, v *view, c *Check) {
 		var claims []claim
 		if ct.Acknowledged || ct.Expect != "declared" {
 			for _, i := range k.sends {
-				op := &v.h.Ops[i]
-				if !acked(op) || op.Offset == history.NoOffset {
-					continue
-				}
 				// What stands where it was acknowledged contradicts only odd claims,
 				// which are compared with the drained log below.
-				if k.plain && k.decisive && v.found[i] == op.Offset {
+				if v.told[i] == history.NoOffset || k.plain && k.decisive && v.found[i] == v.told[i] {
 					continue
 				}
+				op := &v.h.Ops[i]
 				if rec, ok := k.at(op.Offset); ok && k.decisive && rec.Value == op.Value && rec.Payload == history.Good {
 					continue
 				}
@@ -286,8 +294,9 @@ func checkOneValuePerOffset(_ context.Context, v *view, c *Check) {
 			}
 		}
 		if ct.CommittedReads {
-			for i := range k.odd {
-				if o := &k.odd[i]; o.payload == history.Good {
+			strays := v.odd(k)
+			for i := range strays {
+				if o := &strays[i]; o.payload == history.Good {
 					claims = append(claims, claim{o.offset, o.value, "delivered", v.h.Ops[o.first].Return, v.h.Ops[o.first].ID})
 				}
 			}

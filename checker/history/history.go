@@ -64,7 +64,7 @@ const (
 	Accept                  // settle: Value, which operation Of delivered, is consumed
 	Release                 // settle: Value goes back to its queue, to be delivered again
 	Reject                  // settle: Value is given up, and goes to the dead letters where there are any
-	Leave                   // the client's session ends, on every key: what it held goes back
+	Leave                   // the client's session ends, on every key: what it held goes back, and what it was not answered happens no more
 	Commit                  // transaction Txn takes effect; its Key says nothing
 	Abort                   // transaction Txn never takes effect; its Key says nothing
 )
