@@ -42,6 +42,7 @@ type judged struct {
 	*checker.Result
 	history *history.History
 	ex      Execution
+	file    string // of the history, where there is one
 }
 
 // simulated runs a plan in a process of its own, because a process has one
@@ -68,7 +69,7 @@ func sabotaged(t *testing.T, p Plan, s sim.Sabotage) judged {
 	require.True(t, h.Closed)
 	res, err := checker.Run(t.Context(), h, checker.Options{})
 	require.NoError(t, err)
-	return judged{res, h, Execution{Plan: p, Digest: string(digest)}}
+	return judged{res, h, Execution{Plan: p, Digest: string(digest)}, order.History}
 }
 
 // simulation is what a process of sabotaged is told.
@@ -118,7 +119,7 @@ func here(t *testing.T, p Plan) judged {
 	res, h, ex, err := Simulate(t.Context(), p)
 	require.NoError(t, err)
 	require.NoError(t, ex.Err)
-	return judged{res, h, ex}
+	return judged{Result: res, history: h, ex: ex}
 }
 
 func (j judged) why() string {
