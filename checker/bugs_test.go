@@ -2,7 +2,10 @@ package checker
 
 import (
 	"os"
+	"regexp"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/checker/internal/seeded"
 )
@@ -91,7 +94,7 @@ func TestBugs(t *testing.T) {
 	for _, bug := range bugs {
 		t.Run(bug.Name, func(t *testing.T) {
 			t.Parallel()
-			seeded.Find(t, bug, `--- FAIL: `+bug.Run+`|panic: `)
+			require.NoError(t, seeded.Find(t.Context(), t.TempDir(), bug, regexp.MustCompile(`--- FAIL: `+bug.Run+`|panic: `)))
 		})
 	}
 }
