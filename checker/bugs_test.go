@@ -15,6 +15,9 @@ const (
 	bySituation = "TestAnomalies"
 	byPorcupine = "TestPartitionsAgainstPorcupine"
 	byWitness   = "TestWitness"
+	byQueue     = "Test(QueuesSurvive|Exclusive)"
+
+	byTransactions = "TestTransactions"
 )
 
 // bugs are changes to the source of the clauses, each of which makes one wrong, with
@@ -82,6 +85,14 @@ var bugs = []seeded.Bug{
 	{Name: "a duplicate has one place less among its operations", File: "values.go", Old: "polls[o.value] = append(polls[o.value], v.h.Ops[o.first].ID)", With: "_ = polls", Run: "TestEveryOpIsNamed"},
 	{Name: "a witness forgets what replicas hold", File: "witness.go", Old: "		case aDrained:\n			drained[a.of]", With: "		case aDrained + 9:\n			drained[a.of]", Run: byWitness},
 	{Name: "a witness is not thinned to single atoms", File: "witness.go", Old: "size == 1 && !gone:", With: "size == 1:", Run: byWitness},
+	{Name: "queues: what was received counts as consumed", File: "queue_survives.go", Old: "case consumes && len(m.takes) > 0:", With: "case len(m.takes) > 0:", Run: byQueue},
+	{Name: "queues: an acceptance that failed counts", File: "queue.go", Old: "s.Kind == k && s.Outcome != history.Failed })", With: "s.Kind == k })", Run: byQueue},
+	{Name: "queues: what somebody else holds leaves a drain whole", File: "queue.go", Old: "case r.Unacknowledged != int64(len(r.log)):", With: "case r.Unacknowledged < int64(len(r.log)):", Run: byQueue},
+	{Name: "queues: a lock is taken from the answer on", File: "queue_settle.go", Old: "until = min(later(t.op.Call, t.op.Lock)", With: "until = min(later(t.op.Return, t.op.Lock)", Run: byQueue},
+	{Name: "queues: a settlement without an answer proves a lock", File: "queue_settle.go", Old: "settled.Of != t.op.ID || settled.Outcome != history.OK", With: "settled.Of != t.op.ID", Run: byQueue},
+	{Name: "queues: a commit without an answer is none", File: "transactions.go", Old: "case op.Outcome == history.Failed: // it", With: "case op.Outcome != history.OK: // it", Run: byTransactions},
+	{Name: "queues: who reads everything is a witness", File: "transactions.go", Old: "op.Kind == history.Poll && op.Committed ||", With: "op.Kind == history.Poll ||", Run: byTransactions},
+	{Name: "queues: what a reader has not come to is passed over", File: "transactions.go", Old: "end := op.Records[len(op.Records)-1].Offset", With: "end := op.Records[len(op.Records)-1].Offset + 9", Run: byTransactions},
 }
 
 // TestBugs seeds one bug after another into the clauses: the test that it names must

@@ -492,6 +492,12 @@ func TestExclusive(t *testing.T) {
 			r1 50-60 p0.1
 			a0 61-70 p0.1 x
 			rest p0.1`, "valid"},
+		{"held until it is settled, and its settlement was not answered", `queue
+			p0.1 10-20 ok
+			r0 30-40 p0.1
+			r1 50-60 p0.1
+			a0 61- p0.1 ?
+			rest p0.1`, "valid"},
 		{"held until it is settled, which it was at that moment", `queue
 			p0.1 10-20 ok
 			r0 30-40 p0.1
