@@ -274,13 +274,22 @@ func situations() []situation {
 				log n1* - - p0.1
 				log n2 - - p0.1`},
 		{
-			name: "replicas may differ where offsets are local", class: ClassDivergence, change: perNode,
+			name: "nodes hold different messages where offsets are local", class: ClassDivergence, count: 4, breaks: []string{ClauseDivergence}, change: perNode,
 			text: `
 				p0.1 10-20 @0
 				p1.1 10-20 n2 @0
 				log n1* p0.1
 				log n2 p1.1
 				log n3 p1.1`,
+		},
+		{
+			name: "the order may differ where offsets are local", class: ClassReorder, change: perNode,
+			text: `
+				p0.1 10-20 @0
+				p1.1 10-20 n2 @0
+				log n1* p0.1 p1.1
+				log n2 p1.1 p0.1
+				log n3 p1.1 p0.1`,
 		},
 
 		// at-most-once

@@ -16,13 +16,17 @@ import (
 func checkProducerOrder(_ context.Context, v *view, c *Check) {
 	order := v.h.Header.Contract.Order
 	c.Promised = order == "producer" || order == "partition"
-	if !c.Promised {
+	switch {
+	case v.h.Header.Contract.Offsets == "per-node":
+		checkLocalOrder(v, c)
+		return
+	case !c.Promised:
 		c.Detail = "not checked: the configuration keeps no order"
 		return
 	}
 	for _, k := range v.keys {
 		for _, sends := range v.byProducer(k) {
-			v.reorders(c, k, sends)
+			v.reorders(c, k, sends, v.found)
 		}
 		v.deliveredReorders(c, k)
 	}
@@ -31,26 +35,26 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 }
 
 // reorders sweeps the acknowledged sends of one producer by call, with the
-// highest offset among those that had returned before.
-func (v *view) reorders(c *Check, k *keyView, sends []int32) {
+// highest offset among those that had returned before. places are their offsets.
+func (v *view) reorders(c *Check, k *keyView, sends []int32, places []int64) {
 	byReturn := v.inOrder(sends, func(op *history.Op) int64 { return op.Return })
 	byCall := v.inOrder(sends, func(op *history.Op) int64 { return op.Call })
 	n, highest := 0, int32(-1)
 	for _, i := range byCall {
 		later := &v.h.Ops[i]
 		for ; n < len(byReturn) && v.h.Ops[byReturn[n]].Return < later.Call; n++ {
-			if highest < 0 || v.found[byReturn[n]] > v.found[highest] {
+			if highest < 0 || places[byReturn[n]] > places[highest] {
 				highest = byReturn[n]
 			}
 		}
-		if highest < 0 || v.found[highest] < v.found[i] {
+		if highest < 0 || places[highest] < places[i] {
 			continue
 		}
 		earlier := &v.h.Ops[highest]
 		c.add(v.about(k, later.Value, Anomaly{
-			Class: ClassReorder, Offset: v.found[i], At: later.Return, Ops: []int64{earlier.ID},
+			Class: ClassReorder, Offset: places[i], At: later.Return, Ops: []int64{earlier.ID},
 			Text: fmt.Sprintf("broke producer-order - a producer's messages stand in the order in which they were acknowledged: message %d of producer %d (acknowledged at %s) stands at offset %d of %s, and message %d (sent at %s) before it at %d",
-				earlier.Value.Seq(), earlier.Value.Producer(), at(earlier.Return), v.found[highest], k.name, later.Value.Seq(), at(later.Call), v.found[i]),
+				earlier.Value.Seq(), earlier.Value.Producer(), at(earlier.Return), places[highest], k.name, later.Value.Seq(), at(later.Call), places[i]),
 		}))
 	}
 }

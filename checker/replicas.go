@@ -37,63 +37,6 @@ func checkReplicasAgree(_ context.Context, v *view, c *Check) {
 	c.Detail = fmt.Sprintf("%s in %s that %s compared with the leader's", count(c.Count, "difference"), count(compared, "replica log"), were(compared))
 }
 
-// checkSameMessages: where offsets are local to a node, all replicas hold the same
-// messages. That they hold them in another order is told, and is no difference.
-func checkSameMessages(v *view, c *Check) {
-	c.Procedure = "per message, every replica against the first"
-	compared, moved := 0, 0
-	for _, k := range v.keys {
-		if k.leader == nil || !k.leader.readable {
-			continue
-		}
-		for _, r := range k.replicas {
-			if r == k.leader || !r.readable {
-				continue
-			}
-			compared++
-			v.lacks(c, k, r, k.leader)
-			v.lacks(c, k, k.leader, r)
-			moved += k.outOfOrder(r)
-		}
-	}
-	v.needDrain(c)
-	c.Detail = fmt.Sprintf("%s in %s that %s compared with the first node's; %s in another order", count(c.Count, "difference"), count(compared, "replica log"), were(compared), count(moved, "message"))
-	if moved > 0 {
-		c.note(ClassReorder, moved)
-	}
-}
-
-// lacks adds what has holds and r does not.
-func (v *view) lacks(c *Check, k *keyView, r, has *replicaView) {
-	for i := range has.log {
-		rec := &has.log[i]
-		if rec.Payload != history.Good || r.holds(rec.Value) {
-			continue
-		}
-		c.add(v.about(k, rec.Value, Anomaly{
-			Class: ClassDivergence, Offset: rec.Offset, At: k.drain.At, Node: r.Node, Missing: []string{r.Node},
-			Text: fmt.Sprintf("broke replicas-agree - after the drain all nodes hold the same messages: %s stands at offset %d of %s on %s, and not on %s",
-				msgName(rec.Value), rec.Offset, k.name, has.Node, r.Node),
-		}))
-	}
-}
-
-// outOfOrder is how many messages of r stand behind one that comes later in the log of k.
-func (k *keyView) outOfOrder(r *replicaView) int {
-	n, highest := 0, history.NoOffset
-	for i := range r.log {
-		offset, ok := k.leader.find(r.log[i].Value)
-		if r.log[i].Payload != history.Good || !ok {
-			continue
-		}
-		if offset < highest {
-			n++
-		}
-		highest = max(highest, offset)
-	}
-	return n
-}
-
 // diverge compares r with the leader of k from the later start to the earlier
 // sentinel: what lies outside was not proven on both.
 func (k *keyView) diverge(c *Check, r *replicaView) {

@@ -157,7 +157,7 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		if len(faults) == count {
 			break
 		}
-		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && kind == "membership" {
+		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && (kind == "membership" || kind == "leadership") {
 			continue // nothing is promised of the only copy, and nobody else could lead it
 		}
 		if scheme.Survived != nil && !slices.Contains(scheme.Survived, f) {

@@ -45,8 +45,8 @@ func Definition() scheme.Definition {
 // keep what they hold, whatever is cut, paused or killed: a write is on its writer's disk
 // before it is acknowledged. One lost disk alone does no harm where others had to
 // confirm. Offsets belong to a node; once all is healed every node holds the same
-// messages. Order is promised where a node never misses one: what was acknowledged is
-// then on every node before the producer sends its next message.
+// messages, in no promised order. A producer that sends again what was not answered may
+// send it to another node, which does not know it: it then stands twice.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	united, copied := o.String(healOption) == union, o.Acks() == -1
 	trusted := f.Cuts+f.Pauses+f.Slow+f.Leaders+f.Other == 0 && !f.Leaves()
@@ -55,12 +55,9 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	if !united {
 		kept = kept && trusted && copied && f.AtOnce < f.Nodes
 	}
-	p := scheme.Promise{
-		Acknowledged: o.Acks() != 0 && kept, AtMostOnce: true, Order: "none", Offsets: "per-node",
+	quiet := trusted && f.Ended == 0 && len(lost) == 0
+	return scheme.Promise{
+		Acknowledged: o.Acks() != 0 && kept, AtMostOnce: quiet, Order: "none", Offsets: "per-node",
 		PerReplica: united, Recovers: kept || united && !f.Leaves(),
 	}
-	if quiet := trusted && f.Ended == 0 && len(lost) == 0; quiet && copied && o.String(ruleOption) != quorum {
-		p.Order = "producer"
-	}
-	return p
 }

@@ -65,7 +65,8 @@ func (m *Machine) marks(p *peer, b *Marks) {
 		m.join(p.id, b)
 	}
 	first := !p.known
-	if p.start != b.Start {
+	if p.start != b.Start || first {
+		// It may have less than when it was met last.
 		p.start, p.have, p.sent, p.behind = b.Start, nil, nil, m.h.Index().Start()
 		first = true
 	}
@@ -170,7 +171,7 @@ func (m *Machine) feed(p *peer, from int64, all bool) {
 			sent++
 		}
 	}
-	covered, lacks := true, false
+	covered, lacks := from <= p.behind, false
 	for _, b := range x.Batches(from) {
 		k := markOf(b.Origin, b.OriginSeq)
 		if covered = covered && p.have.holds(k); covered {
