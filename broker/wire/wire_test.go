@@ -95,7 +95,7 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 		"multimaster.Marks": rapid.Custom(func(t *rapid.T) broker.Message {
 			return &multimaster.Marks{
 				Start: rapid.Int64().Draw(t, "start"), Met: rapid.Bool().Draw(t, "met"), Fresh: rapid.Bool().Draw(t, "fresh"), Side: nodes.Draw(t, "side"),
-				Have: []multimaster.Mark{{Node: broker.NodeID(rapid.Int32().Draw(t, "node")), Start: rapid.Int64().Draw(t, "stream"), N: rapid.Int64().Draw(t, "n")}},
+				Have: []origin.Mark{{Node: broker.NodeID(rapid.Int32().Draw(t, "node")), Start: rapid.Int64().Draw(t, "stream"), N: rapid.Int64().Draw(t, "n")}},
 			}
 		}),
 		"multimaster.Push": rapid.Custom(func(t *rapid.T) broker.Message {

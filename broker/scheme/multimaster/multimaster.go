@@ -28,6 +28,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/origin"
 )
 
 // Options are those of the scheme.
@@ -50,7 +51,7 @@ func read(v options.Values) Options {
 // Marks tells what is on the sender's disk. It confirms writes, and asks for what it lacks.
 type Marks struct {
 	Start int64 // of the sender: another one may have less than the one before
-	Have  []Mark
+	Have  []origin.Mark
 	// Met: the sender sees the receiver anew, and wants its marks. Fresh and Side are
 	// whom it goes with, for heal=none: the nodes that it did not lose since it met them.
 	Met   bool
@@ -77,9 +78,9 @@ type Machine struct {
 	opts Options
 	a    scheme.Assignment
 
-	last     Mark   // the newest message of this node's own stream
-	have     vector // in the log
-	stable   vector // of it, what is as durable as fsync says
+	last     origin.Mark   // the newest message of this node's own stream
+	have     origin.Vector // in the log
+	stable   origin.Vector // of it, what is as durable as fsync says
 	unstable []unstable
 	peers    []*peer
 	waiting  []write
@@ -92,13 +93,13 @@ type Machine struct {
 
 type unstable struct {
 	end  int64
-	mark Mark
+	mark origin.Mark
 }
 
 // write waits for its acknowledgement.
 type write struct {
 	token    uint64
-	mark     Mark
+	mark     origin.Mark
 	base     int64
 	alone    bool // acks=1: this node's disk suffices
 	deadline time.Duration
@@ -118,28 +119,14 @@ func WithOptions(h scheme.Host, o scheme.Options, opts Options) scheme.Machine {
 		a: scheme.Assignment{PartEpoch: -1, Peers: &scheme.Neighbours{Paused: true}},
 	}
 	for _, b := range h.Index().Batches(h.Index().Start()) {
-		m.have.set(markOf(b.Origin, b.OriginSeq))
+		m.have.Set(origin.Of(b.Origin, b.OriginSeq))
 	}
 	m.stable = slices.Clone(m.have)
 	m.begin()
 	return m
 }
 
-// firstStart is the wall time, in milliseconds, from which starts are counted: 41 bits
-// last until 2089.
-const firstStart = 1_577_836_800_000 // 2020-01-01
-
-// begin begins a stream of this node's own, which nobody has seen before: the clock
-// numbers it, for a log may have lost the streams of the past.
-func (m *Machine) begin() {
-	start := max(m.h.Now().Wall/1_000_000-firstStart, m.last.Start+1, 1)
-	for _, k := range m.have {
-		if k.Node == m.h.Self() {
-			start = max(start, k.Start+1)
-		}
-	}
-	m.last = Mark{Node: m.h.Self(), Start: start}
-}
+func (m *Machine) begin() { m.last = origin.Begin(m.h.Self(), m.h.Now(), m.last, m.have) }
 
 func (m *Machine) reached(id broker.NodeID) bool { return slices.Contains(m.a.Peers.Reached, id) }
 
@@ -197,7 +184,7 @@ func (m *Machine) sequence() {
 		m.sequencing = false
 		return
 	}
-	m.sequencing = m.sequencing || !slices.ContainsFunc(m.peers, func(p *peer) bool { return p.up && !(p.known && m.have.covers(p.have)) })
+	m.sequencing = m.sequencing || !slices.ContainsFunc(m.peers, func(p *peer) bool { return p.up && !(p.known && m.have.Covers(p.have)) })
 }
 
 // Produce implements scheme.Machine.
@@ -235,31 +222,31 @@ func (m *Machine) refusal() (*kerr.Error, string) {
 
 // take appends a write, unless its producer sends it again and it is here. Producers
 // may write to several nodes, so gaps in their sequence numbers say nothing.
-func (m *Machine) take(p scheme.Produce) (Mark, int64) {
+func (m *Machine) take(p scheme.Produce) (origin.Mark, int64) {
 	x := m.h.Index()
 	if c, original := x.CheckSeq(p.Info); c == logindex.SeqDuplicate {
 		b := x.Batches(original)[0]
-		return markOf(b.Origin, b.OriginSeq), original
+		return origin.Of(b.Origin, b.OriginSeq), original
 	}
-	if m.last.N == 1<<numberBits-1 {
+	if m.last.Full() {
 		m.begin()
 	}
 	m.last.N++
 	// A copy: the request's bytes belong to the client.
-	m.append([][]byte{slices.Clone(p.Batch)}, []batch.Info{p.Info}, []Mark{m.last})
+	m.append([][]byte{slices.Clone(p.Batch)}, []batch.Info{p.Info}, []origin.Mark{m.last})
 	return m.last, x.End() - (p.Info.Last - p.Info.Base + 1)
 }
 
 // append puts batches at the end of the log, under their names.
-func (m *Machine) append(batches [][]byte, infos []batch.Info, marks []Mark) {
+func (m *Machine) append(batches [][]byte, infos []batch.Info, marks []origin.Mark) {
 	end := m.h.Index().End()
 	for i := range batches {
 		in := &infos[i]
 		in.Base, in.Last, in.Epoch = end, end+in.Last-in.Base, -1
-		in.Origin, in.OriginSeq = int32(marks[i].Node), marks[i].seq()
+		in.Origin, in.OriginSeq = int32(marks[i].Node), marks[i].Seq()
 		batch.Stamp(batches[i], in.Base, in.Epoch)
 		end = in.Last + 1
-		m.have.set(marks[i])
+		m.have.Set(marks[i])
 		m.unstable = append(m.unstable, unstable{end, marks[i]})
 	}
 	m.h.Append(batches, infos)
@@ -268,7 +255,7 @@ func (m *Machine) append(batches [][]byte, infos []batch.Info, marks []Mark) {
 // raise acknowledges what enough nodes have.
 func (m *Machine) raise() {
 	m.waiting = slices.DeleteFunc(m.waiting, func(w write) bool {
-		if !m.stable.holds(w.mark) || !w.alone && !m.enough(w.mark) {
+		if !m.stable.Holds(w.mark) || !w.alone && !m.enough(w.mark) {
 			return false
 		}
 		m.h.Produced(w.token, scheme.Produced{Base: w.base})
@@ -277,10 +264,10 @@ func (m *Machine) raise() {
 }
 
 // enough reports whether the rule is satisfied.
-func (m *Machine) enough(k Mark) bool {
+func (m *Machine) enough(k origin.Mark) bool {
 	have, missing := 1, false
 	for _, p := range m.peers {
-		if p.have.holds(k) {
+		if p.have.Holds(k) {
 			have++
 		} else if p.up {
 			missing = true
@@ -331,7 +318,7 @@ func (m *Machine) Link(id broker.NodeID, up bool) {
 func (m *Machine) Stored() {
 	n := 0
 	for n < len(m.unstable) && m.unstable[n].end <= m.h.Stable() {
-		m.stable.set(m.unstable[n].mark)
+		m.stable.Set(m.unstable[n].mark)
 		n++
 	}
 	m.unstable = m.unstable[n:]
@@ -396,7 +383,7 @@ func (m *Machine) View() scheme.View {
 	refused, _ := m.refusal()
 	v.Writable = refused == nil
 	for _, p := range m.peers {
-		if p.up && p.known && p.have.covers(m.have) && m.stable.covers(p.have) && m.stable.covers(m.have) {
+		if p.up && p.known && p.have.Covers(m.have) && m.stable.Covers(p.have) && m.stable.Covers(m.have) {
 			v.InSync = append(v.InSync, p.id)
 		}
 	}

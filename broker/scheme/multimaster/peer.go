@@ -7,6 +7,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/scheme/origin"
 )
 
 // peer is what this node knows of another one.
@@ -15,15 +16,15 @@ type peer struct {
 	up    bool  // it is in reach
 	known bool  // its marks came since it was met
 	start int64 // in which it told them
-	have  vector
-	sent  vector // what is on its way to it, or there
-	live  int64  // offset up to which own writes were sent as they came
+	have  origin.Vector
+	sent  origin.Vector // what is on its way to it, or there
+	live  int64         // offset up to which own writes were sent as they came
 	// behind: everything before this offset is on its disk.
 	behind int64
 	// catching up: it is sent whatever it lacks, and more with every confirmation.
 	catching bool
-	due      vector // what this node had when it compared last
-	before   vector // and what the other one had then
+	due      origin.Vector // what this node had when it compared last
+	before   origin.Vector // and what the other one had then
 }
 
 func (m *Machine) peer(id broker.NodeID) *peer {
@@ -71,8 +72,8 @@ func (m *Machine) marks(p *peer, b *Marks) {
 		first = true
 	}
 	for _, k := range b.Have {
-		if p.have.of(k) < k.N {
-			p.have.set(k)
+		if p.have.Of(k) < k.N {
+			p.have.Set(k)
 		}
 	}
 	p.known = p.up
@@ -139,11 +140,11 @@ func (m *Machine) compare(p *peer) {
 		return
 	}
 	m.tell(p, !p.known)
-	if p.known && !p.have.covers(p.due) {
+	if p.known && !p.have.Covers(p.due) {
 		// A stream that did not get on meanwhile was lost on its way.
 		for i := range p.sent {
-			if p.have.of(p.sent[i]) == p.before.of(p.sent[i]) {
-				p.sent[i].N = p.have.of(p.sent[i])
+			if p.have.Of(p.sent[i]) == p.before.Of(p.sent[i]) {
+				p.sent[i].N = p.have.Of(p.sent[i])
 			}
 		}
 		p.catching = true
@@ -173,12 +174,12 @@ func (m *Machine) feed(p *peer, from int64, all bool) {
 	}
 	covered, lacks := from <= p.behind, false
 	for _, b := range x.Batches(from) {
-		k := markOf(b.Origin, b.OriginSeq)
-		if covered = covered && p.have.holds(k); covered {
+		k := origin.Of(b.Origin, b.OriginSeq)
+		if covered = covered && p.have.Holds(k); covered {
 			p.behind = max(p.behind, b.Last+1)
 		}
-		lacks = lacks || !p.have.holds(k)
-		there := max(p.have.of(k), p.sent.of(k))
+		lacks = lacks || !p.have.Holds(k)
+		there := max(p.have.Of(k), p.sent.Of(k))
 		next := k.N == there+1 || k.N > there && !all && m.o.Mutants.On(mutant.JoinGap)
 		if !next || !all && k.Node != m.h.Self() && !m.opts.Total || all && sent == pushes {
 			flush(b.Base)
@@ -190,8 +191,8 @@ func (m *Machine) feed(p *peer, from int64, all bool) {
 		if len(run.Names) == 0 {
 			begin = b.Base
 		}
-		run.Names, size = append(run.Names, Name{k.Node, k.seq()}), size+int(b.Size)
-		p.sent.set(k)
+		run.Names, size = append(run.Names, Name{k.Node, k.Seq()}), size+int(b.Size)
+		p.sent.Set(k)
 	}
 	flush(x.End())
 	if !all || sent < pushes {
@@ -219,14 +220,14 @@ func (m *Machine) pushed(p *peer, b *Push) {
 		return
 	}
 	n := 0
-	var marks []Mark
+	var marks []origin.Mark
 	seen := slices.Clone(m.have)
 	for i, name := range b.Names {
-		k := markOf(int32(name.Node), name.Seq)
-		if k.N != seen.of(k)+1 && !(k.N > seen.of(k) && m.o.Mutants.On(mutant.JoinGap)) {
+		k := origin.Of(int32(name.Node), name.Seq)
+		if k.N != seen.Of(k)+1 && !(k.N > seen.Of(k) && m.o.Mutants.On(mutant.JoinGap)) {
 			continue // it is here, or what comes before it is not
 		}
-		seen.set(k)
+		seen.Set(k)
 		batches[n], infos[n] = batches[i], infos[i]
 		marks = append(marks, k)
 		n++

@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/origin"
 )
 
 // A script is a sequence of commands and what comes of each:
@@ -125,13 +126,13 @@ func (n *node) Emit(ev broker.Event) {
 
 func base(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 
-func (k Mark) String() string { return fmt.Sprintf("%d.%d:%d", k.Node, k.Start, k.N) }
+func name(k origin.Mark) string { return fmt.Sprintf("%d.%d:%d", k.Node, k.Start, k.N) }
 
 func (e envelope) String() string {
 	s := fmt.Sprintf("%d>%d ", e.from, e.to)
 	switch m := e.msg.(type) {
 	case *Marks:
-		s += "have " + strings.Join(texts(m.Have), " ")
+		s += "have " + names(m.Have)
 		if len(m.Have) == 0 {
 			s += "nothing"
 		}
@@ -143,19 +144,19 @@ func (e envelope) String() string {
 		s += "push"
 		batches, _, _ := batch.Split(m.Data)
 		for i, b := range batches {
-			s += fmt.Sprintf(" %v=%s", markOf(int32(m.Names[i].Node), m.Names[i].Seq), b[batch.HeaderSize:])
+			s += fmt.Sprintf(" %s=%s", name(origin.Of(int32(m.Names[i].Node), m.Names[i].Seq)), b[batch.HeaderSize:])
 		}
 		return s
 	}
 	return s + fmt.Sprintf("%T", e.msg)
 }
 
-func texts[T fmt.Stringer](all []T) []string {
+func names(marks []origin.Mark) string {
 	var out []string
-	for _, v := range all {
-		out = append(out, v.String())
+	for _, k := range marks {
+		out = append(out, name(k))
 	}
-	return out
+	return strings.Join(out, " ")
 }
 
 func (w *world) printf(format string, args ...any) {
@@ -167,7 +168,7 @@ func (w *world) printf(format string, args ...any) {
 func (w *world) node(id broker.NodeID) *node { return w.nodes[id-1] }
 
 func newWorld(nodes int, opts Options) *world {
-	w := &world{opts: opts, now: broker.Time{Wall: (firstStart + 1) * int64(time.Millisecond)}}
+	w := &world{opts: opts, now: broker.Time{Wall: time.Date(2020, 1, 1, 0, 0, 0, 1_000_000, time.UTC).UnixNano()}}
 	for i := range nodes {
 		w.nodes = append(w.nodes, &node{w: w, id: broker.NodeID(i + 1), values: map[uint64]string{}, index: logindex.New(0, nil)})
 	}
