@@ -2,6 +2,7 @@ package checker
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/faultline-mq/faultline/checker/history"
 )
@@ -61,6 +62,38 @@ func (k *keyView) outOfOrder(r *replicaView) int {
 		highest = max(highest, offset)
 	}
 	return n
+}
+
+// checkLocalOnce is checkAtMostOnce where offsets are local to a node: a value stands once
+// in a log, and on one node alone where nodes are no copies of each other.
+func checkLocalOnce(v *view, c *Check) {
+	c.Procedure = "drained log of each node"
+	for _, k := range v.keys {
+		places := map[history.Value][]string{}
+		twice := map[history.Value]bool{}
+		for _, r := range v.authoritative(k) {
+			here := map[history.Value]bool{}
+			for i := range r.log {
+				rec := &r.log[i]
+				if rec.Payload != history.Good || v.reused[rec.Value] {
+					continue
+				}
+				twice[rec.Value] = twice[rec.Value] || here[rec.Value] || len(places[rec.Value]) > 0 && !v.h.Header.Contract.PerReplica
+				here[rec.Value] = true
+				places[rec.Value] = append(places[rec.Value], fmt.Sprintf("%s:%d", r.Node, rec.Offset))
+			}
+		}
+		for _, value := range sorted(places) {
+			if twice[value] {
+				c.add(v.about(k, value, Anomaly{
+					Class: ClassDuplicate, Offset: history.NoOffset,
+					Text: fmt.Sprintf("broke at-most-once - a message that was sent once stands once: %s of %s stands at %s", msgName(value), k.name, strings.Join(places[value], ", ")),
+				}))
+			}
+		}
+	}
+	v.needDrain(c)
+	c.Detail = fmt.Sprintf("%s more than once", count(c.Count, "message"))
 }
 
 // checkLocalOrder is checkProducerOrder where offsets are local to a node: each node's log

@@ -14,6 +14,10 @@ import (
 func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 	ct := v.h.Header.Contract
 	c.Promised = ct.AtMostOnce
+	if ct.Offsets == "per-node" {
+		checkLocalOnce(v, c)
+		return
+	}
 	for _, k := range v.keys {
 		offsets := map[history.Value][]int64{}
 		polls := map[history.Value][]int64{} // that showed it where the drained log does not
@@ -34,12 +38,10 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 				}
 			}
 		}
-		if ct.Offsets != "per-node" {
-			strays := v.odd(k)
-			for i := range strays {
-				if o := &strays[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) && see(o.value, o.offset) {
-					polls[o.value] = append(polls[o.value], v.h.Ops[o.first].ID)
-				}
+		strays := v.odd(k)
+		for i := range strays {
+			if o := &strays[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) && see(o.value, o.offset) {
+				polls[o.value] = append(polls[o.value], v.h.Ops[o.first].ID)
 			}
 		}
 		for _, value := range sorted(offsets) {

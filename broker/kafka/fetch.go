@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 // fetch is a read that waits for records.
@@ -129,6 +130,10 @@ func (s *Server) readPartition(req *kmsg.FetchRequest, topic string, want *kmsg.
 	if left <= 0 {
 		return lane, 0, 0, 0
 	}
-	from, to, bytes = x.Range(want.FetchOffset, limit, min(int(want.PartitionMaxBytes), left))
+	offset := want.FetchOffset
+	if sel, ok := p.Machine().(scheme.Selective); ok {
+		offset, limit = sel.Shown(offset, req.ReplicaID != DebuggingConsumer)
+	}
+	from, to, bytes = x.Range(offset, limit, min(int(want.PartitionMaxBytes), left))
 	return p.Lane(), from, to, bytes
 }

@@ -235,6 +235,7 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 		}
 	}
 	n.pump()
+	n.marks()
 	out := n.eff
 	n.eff = out[:0] // the next step's take its place
 	if i := slices.IndexFunc(out, func(e broker.Effect) bool { _, ok := e.(broker.Exit); return ok }); i >= 0 {
@@ -297,9 +298,26 @@ func (n *Node) finish(reason string) {
 
 func (n *Node) checkpoint() {
 	for _, p := range n.parts {
-		if high := p.m.High(); high != p.checkpointed {
-			p.checkpointed = high
-			n.do(broker.Checkpoint{Lane: p.lane, HW: high})
+		high := p.m.High()
+		if s, ok := p.m.(scheme.Selective); ok {
+			high = s.Mark()
+		}
+		n.checkpointOf(p, high)
+	}
+}
+
+func (n *Node) checkpointOf(p *partition, high int64) {
+	if high != p.checkpointed {
+		p.checkpointed = high
+		n.do(broker.Checkpoint{Lane: p.lane, HW: high})
+	}
+}
+
+// marks keeps what selective machines keep as soon as it has changed.
+func (n *Node) marks() {
+	for _, p := range n.parts {
+		if s, ok := p.m.(scheme.Selective); ok {
+			n.checkpointOf(p, s.Mark())
 		}
 	}
 }

@@ -150,7 +150,7 @@ type neighbour struct {
 	live    bool
 	grace   time.Duration // a member of the cluster joined that was not heard yet is dead only after it
 	dead    string        // the session of it that was declared dead
-	left    bool   // it is not live because it stopped in order
+	left    bool          // it is not live because it stopped in order
 	meta    *Metadata
 	metaOf  string // the own session in which meta came
 }

@@ -77,7 +77,8 @@ type Definition struct {
 	Moves bool
 	// Local: offsets belong to a node. Each answers for its own log, and the log of the
 	// partition is all of them together.
-	Local bool
+	// Nil: they do not.
+	Local func(options.Values) bool
 	// Eligible reports whether the metadata quorum keeps eligible leader replicas
 	// (KIP-966). Nil: it does not.
 	Eligible func(options.Values) bool

@@ -203,6 +203,19 @@ type Machine interface {
 	Close()
 }
 
+// Selective is a machine that does not show all that its log holds, and keeps a mark of
+// what it hides.
+type Selective interface {
+	Machine
+	// Shown returns the first run of whole batches at or after offset that can be read
+	// here, [from, to); there is none where from == to. consumer: a consumer asks, and
+	// waits if there is none.
+	Shown(offset int64, consumer bool) (from, to int64)
+	// Mark is kept in the place of the high watermark whenever it has changed, and given
+	// to the Factory after a restart. After a power loss it may be an older one.
+	Mark() int64
+}
+
 // Options are the options of schemes on one broker.
 type Options struct {
 	SyncAlways  bool          // fsync=always: acknowledge only what is durable

@@ -18,9 +18,11 @@ import (
 	"github.com/faultline-mq/faultline/broker/node"
 	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/forwarding"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/multimaster"
+	"github.com/faultline-mq/faultline/broker/scheme/origin"
 )
 
 // bodies draws a message of each type by its name.
@@ -92,6 +94,14 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 			r.Topics = []kmsg.FetchResponseTopic{rt}
 			return &kafka.Forwarded{ID: rapid.Uint64().Draw(t, "id"), Resp: r}
 		}),
+		"forwarding.Demand": rapid.Just[broker.Message](&forwarding.Demand{}),
+		"forwarding.Bundle": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &forwarding.Bundle{
+				ID: rapid.Uint64().Draw(t, "id"), Data: blob.Draw(t, "data"),
+				Names: []broker.Origin{{Node: rapid.Int32().Draw(t, "node"), Seq: rapid.Int64().Draw(t, "seq")}},
+			}
+		}),
+		"forwarding.Taken": rapid.Custom(func(t *rapid.T) broker.Message { return &forwarding.Taken{ID: rapid.Uint64().Draw(t, "id")} }),
 		"multimaster.Marks": rapid.Custom(func(t *rapid.T) broker.Message {
 			return &multimaster.Marks{
 				Start: rapid.Int64().Draw(t, "start"), Met: rapid.Bool().Draw(t, "met"), Fresh: rapid.Bool().Draw(t, "fresh"), Side: nodes.Draw(t, "side"),

@@ -48,7 +48,12 @@ var _ scheme.Machine = (*Machine)(nil)
 
 // New makes the machine of one partition. It is a scheme.Factory.
 func New(h scheme.Host, o scheme.Options, _ int64) scheme.Machine {
-	return &Machine{h: h, o: o, opts: read(o.Set), a: scheme.Assignment{PartEpoch: -1, Peers: &scheme.Neighbours{Record: scheme.Record{Master: broker.None}}}}
+	return WithOptions(h, o, read(o.Set))
+}
+
+// WithOptions makes the machine of one partition with other options than o.Set has.
+func WithOptions(h scheme.Host, o scheme.Options, opts Options) scheme.Machine {
+	return &Machine{h: h, o: o, opts: opts, a: scheme.Assignment{PartEpoch: -1, Peers: &scheme.Neighbours{Record: scheme.Record{Master: broker.None}}}}
 }
 
 // master is the home of the partition.

@@ -25,7 +25,7 @@ func Definition() scheme.Definition {
 	rules, orders := []string{allConfigured, allLive, quorum}, []string{arrival, total}
 	return scheme.Definition{
 		Name: "multimaster", Doc: "every node takes writes and sends them to all; logs become the same set by union, each in an order of its own",
-		New: New, Metadata: scheme.Peers, Election: scheme.Replicas, Replicas: scheme.All, Local: true,
+		New: New, Metadata: scheme.Peers, Election: scheme.Replicas, Replicas: scheme.All, Local: func(options.Values) bool { return true },
 		Options: []options.Option{
 			{Name: ruleOption, Owner: owner, Type: "enum", Default: allLive, Values: rules, Draw: rules, Doc: "who must have a write before it is acknowledged: all configured nodes, all that this node sees, or more than half of those configured"},
 			{Name: orderOption, Owner: owner, Type: "enum", Default: arrival, Values: orders, Draw: orders, Doc: "arrival: each node keeps writes as they come; total: all are passed to a sequencer, the lowest node seen"},

@@ -270,13 +270,16 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), Own: definition(spec).Metadata == scheme.Peers, Local: definition(spec).Local,
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), Own: definition(spec).Metadata == scheme.Peers, Local: local(definition(spec), o),
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
 	}
 	return &cluster{Cluster: c, o: o, replication: replication(spec, o)}
 }
+
+// local reports whether offsets belong to a node.
+func local(d scheme.Definition, o options.Values) bool { return d.Local != nil && d.Local(o) }
 
 // cluster is a running reference broker.
 type cluster struct {
