@@ -64,7 +64,7 @@ var registry = [names]Info{
 	},
 	JoinGap: {
 		ID: "M27", Name: "snapshot-stream-gap", Scheme: "multimaster", Clauses: []string{"replicas-agree"},
-		Doc: "A node that joins is sent what is written from now on beside the state that it lacks, and takes what comes for the next of its stream although there is a gap before it.",
+		Doc: "A node that joins is sent what is on disk, and what is written from now on; what is between the two is left out, and the node takes what comes next although there is a gap before it.",
 	},
 	ZombieReads: {
 		ID: "M24", Name: "zombie-leader-reads", Scheme: "isr", Clauses: []string{"committed-reads"},

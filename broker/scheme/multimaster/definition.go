@@ -58,6 +58,6 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	quiet := trusted && f.Ended == 0 && len(lost) == 0
 	return scheme.Promise{
 		Acknowledged: o.Acks() != 0 && kept, AtMostOnce: quiet, Order: "none", Offsets: "per-node",
-		PerReplica: united, Recovers: kept || united && !f.Leaves(),
+		PerReplica: true, Recovers: kept || united && !f.Leaves(),
 	}
 }

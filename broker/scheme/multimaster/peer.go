@@ -164,7 +164,7 @@ func (m *Machine) feed(p *peer, from int64, all bool) {
 	}
 	x := m.h.Index()
 	run := &Push{}
-	begin, size, sent := int64(0), 0, 0
+	begin, end, size, sent := int64(0), x.End(), 0, 0
 	flush := func(to int64) {
 		if len(run.Names) > 0 {
 			m.h.Send(p.id, run, begin, to, &run.Data)
@@ -174,6 +174,10 @@ func (m *Machine) feed(p *peer, from int64, all bool) {
 	}
 	covered, lacks := from <= p.behind, false
 	for _, b := range x.Batches(from) {
+		if all && b.Base >= m.h.Stable() && m.o.Mutants.On(mutant.JoinGap) {
+			end = b.Base
+			break
+		}
 		k := origin.Of(b.Origin, b.OriginSeq)
 		if covered = covered && p.have.Holds(k); covered {
 			p.behind = max(p.behind, b.Last+1)
@@ -194,7 +198,7 @@ func (m *Machine) feed(p *peer, from int64, all bool) {
 		run.Names, size = append(run.Names, Name{k.Node, k.Seq()}), size+int(b.Size)
 		p.sent.Set(k)
 	}
-	flush(x.End())
+	flush(end)
 	if !all || sent < pushes {
 		p.live = max(p.live, x.End())
 	}
