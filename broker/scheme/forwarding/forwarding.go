@@ -82,6 +82,7 @@ type Machine struct {
 	last origin.Mark
 	// cursor: what may move and stands before it has moved, and is not shown.
 	cursor int64
+	next   int64                  // nothing before it can move any more; at or after the cursor
 	names  map[broker.Origin]bool // of what is shown here, for the audit
 	acks   scheme.Acks
 
@@ -262,7 +263,8 @@ func (m *Machine) bridge() {
 	}
 	next := &Bundle{}
 	begin, end, size, records := int64(0), int64(0), 0, 0
-	for _, b := range m.h.Index().Batches(m.cursor) {
+	m.next = max(m.next, m.cursor)
+	for _, b := range m.h.Index().Batches(m.next) {
 		if m.tired(b) && m.opts.Replay && m.asked() {
 			break // it is consumed here, or moves later: the cursor cannot pass it
 		}
@@ -271,6 +273,7 @@ func (m *Machine) bridge() {
 			break
 		}
 		if !m.movable(b) {
+			m.next = b.Last + 1
 			continue
 		}
 		if len(next.Names) == 0 {
@@ -386,7 +389,7 @@ func (m *Machine) asked() bool { return m.h.Now().Mono-m.askedAt < demandAge }
 // Shown implements scheme.Selective. A consumer that finds nothing is a demand.
 func (m *Machine) Shown(offset int64, consumer bool) (from, to int64) {
 	from = offset
-	found := false
+	found, size := false, 0
 	for _, b := range m.h.Index().Batches(offset) {
 		if m.hidden(b) {
 			if found {
@@ -398,6 +401,9 @@ func (m *Machine) Shown(offset int64, consumer bool) (from, to int64) {
 			from, found = max(b.Base, offset), true
 		}
 		to = b.Last + 1
+		if size += int(b.Size); size > m.o.FetchBytes {
+			break // more is read at another time
+		}
 	}
 	if !found {
 		from, to = offset, offset
