@@ -283,7 +283,7 @@ func situations() []situation {
 				log n3 p1.1`,
 		},
 		{
-			name: "the order may differ where offsets are local", class: ClassReorder, change: perNode,
+			name: "the order may differ where offsets are local", class: ClassReorder, count: 2, change: perNode,
 			text: `
 				p0.1 10-20 @0
 				p1.1 10-20 n2 @0
