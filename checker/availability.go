@@ -15,7 +15,7 @@ const msec = 1e6 // nanoseconds
 
 // counts counts operations by outcome, in all and by the phase in which they began.
 func (v *view) counts() Counts {
-	c := Counts{Phases: map[string]PhaseCounts{}}
+	c := Counts{Phases: map[string]PhaseCounts{}, Queues: v.queueCounts()}
 	phases := slices.Clone(v.h.Phases)
 	slices.SortStableFunc(phases, func(a, b history.Phase) int { return cmp.Compare(a.At, b.At) })
 	for _, p := range phases {
@@ -46,9 +46,10 @@ func (v *view) counts() Counts {
 			c.Indeterminate++
 			p.Indeterminate++
 		}
-		if op.Kind == history.Send {
+		switch op.Kind {
+		case history.Send:
 			p.Sends++
-		} else {
+		case history.Poll, history.Receive:
 			p.Polls++
 			c.Delivered += len(op.Records)
 		}
@@ -70,7 +71,7 @@ func (v *view) availability() Availability {
 	for _, s := range stalls {
 		a.StallsMS += float64(s.To-s.From) / msec
 	}
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		if len(k.sends) == 0 {
 			continue
 		}
@@ -101,7 +102,7 @@ func (v *view) availability() Availability {
 // none before the end.
 func (v *view) firstOK(f *faultView, from, until int64, counts func(*history.Op) bool) float64 {
 	worst := -1.0
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		if len(k.sends) == 0 || !f.affects(k) {
 			continue
 		}
@@ -227,7 +228,7 @@ func (v *view) latencies(a *Availability) {
 		// Out of range is over an hour: longer than any deadline.
 		_ = h.RecordValue(min(max(micros, 1), 3_600_000_000))
 	}
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
 			if op.Outcome != history.OK {

@@ -64,6 +64,17 @@ const (
 	ClauseLinearizable = "linearizable-appends" // Porcupine
 	ClauseStale        = "fresh-reads"          // stale read
 	ClauseRecovers     = "recovers"             // no progress after healing
+
+	// Of queues.
+	ClauseConsumedOnce  = "consumed-once"        // duplicate
+	ClauseSettled       = "settled-stay-settled" // delivered after its settlement
+	ClauseRedelivers    = "redelivers"           // never redelivered
+	ClauseExclusive     = "exclusive-deliveries" // redelivered while it was held
+	ClauseMaxDeliveries = "delivery-limit"       // too many deliveries
+	ClauseDeadLetters   = "dead-letters"         // not there, or there too early
+	ClauseTruthfulEmpty = "truthful-empty"       // false empty
+	ClauseFIFO          = "linearizable-queue"   // not a FIFO queue
+	ClauseTransactions  = "atomic-transactions"  // aborted, uncommitted, torn
 )
 
 // Anomaly classes. Each belongs to one clause.
@@ -89,6 +100,19 @@ const (
 	ClassLinearizable = "not-linearizable"
 	ClassStale        = "stale-read"
 	ClassNotRecovered = "not-recovered"
+
+	ClassTaken            = "may-be-taken" // counted in Result.Anomalies, never judged
+	ClassAfterSettlement  = "delivered-after-settlement"
+	ClassNeverRedelivered = "never-redelivered"
+	ClassWhileHeld        = "redelivered-while-held"
+	ClassTooManyTimes     = "too-many-deliveries"
+	ClassNotDeadLettered  = "not-dead-lettered"
+	ClassDeadTooEarly     = "dead-lettered-early"
+	ClassFalseEmpty       = "false-empty"
+	ClassNotFIFO          = "not-first-in-first-out"
+	ClassAbortedRead      = "aborted-read"
+	ClassUncommittedRead  = "uncommitted-read"
+	ClassTornTransaction  = "torn-transaction"
 )
 
 // Kinds of scheme events that break a promise. The same clause that breaks by the
@@ -191,11 +215,27 @@ type Counts struct {
 	Failed        int                    `json:"failed"`
 	Indeterminate int                    `json:"indeterminate"`
 	Acknowledged  int                    `json:"acknowledged"` // sends
-	Delivered     int                    `json:"delivered"`    // records returned by polls
+	Delivered     int                    `json:"delivered"`    // records returned by polls and receives
 	Phases        map[string]PhaseCounts `json:"phases"`
+	Queues        map[string]QueueCounts `json:"queues,omitempty"` // by key
 }
 
-// PhaseCounts are the sends and polls that began in one phase.
+// QueueCounts are the messages of one queue: those sent to it, wherever they came
+// out, in the terms of Jepsen's total-queue. What is delivered counts whether it was
+// settled or not, and the drain delivers too, the dead letters' included.
+type QueueCounts struct {
+	Attempts     int `json:"attempts"`     // sends
+	Acknowledged int `json:"acknowledged"` // of them
+	Delivered    int `json:"delivered"`    // messages that came out, of those that were sent: each once
+	Accepted     int `json:"accepted"`     // messages whose acceptance was confirmed
+	Drained      int `json:"drained"`      // messages in the drain
+	Lost         int `json:"lost"`         // acknowledged, and never came out
+	Unexpected   int `json:"unexpected"`   // deliveries of what was never sent to it
+	Duplicated   int `json:"duplicated"`   // further deliveries of what was delivered before
+	Recovered    int `json:"recovered"`    // came out, and were never acknowledged
+}
+
+// PhaseCounts are the sends, polls and receives that began in one phase.
 type PhaseCounts struct {
 	Sends         int `json:"sends"`
 	Acknowledged  int `json:"acknowledged"`

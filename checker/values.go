@@ -166,7 +166,7 @@ func (v *view) phantom(k *keyView, s sighting) (class, what string) {
 		return ClassPhantom, msgName(s.value) + ", which was never sent"
 	}
 	if op := &v.h.Ops[i]; op.Key != k.index && !v.reused[s.value] {
-		return ClassPhantom, msgName(s.value) + ", which was sent to " + v.keys[op.Key].name
+		return ClassPhantom, msgName(s.value) + ", which was sent to " + v.all[op.Key].name
 	}
 	return "", ""
 }

@@ -16,7 +16,10 @@ import (
 type view struct {
 	h      *history.History
 	o      Options
-	keys   []*keyView
+	all    []*keyView // in the order of the header
+	keys   []*keyView // those that are logs
+	queues []*queueView
+	txns   map[int64]*txnView
 	byName map[string]*keyView
 	ids    ids                    // the first send of every value
 	reused map[history.Value]bool // values that more than one operation sent
@@ -94,8 +97,11 @@ func newView(h *history.History, o Options) (*view, error) {
 		if v.byName[name] != nil {
 			return nil, fmt.Errorf("%w: key %q stands twice in the header", ErrMalformed, name)
 		}
-		v.keys = append(v.keys, k)
+		v.all = append(v.all, k)
 		v.byName[name] = k
+	}
+	if err := v.readHeader(); err != nil {
+		return nil, err
 	}
 	if err := v.readOps(); err != nil {
 		return nil, err
@@ -111,6 +117,8 @@ func newView(h *history.History, o Options) (*view, error) {
 	for _, k := range v.keys {
 		v.place(k)
 	}
+	v.readQueues()
+	v.readTransactions()
 	return v, nil
 }
 
@@ -141,7 +149,7 @@ func (v *view) readOps() error {
 		}
 		all.merge(&parts[p].values)
 	}
-	for i, k := range v.keys {
+	for i, k := range v.all {
 		sends, polls := 0, 0
 		for p := range parts {
 			sends, polls = sends+parts[p].sends[i], polls+parts[p].polls[i]
@@ -151,7 +159,7 @@ func (v *view) readOps() error {
 	running.Go(func() { v.list(parts) })
 	v.ids = all.table()
 	for i, value := range values {
-		if v.found[i] != isPoll && !v.ids.enter(value, int32(i)) {
+		if v.found[i] == history.NoOffset && !v.ids.enter(value, int32(i)) {
 			v.reused[value] = true
 		}
 	}
@@ -162,21 +170,29 @@ func (v *view) readOps() error {
 	return nil
 }
 
-// isPoll stands in found while operations are read.
-const isPoll = -2
+// What stands in found while operations are read: NoOffset for a send.
+const (
+	isPoll  = -2
+	isOther = -3
+)
 
 // readPart takes the operations from one index to another into the columns.
 func (v *view) readPart(from, to int, values []history.Value) part {
-	p := part{sends: make([]int, len(v.keys)), polls: make([]int, len(v.keys))}
+	p := part{sends: make([]int, len(v.all)), polls: make([]int, len(v.all))}
 	for i := from; i < to; i++ {
 		op := &v.h.Ops[i]
 		if p.err = v.valid(i, op); p.err != nil {
 			return p
 		}
 		v.found[i], v.told[i] = history.NoOffset, history.NoOffset
-		if op.Kind == history.Poll {
+		switch op.Kind {
+		case history.Send:
+		case history.Poll:
 			p.polls[op.Key]++
 			v.found[i] = isPoll
+			continue
+		default:
+			v.found[i] = isOther
 			continue
 		}
 		p.sends[op.Key]++
@@ -191,24 +207,26 @@ func (v *view) readPart(from, to int, values []history.Value) part {
 
 // list fills the lists of sends and polls of each partition.
 func (v *view) list(parts []part) {
-	sends, polls := make([]int, len(v.keys)), make([]int, len(v.keys))
+	sends, polls := make([]int, len(v.all)), make([]int, len(v.all))
 	var running sync.WaitGroup
 	n := len(v.h.Ops)
 	for p := range parts {
 		s, o := slices.Clone(sends), slices.Clone(polls)
 		running.Go(func() {
 			for i := n * p / len(parts); i < n*(p+1)/len(parts); i++ {
-				k := v.keys[v.h.Ops[i].Key]
-				if v.found[i] == isPoll {
-					k.polls[o[k.index]] = int32(i)
-					o[k.index]++
-				} else {
-					k.sends[s[k.index]] = int32(i)
-					s[k.index]++
+				switch v.found[i] {
+				case isPoll:
+					key := v.h.Ops[i].Key
+					v.all[key].polls[o[key]] = int32(i)
+					o[key]++
+				case history.NoOffset:
+					key := v.h.Ops[i].Key
+					v.all[key].sends[s[key]] = int32(i)
+					s[key]++
 				}
 			}
 		})
-		for i := range v.keys {
+		for i := range v.all {
 			sends[i] += parts[p].sends[i]
 			polls[i] += parts[p].polls[i]
 		}
@@ -224,7 +242,7 @@ func (v *view) valid(i int, op *history.Op) error {
 	switch {
 	case op.Key < 0 || int(op.Key) >= len(hd.Keys):
 		return bad("names key %d of %d", op.Key, len(hd.Keys))
-	case op.Kind != history.Send && op.Kind != history.Poll:
+	case !op.Kind.Known():
 		return bad("has the unknown kind %d", op.Kind)
 	case op.Outcome > history.Indeterminate:
 		return bad("has the unknown outcome %d", op.Outcome)
@@ -283,6 +301,9 @@ func (v *view) readDrain() {
 	}
 	for _, k := range v.keys {
 		v.weigh(k)
+	}
+	for _, q := range v.queues {
+		q.weigh()
 	}
 }
 

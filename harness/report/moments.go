@@ -243,6 +243,17 @@ func describeOp(h *history.History, op *history.Op, evidence bool) opRow {
 				r.Answer += fmt.Sprintf(", high watermark %d", op.High)
 			}
 		}
+	default:
+		r.What = op.Kind.String()
+		if op.Kind.Settles() {
+			r.What += " " + valueText(op.Value)
+		}
+		if op.Txn != 0 {
+			r.What += fmt.Sprintf(" transaction %d", op.Txn)
+		}
+		if op.Kind == history.Receive && op.Outcome == history.OK {
+			r.Answer = recordsText(op.Records)
+		}
 	}
 	if op.Code != "" {
 		r.Answer = strings.TrimSpace(shorten(op.Code, maxText) + " " + r.Answer)
