@@ -257,9 +257,44 @@ type Availability struct {
 	RecoveryMS []float64 `json:"recovery_ms"`
 	// FailoverMS: for each fault, from injection to the first ok send on every
 	// affected partition that began after it; -1 where none came before healing.
-	FailoverMS []float64          `json:"failover_ms"`
-	Latency    map[string]Latency `json:"latency"` // "before", "during", "after", and per fault "fault 0"
-	StallsMS   float64            `json:"stalls_ms"`
+	FailoverMS []float64 `json:"failover_ms"`
+	// Faults: the same and more for each fault in order of ID, by partition.
+	Faults []FaultAvailability `json:"faults"`
+	// Latency is the service time, from the call to the return: "before", "during",
+	// "after", and per fault "fault 0".
+	Latency map[string]Latency `json:"latency"`
+	// Response is the time from when the schedule wanted the call to the return,
+	// under the same names, by when the call was wanted. Empty without a schedule.
+	Response map[string]Latency `json:"response"`
+	// Correction says in words whether Response is there for all sends.
+	Correction string `json:"correction"`
+	// IndeterminateShare is that of all operations, 0 to 1.
+	IndeterminateShare float64 `json:"indeterminate_share"`
+	StallsMS           float64 `json:"stalls_ms"`
+}
+
+// FaultAvailability is what one fault did to the partitions that it affects and
+// that saw any send; the maps are empty where there is none. Where faults overlap,
+// each has what was seen while it was there.
+type FaultAvailability struct {
+	ID   int    `json:"id"`
+	Name string `json:"name"`
+	// UnavailableMS is the longest time without an ok send, counted from the begin
+	// of the injection on, that began before the healing was proven. It may last
+	// beyond.
+	UnavailableMS map[string]float64 `json:"unavailable_ms"`
+	// FailoverMS and RecoveryMS are as in Availability, by partition.
+	FailoverMS map[string]float64 `json:"failover_ms"`
+	RecoveryMS map[string]float64 `json:"recovery_ms"`
+	// Lost is the recovery point: the acknowledged messages that are lost for
+	// certain, acknowledged while the fault was in force (of several, the first) or
+	// was the last one. LostSpanMS is the time from the first to the last of these
+	// acknowledgements.
+	Lost       int     `json:"lost"`
+	LostSpanMS float64 `json:"lost_span_ms"`
+	// IndeterminateShare is that of the sends called to these partitions while the
+	// fault was there.
+	IndeterminateShare float64 `json:"indeterminate_share"`
 }
 
 // Latency gives percentiles in milliseconds.

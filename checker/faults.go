@@ -36,7 +36,8 @@ func faultViews(h *history.History) []*faultView {
 			f.Fault = e
 		}
 	}
-	// One that waited for an event which never came changed nothing.
+	// One that waited for an event which never came, or for which the run ended too
+	// early, changed nothing.
 	fs = slices.DeleteFunc(fs, func(f *faultView) bool { return f.stages[history.Skipped] != nil })
 	slices.SortFunc(fs, func(a, b *faultView) int { return cmp.Compare(a.ID, b.ID) })
 	for _, f := range fs {

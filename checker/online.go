@@ -11,7 +11,7 @@ import (
 )
 
 // DefaultWindow is how much of each partition Online remembers: so many offsets
-// and, on average, so many sends, about 8 MB of memory.
+// and, on average, so many sends, about 10 MB of memory.
 const DefaultWindow = 1 << 16
 
 // maxFindings bounds what Online keeps in detail, and maxSuspects what it holds
@@ -84,6 +84,7 @@ type Online struct {
 	mu        sync.Mutex
 	keys      []*onlineKey
 	byName    map[string]*onlineKey
+	queues    []*onlineQueue // by key, nil for a log
 	producers map[int32]*onlineProducer
 	limit     int            // sends remembered per producer
 	open      []int64        // by client: operations in progress
@@ -115,7 +116,7 @@ type onlineSlot struct {
 	ackOp       int64
 	seenOp      int64
 	epoch       int32 // of the record that was delivered
-	told        uint8
+	told        uint16
 }
 
 // What of a slot or of a send was reported.
@@ -128,6 +129,8 @@ const (
 	toldMoved
 	toldLinear
 	toldOrder
+	toldSettled
+	toldTooMany
 )
 
 // onlineSend is one remembered send.
@@ -141,8 +144,11 @@ type onlineSend struct {
 	key     int32
 	client  int32
 	outcome history.Outcome
-	told    uint8
+	told    uint16
 	promise bool // its acknowledgement promises something
+
+	seenBy int64       // of a queue: a receive that was given it, its ID + 1
+	fate   *onlineFate // of a queue, nil while nothing happened
 }
 
 // onlineProducer remembers the sends of one producer, by sequence number.
@@ -166,8 +172,10 @@ type suspect struct {
 	key    int32
 	offset int64
 	op     int64
+	call   int64
 	at     int64
 	node   int16
+	times  int32 // by the system's own count, of a queue
 }
 
 type onlinePosition struct {
@@ -199,20 +207,21 @@ func NewOnline(sink history.Sink, header history.Header, opts OnlineOptions) *On
 	o := &Online{
 		sink: sink, hd: header, opts: opts, byName: map[string]*onlineKey{}, producers: map[int32]*onlineProducer{},
 		open: make([]int64, len(header.Clients)), overlap: map[int32]bool{}, lives: map[life]*onlineLife{},
-		report: OnlineReport{Counts: map[string]int{}, Window: opts.Window},
+		report: OnlineReport{Findings: []Finding{}, Counts: map[string]int{}, Window: opts.Window},
 	}
 	for i, name := range header.Keys {
 		k := &onlineKey{index: int32(i), name: name, positions: map[int32]onlinePosition{}, leaders: map[int32]string{}}
 		k.shown.limit, k.acked.limit = opts.Window, opts.Window
 		o.keys, o.byName[name] = append(o.keys, k), k
 	}
+	o.readQueues()
 	producers := 0
 	for _, c := range header.Clients {
 		if c.Role == "producer" {
 			producers++
 		}
 	}
-	o.limit = ceilPow2(max(opts.Window*len(o.keys)/max(producers, 1), 64))
+	o.limit = ceilPow2(max(opts.Window*len(o.keys)/max(producers, 1), 1))
 	return o
 }
 
@@ -245,11 +254,15 @@ func (o *Online) Complete(op *history.Op) {
 	o.mu.Lock()
 	if k := o.key(op); k != nil {
 		o.open[op.Client]--
-		switch op.Kind {
-		case history.Send:
+		switch {
+		case op.Kind == history.Send:
 			o.answered(k, op)
-		case history.Poll:
+		case op.Kind == history.Poll && o.queues[k.index] == nil:
 			o.polled(k, op)
+		case op.Kind == history.Receive:
+			o.received(k, op)
+		case op.Kind.Settles():
+			o.settle(op)
 		}
 	}
 	o.unlock()
@@ -403,7 +416,7 @@ func (o *Online) suspect(k *onlineKey, op *history.Op, rec *history.Record) {
 		o.producers[id] = &onlineProducer{}
 	}
 	o.producers[id].suspects++
-	o.suspects = append(o.suspects, suspect{rec.Value, k.index, rec.Offset, op.ID, op.Return, op.Node})
+	o.suspects = append(o.suspects, suspect{rec.Value, k.index, rec.Offset, op.ID, op.Call, op.Return, op.Node, rec.Delivery})
 }
 
 // resolve looks at the suspects of a producer that went on to send s: s itself
@@ -417,6 +430,8 @@ func (o *Online) resolve(p *onlineProducer, id int32, s *onlineSend, k *onlineKe
 		switch {
 		case x.value < s.value:
 			o.phantom(o.keys[x.key], x.value, x.offset, x.op, x.at, x.node, ClassPhantom, msgName(x.value)+", which was never sent")
+		case o.queues[x.key] != nil:
+			o.took(o.keys[x.key], s, x)
 		case x.key != s.key:
 			o.elsewhere(o.keys[x.key], s, x.offset, x.op, x.at, x.node)
 		case s.seen == history.NoOffset:
@@ -436,7 +451,11 @@ func (o *Online) answered(k *onlineKey, op *history.Op) {
 	}
 	s.ret, s.outcome = op.Return, op.Outcome
 	s.promise = acked(op)
-	if op.Outcome == history.Failed {
+	switch {
+	case o.queues[k.index] != nil:
+		o.cameOut(s)
+		return
+	case op.Outcome == history.Failed:
 		o.resurrected(k, s)
 	}
 	if !s.promise || op.Offset < 0 {
@@ -586,9 +605,13 @@ func (o *Online) phantom(k *onlineKey, value history.Value, offset, op, at int64
 		}
 		slot.told |= toldPhantom
 	}
+	where := k.name
+	if offset >= 0 {
+		where = fmt.Sprintf("offset %d of %s", offset, k.name)
+	}
 	o.found(ClausePhantom, Anomaly{
 		Class: class, Key: k.name, Value: value, Offset: offset, At: at, Node: o.node(node), Ops: []int64{op},
-		Text: fmt.Sprintf("nothing is delivered that was never sent: offset %d of %s holds %s", offset, k.name, what),
+		Text: fmt.Sprintf("nothing is delivered that was never sent: %s delivered %s", where, what),
 	}, nil)
 }
 
@@ -605,7 +628,7 @@ func (o *Online) node(i int16) string {
 }
 
 // once reports whether something is to be reported of s, which was not yet.
-func (s *onlineSend) once(what uint8) bool {
+func (s *onlineSend) once(what uint16) bool {
 	first := s.told&what == 0
 	s.told |= what
 	return first
@@ -786,6 +809,9 @@ func (o *Online) told(e *history.NodeEvent) {
 		return
 	}
 	o.split(k, e)
+	if o.queues[k.index] != nil {
+		return
+	}
 	if e.Kind == "leader" || e.Kind == "isr" || e.Kind == "follower" {
 		o.understaffed(k, l, e)
 	}

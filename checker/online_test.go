@@ -245,7 +245,7 @@ func place(log []history.Record, offset int64) int {
 // check finds too, whatever else is wrong with the history.
 func TestOnlineIsConfirmed(t *testing.T) {
 	classes := map[string]int{}
-	for seed := range uint64(8_000) {
+	for seed := range uint64(5_000) {
 		r := rand.New(rand.NewPCG(seed, 21))
 		h, found, _ := watched(wild(r), []int{0, 4, 16}[r.IntN(3)])
 		requireConfirmed(t, h, found, "seed", seed)

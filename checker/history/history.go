@@ -312,7 +312,7 @@ const (
 	Healing     FaultStage = "healing"      // the healing begins
 	Healed      FaultStage = "healed"       // its absence was seen after healing
 	Unproven    FaultStage = "unproven"     // a proof was missing; Detail says which
-	Skipped     FaultStage = "skipped"      // the event that it waited for never came: nothing was injected
+	Skipped     FaultStage = "skipped"      // the event that it waited for never came, or the run ended early: nothing was injected
 )
 
 // Fault is one event in the life of one fault.
