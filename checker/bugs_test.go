@@ -20,7 +20,6 @@ var bugs = []seeded.Bug{
 	{Name: "a value is one number off", File: "ids.go", Old: "return op - 1, op != 0\n		}\n		return 0, false", With: "return max(op-2, 0), op != 0\n		}\n		return 0, false", Run: byOracle},
 	{Name: "the last of two sends counts as the first", File: "ids.go", Old: "if *slot != 0 {\n		return false\n	}", With: "", Run: byOracle},
 	{Name: "reused values are not noted", File: "view.go", Old: "			v.reused[value] = true", With: "			_ = v.reused", Run: byOracle},
-	{Name: "a poll sends its value", File: "view.go", Old: "v.found[i] == history.NoOffset && !v.ids.enter(", With: "v.found[i] != isPoll-2 && !v.ids.enter(", Run: bySituation},
 	{Name: "a drain before all were in sync proves loss", File: "view.go", Old: "case !d.InSync:", With: "case !d.InSync && !d.Quiet:", Run: byOracle},
 	{Name: "a drain with open connections proves loss", File: "view.go", Old: "case !d.Quiet:", With: "case !d.Quiet && !d.InSync:", Run: byOracle},
 	{Name: "a leader that was not read to its end proves loss", File: "view.go", Old: "case !k.leader.readable:", With: "case false:", Run: byOracle},
