@@ -170,7 +170,7 @@ func (v *view) readOps() error {
 	return nil
 }
 
-// What stands in found while operations are read: NoOffset for a send.
+// These stand in found while operations are read, for those that are no sends.
 const (
 	isPoll  = -2
 	isOther = -3
@@ -187,19 +187,17 @@ func (v *view) readPart(from, to int, values []history.Value) part {
 		v.found[i], v.told[i] = history.NoOffset, history.NoOffset
 		switch op.Kind {
 		case history.Send:
+			p.sends[op.Key]++
+			p.values.add(op.Value)
+			values[i] = op.Value
+			if acked(op) {
+				v.acked[i], v.told[i] = true, op.Offset
+			}
 		case history.Poll:
 			p.polls[op.Key]++
 			v.found[i] = isPoll
-			continue
 		default:
 			v.found[i] = isOther
-			continue
-		}
-		p.sends[op.Key]++
-		p.values.add(op.Value)
-		values[i] = op.Value
-		if acked(op) {
-			v.acked[i], v.told[i] = true, op.Offset
 		}
 	}
 	return p
@@ -214,15 +212,14 @@ func (v *view) list(parts []part) {
 		s, o := slices.Clone(sends), slices.Clone(polls)
 		running.Go(func() {
 			for i := n * p / len(parts); i < n*(p+1)/len(parts); i++ {
+				k := v.all[v.h.Ops[i].Key]
 				switch v.found[i] {
 				case isPoll:
-					key := v.h.Ops[i].Key
-					v.all[key].polls[o[key]] = int32(i)
-					o[key]++
+					k.polls[o[k.index]] = int32(i)
+					o[k.index]++
 				case history.NoOffset:
-					key := v.h.Ops[i].Key
-					v.all[key].sends[s[key]] = int32(i)
-					s[key]++
+					k.sends[s[k.index]] = int32(i)
+					s[k.index]++
 				}
 			}
 		})
