@@ -6,6 +6,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
@@ -79,17 +80,34 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		mp := kmsg.NewMetadataResponseTopicPartition()
 		mp.Partition, mp.Leader, mp.LeaderEpoch = p.Index, int32(p.Leader), p.Epoch
 		mp.Replicas, mp.ISR = ids(p.Replicas), ids(p.ISR)
+		if v, ok := s.ownView(t, p); ok {
+			mp.Leader, mp.LeaderEpoch, mp.ISR = int32(v.Leader), v.Epoch, ids(v.InSync)
+		}
 		for _, id := range p.Replicas {
 			if b := s.b.State().Broker(id); b == nil || b.Fenced {
 				mp.OfflineReplicas = append(mp.OfflineReplicas, int32(id))
 			}
 		}
-		if p.Leader == broker.None {
+		if mp.Leader == int32(broker.None) {
 			mp.ErrorCode = kerr.LeaderNotAvailable.Code
 		}
 		m.Partitions = append(m.Partitions, mp)
 	}
 	return m
+}
+
+// ownView is what this node's replica says of a partition whose leader and in-sync
+// set are not the quorum's to decide, if that is not older than what the quorum was told.
+func (s *Server) ownView(t *cluster.Topic, p *cluster.Partition) (scheme.View, bool) {
+	if t.Election == cluster.ElectInSync {
+		return scheme.View{}, false
+	}
+	host := s.b.Partition(t.Name, p.Index)
+	if host == nil {
+		return scheme.View{}, false
+	}
+	v := host.Machine().View()
+	return v, v.Leader != broker.None && v.Epoch >= p.Epoch
 }
 
 func ids(nodes []broker.NodeID) []int32 {

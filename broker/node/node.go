@@ -57,7 +57,8 @@ type LaneState struct {
 	Lane    broker.Lane
 	Start   int64
 	Batches []batch.Info
-	High    int64 // checkpointed high watermark
+	High    int64  // checkpointed high watermark
+	Kept    []byte // what the scheme keeps beside the log (broker.Keep), nil for nothing
 	// Corrupt names damage in the middle of the log, from Start plus Batches on;
 	// what stood behind it is not to be trusted.
 	Corrupt string
@@ -156,7 +157,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
 		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
 		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
-		EligibleLeaders: eligibleLeaders(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
+		EligibleLeaders: eligibleLeaders(o), Elections: elections(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
 	}, rec.Meta, now)
 	if err != nil {
 		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
@@ -186,6 +187,20 @@ func eligibleLeaders(o options.Values) []string {
 		}
 	}
 	return names
+}
+
+// elections gives the schemes whose leaders are not elected from an in-sync set.
+func elections(o options.Values) map[string]cluster.Election {
+	m := map[string]cluster.Election{}
+	for _, d := range schemes.Known() {
+		switch d.ElectionUnder(o) {
+		case scheme.Fixed:
+			m[d.Name] = cluster.ElectFixed
+		case scheme.Replicas:
+			m[d.Name] = cluster.ElectReplicas
+		}
+	}
+	return m
 }
 
 // Step takes one input and returns what to do, in order. The slice is valid
@@ -226,6 +241,11 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 		if !n.leaving {
 			n.leaving, n.stopAt = true, now.Mono+stopLimit
 			n.c.Leave(now)
+			for _, p := range n.parts {
+				if r, ok := p.m.(scheme.Resigner); ok {
+					r.Resign()
+				}
+			}
 		}
 	}
 	n.pump()
@@ -454,7 +474,7 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	high := int64(0)
 	if l, ok := n.found[p.lane]; ok {
 		p.index = logindex.New(l.Start, l.Batches)
-		high = l.High
+		high, p.kept = l.High, l.Kept
 		if l.Corrupt != "" {
 			p.refused, p.damaged = true, true
 			n.Emit(broker.Event{Kind: "corrupt", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: l.Corrupt})

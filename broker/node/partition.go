@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/faultline-mq/faultline/broker"
@@ -24,6 +25,9 @@ type partition struct {
 	index *logindex.Index
 
 	seq          uint64 // of the lane's writes
+	kept         []byte // what was kept at the start
+	keep         uint64 // the newest Keep's number, and that of the newest write that is done
+	writtenUpTo  uint64
 	unstable     []write
 	stable       int64
 	refused      bool
@@ -65,6 +69,23 @@ func (p *partition) Append(batches [][]byte, infos []batch.Info) {
 	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches})
 }
 
+// Kept implements scheme.Host.
+func (p *partition) Kept() []byte { return p.kept }
+
+// Keep implements scheme.Host.
+func (p *partition) Keep(state []byte) {
+	p.seq++
+	p.keep = p.seq
+	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
+	p.n.do(broker.Keep{Lane: p.lane, Seq: p.seq, State: state})
+	if p.n.opts.SyncAlways {
+		p.n.do(p.sync) // the write's own place in the lane
+	}
+}
+
+// Keeping implements scheme.Host.
+func (p *partition) Keeping() bool { return p.writtenUpTo < p.keep }
+
 // Truncate implements scheme.Host.
 func (p *partition) Truncate(to int64) int64 {
 	end := p.index.Truncate(to)
@@ -102,12 +123,13 @@ func (p *partition) storedUpTo(written, synced uint64) {
 	if p.n.opts.SyncAlways && !p.n.opts.Mutants.On(mutant.AckBeforeSync) {
 		mark = synced
 	}
-	before := p.stable
+	before, keeping := p.stable, p.Keeping()
+	p.writtenUpTo = max(p.writtenUpTo, written)
 	for len(p.unstable) > 0 && p.unstable[0].seq <= mark {
 		p.stable = p.unstable[0].end
 		p.unstable = p.unstable[1:]
 	}
-	if p.stable != before || len(p.unstable) == 0 {
+	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Keeping() {
 		p.m.Stored()
 	}
 }
@@ -134,6 +156,13 @@ func (p *partition) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
 		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, PartEpoch: partEpoch, ISR: members,
 	})
 	p.n.isr[t], p.proposal = p, t
+}
+
+// Report implements scheme.Host.
+func (p *partition) Report(epoch int32, inSync []broker.NodeID) {
+	p.n.c.Propose(p.n.now, cluster.ReportLeader{
+		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, ISR: slices.Clone(inSync),
+	})
 }
 
 // Eligible implements scheme.Host.

@@ -111,6 +111,11 @@ func (r *replica) Advanced()              {}
 
 func (r *replica) Name(id broker.NodeID) string { return id.String() }
 
+func (r *replica) Kept() []byte                  { return nil }
+func (r *replica) Keep([]byte)                   {}
+func (r *replica) Keeping() bool                 { return false }
+func (r *replica) Report(int32, []broker.NodeID) {}
+
 func (r *replica) Append(batches [][]byte, infos []batch.Info) {
 	for i := range batches {
 		r.index.Append(infos[i])

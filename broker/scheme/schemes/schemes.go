@@ -9,6 +9,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 )
 
@@ -16,6 +17,7 @@ import (
 var known = []scheme.Definition{
 	isr.Definition(),
 	single.Definition(),
+	quorum.Definition(),
 }
 
 // own are their options.
