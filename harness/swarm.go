@@ -157,8 +157,8 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		if len(faults) == count {
 			break
 		}
-		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && kind == "membership" {
-			continue // nothing is promised of the only copy, and nobody else could lead it
+		if kind, _, _ := strings.Cut(f, ":"); !scheme.Survives && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file") || !scheme.Moves && (kind == "membership" || kind == "leadership") {
+			continue // nothing is promised of a lost disk, or nobody else could lead
 		}
 		if f == "partition" && slices.ContainsFunc(faults, func(other string) bool { return strings.HasPrefix(other, f) }) {
 			continue
@@ -190,7 +190,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 			p.Options[name] = value
 		}
 	}
-	power := scheme.Single && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
+	power := !scheme.Survives && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
