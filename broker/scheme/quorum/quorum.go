@@ -112,6 +112,7 @@ type letter struct {
 // voter is what a leader knows of another replica beside its log.
 type voter struct {
 	id    broker.NodeID
+	met   bool // was told that its log matches
 	holds bool
 	heard time.Duration
 }
@@ -471,6 +472,7 @@ func (m *Machine) hold() {
 	if m.role == follower && m.leader != broker.None && m.held.term != m.term && m.begins >= 0 && m.pull.Matched && m.h.Index().End() >= m.begins {
 		m.held = beginning{m.term, m.begins}
 		m.keep()
+		m.later(m.leader, &LeadAnswer{Term: m.term, Holds: true})
 	}
 }
 
@@ -498,14 +500,18 @@ func (m *Machine) fetched(from broker.NodeID, f *pull.Fetch) {
 	if r == nil {
 		return
 	}
-	if v := m.voter(from); v != nil {
-		v.heard = m.h.Now().Mono
-	}
+	v := m.voter(from)
+	v.heard = m.h.Now().Mono
 	if diverged {
 		m.peers.Diverged(r, f)
 		return
 	}
 	m.raise()
+	if m.role == leader && !v.met {
+		v.met = true
+		m.peers.Meet(r)
+		return
+	}
 	m.peers.Serve(r)
 }
 
