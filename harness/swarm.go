@@ -107,6 +107,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 		p.Faults = drawFaults(part("faults"), p.Nodes, scheme)
 	}
 	s.drawOptions(part("options"), &p, scheme)
+	s.sound(&p, scheme)
 	s.drawTimeout(part("timeout"), &p, sys)
 	s.drawLoad(part("load"), &p)
 	if !s.Fixed[DimTime] {
@@ -231,6 +232,20 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	for _, o := range scheme.Options {
 		if _, fixed := s.Base.Options[o.Name]; o.Protocol && !fixed {
 			p.Options[o.Name] = pick(rng, o.Draw...)
+		}
+	}
+}
+
+// sound takes a scheme's drawn options back where they promise nothing whatever happens.
+func (s Swarm) sound(p *Plan, scheme system.Scheme) {
+	calm := *p
+	calm.Faults = nil
+	if promises(calm) {
+		return
+	}
+	for _, o := range scheme.Options {
+		if _, fixed := s.Base.Options[o.Name]; !fixed {
+			delete(p.Options, o.Name)
 		}
 	}
 }

@@ -186,13 +186,9 @@ func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
 				p.ISR = append(p.ISR, id)
 			}
 		}
-		switch t.Election {
-		case ElectReplicas:
+		if t.Election == ElectReplicas {
 			p.ISR = replicas
-		case ElectFixed:
-			p.ISR = p.ISR[:1]
-			fallthrough
-		default:
+		} else {
 			p.Leader = p.ISR[0]
 			p.LastLeader = p.Leader
 		}
@@ -357,17 +353,20 @@ func (s *State) alterPartition(c AlterPartition) outcome {
 	return o
 }
 
-// reportLeader takes what a leader of its own replicas' making says.
+// reportLeader takes what a leader says that the quorum did not make, or of a set that
+// is not the quorum's to decide.
 func (s *State) reportLeader(c ReportLeader) outcome {
 	t := s.TopicByID(c.TopicID)
-	if t == nil || t.Election != ElectReplicas || c.Index < 0 || int(c.Index) >= len(t.Partitions) {
-		return refuse(kerr.UnknownTopicOrPartition, "%s-%d does not exist, or its replicas do not elect", c.Topic, c.Index)
+	if t == nil || t.Election == ElectInSync || c.Index < 0 || int(c.Index) >= len(t.Partitions) {
+		return refuse(kerr.UnknownTopicOrPartition, "%s-%d does not exist, or the quorum elects its leaders", c.Topic, c.Index)
 	}
 	p := t.Partitions[c.Index]
 	isr := ordered(p.Replicas, c.ISR)
 	switch {
 	case c.Epoch < p.Epoch || c.Epoch == p.Epoch && p.Leader != broker.None && c.Leader != p.Leader:
 		return refuse(kerr.FencedLeaderEpoch, "%s-%d: epoch %d is over; it is %d", c.Topic, c.Index, c.Epoch, p.Epoch)
+	case t.Election == ElectFixed && (c.Epoch != p.Epoch || c.Leader != p.Leader):
+		return refuse(kerr.InvalidRequest, "%s-%d: its leader is %d, in epoch %d", c.Topic, c.Index, p.Leader, p.Epoch)
 	case !slices.Contains(isr, c.Leader):
 		return refuse(kerr.InvalidRequest, "%s-%d: broker %d is no replica, or not in sync with itself", c.Topic, c.Index, c.Leader)
 	case c.Epoch == p.Epoch && c.Leader == p.Leader && slices.Equal(isr, p.ISR):

@@ -48,9 +48,9 @@ type Partition struct {
 // Election is who makes a partition's leaders.
 type Election string
 
-// The elections. With ElectFixed the in-sync set is the one replica that leads, if
-// it is up; the quorum elects no other by itself. With ElectReplicas the replicas
-// elect among themselves, and the quorum is told.
+// The elections. With ElectFixed the last leader leads, if it is up; the quorum elects
+// no other by itself, and is told who is in sync. With ElectReplicas the replicas elect
+// among themselves, and the quorum is told that, too.
 const (
 	ElectInSync   Election = ""
 	ElectFixed    Election = "fixed"
@@ -122,8 +122,9 @@ type (
 		PartEpoch int32 // the partition epoch that the change is based on
 		ISR       []Member
 	}
-	// ReportLeader tells who leads a partition whose replicas elect among themselves.
-	// It is taken where its epoch is not behind.
+	// ReportLeader tells who leads a partition whose replicas elect among themselves, and
+	// who is in sync. It is taken where its epoch is not behind. Where the leader is fixed,
+	// only the in-sync set is taken.
 	ReportLeader struct {
 		Topic   string
 		TopicID [16]byte

@@ -341,6 +341,12 @@ func (s *State) eligible(p *Partition, isr []broker.NodeID) []broker.NodeID {
 // is that of KIP-966: nothing is lost as long as fewer replicas go down out of order,
 // before the in-sync set is at its minimum again, than that minimum.
 func (s *State) elect(p *Partition, isr []broker.NodeID, unclean bool) (broker.NodeID, []broker.NodeID, bool) {
+	if s.Topic(p.Topic).Election == ElectFixed && !unclean {
+		if s.electable(p.LastLeader) {
+			return p.LastLeader, ordered(p.Replicas, append(minus(isr, []broker.NodeID{p.LastLeader}), p.LastLeader)), false
+		}
+		return broker.None, isr, false
+	}
 	candidates := isr
 	if len(isr) == 0 {
 		candidates = s.eligible(p, nil)

@@ -11,6 +11,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
+	"github.com/faultline-mq/faultline/broker/scheme/standby"
 )
 
 // known are the schemes, in the order in which they are listed.
@@ -18,6 +19,7 @@ var known = []scheme.Definition{
 	isr.Definition(),
 	single.Definition(),
 	quorum.Definition(),
+	standby.Definition(),
 }
 
 // own are their options.
