@@ -10,6 +10,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -69,11 +70,11 @@ func (p *partition) Append(batches [][]byte, infos []batch.Info) {
 	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches})
 }
 
-// Kept implements scheme.Host.
-func (p *partition) Kept() []byte { return p.kept }
+// Persisted implements scheme.Host.
+func (p *partition) Persisted() []byte { return p.kept }
 
-// Keep implements scheme.Host.
-func (p *partition) Keep(state []byte) {
+// Persist implements scheme.Host.
+func (p *partition) Persist(state []byte) {
 	p.seq++
 	p.keep = p.seq
 	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
@@ -83,8 +84,8 @@ func (p *partition) Keep(state []byte) {
 	}
 }
 
-// Keeping implements scheme.Host.
-func (p *partition) Keeping() bool { return p.writtenUpTo < p.keep }
+// Persisting implements scheme.Host.
+func (p *partition) Persisting() bool { return p.writtenUpTo < p.keep }
 
 // Truncate implements scheme.Host.
 func (p *partition) Truncate(to int64) int64 {
@@ -123,13 +124,13 @@ func (p *partition) storedUpTo(written, synced uint64) {
 	if p.n.opts.SyncAlways && !p.n.opts.Mutants.On(mutant.AckBeforeSync) {
 		mark = synced
 	}
-	before, keeping := p.stable, p.Keeping()
+	before, keeping := p.stable, p.Persisting()
 	p.writtenUpTo = max(p.writtenUpTo, written)
 	for len(p.unstable) > 0 && p.unstable[0].seq <= mark {
 		p.stable = p.unstable[0].end
 		p.unstable = p.unstable[1:]
 	}
-	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Keeping() {
+	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Persisting() {
 		p.m.Stored()
 	}
 }
@@ -165,6 +166,12 @@ func (p *partition) Report(epoch int32, inSync []broker.NodeID) {
 	})
 }
 
+// Keep implements scheme.Host.
+func (p *partition) Keep(r scheme.Record) {
+	t := p.n.c.Propose(p.n.now, peers.Keep{Topic: p.id.topic, Index: p.id.index, Record: r})
+	p.n.isr[t], p.proposal = p, t
+}
+
 // Eligible implements scheme.Host.
 func (p *partition) Eligible(id broker.NodeID, brokerEpoch int64) bool {
 	b := p.n.c.State().Broker(id)
@@ -190,6 +197,10 @@ func (b backend) Propose(c cluster.Command) cluster.Ticket { return b.n.c.Propos
 func (b backend) Quorum() cluster.Quorum { return b.n.c.Quorum() }
 
 func (b backend) Reply(r broker.Reply) { b.n.do(r) }
+
+func (b backend) Send(to broker.NodeID, m broker.Message, s []broker.Slice) {
+	b.n.do(broker.Send{To: to, Channel: broker.Peer, Msg: m, Slices: s})
+}
 
 func (b backend) Configs(t *cluster.Topic) map[string]string {
 	return map[string]string{

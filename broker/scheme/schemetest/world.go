@@ -132,14 +132,17 @@ func (n *Node) Report(epoch int32, inSync []broker.NodeID) {
 	}
 }
 
-// Kept implements scheme.Host.
-func (n *Node) Kept() []byte { return n.found }
+// Persisted implements scheme.Host.
+func (n *Node) Persisted() []byte { return n.found }
 
-// Keep implements scheme.Host.
-func (n *Node) Keep(state []byte) { n.ops = append(n.ops, op{to: -1, kept: state}) }
+// Keep implements scheme.Host; there are no records of own views here.
+func (n *Node) Keep(scheme.Record) {}
 
-// Keeping implements scheme.Host.
-func (n *Node) Keeping() bool {
+// Persist implements scheme.Host.
+func (n *Node) Persist(state []byte) { n.ops = append(n.ops, op{to: -1, kept: state}) }
+
+// Persisting implements scheme.Host.
+func (n *Node) Persisting() bool {
 	return slices.ContainsFunc(n.ops, func(o op) bool { return o.kept != nil })
 }
 

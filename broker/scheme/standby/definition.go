@@ -1,7 +1,6 @@
 package standby
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -50,7 +49,6 @@ func Definition() scheme.Definition {
 			{Name: allOption, Owner: owner, Type: "bool", Default: "false", Draw: []string{"false", "true"}, Doc: "with enableControllerMode and SYNC_MASTER: every in-sync copy must have it before it is acknowledged or visible"},
 			{Name: catchUpOption, Owner: owner, Type: "duration-ms", Unit: "ms", Default: "3000", Kafka: "15000", Min: 100, Max: 600_000, Doc: "with enableControllerMode: a slave that has not caught up for so long is not in sync any more"},
 		},
-		Check:    check,
 		Messages: []scheme.Message{{Number: 3, Type: (*pull.Fetch)(nil)}, {Number: 4, Type: (*pull.FetchAnswer)(nil)}},
 		Detection: func(o options.Values) time.Duration {
 			d := 20*o.Duration("quorum.tick.ms") + 3*o.Duration("broker.heartbeat.interval.ms")
@@ -61,13 +59,6 @@ func Definition() scheme.Definition {
 		},
 		Promise: promise,
 	}
-}
-
-func check(o options.Values) error {
-	if o.Int(minOption) > o.Int(inSyncOption) && o.Bool(autoOption) {
-		return fmt.Errorf("%s (%s) must not be above %s (%s)", minOption, o.String(minOption), inSyncOption, o.String(inSyncOption))
-	}
-	return nil
 }
 
 // promise. Without a controller one node leads for good, so that everything it has
