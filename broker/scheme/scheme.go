@@ -145,6 +145,15 @@ type Host interface {
 	// leads nor acknowledges until it has fetched that part again.
 	Refused() bool
 
+	// Persisted is what was kept beside the log when the node started, nil for nothing.
+	Persisted() []byte
+	// Persist replaces it, atomically and durably whatever fsync says, after every append
+	// and truncation asked for before and before those asked for after it.
+	Persist(state []byte)
+	// Persisting reports that something which is to be kept is not durable yet. Machine.Stored
+	// is called when that ends.
+	Persisting() bool
+
 	// Send sends a message to the same partition on another node, on the
 	// replication channel, with the log's bytes from..to in data where to > from.
 	Send(to broker.NodeID, msg broker.Message, from, upTo int64, data *[]byte)
@@ -153,6 +162,9 @@ type Host interface {
 	// A change comes as Assigned, the outcome then as ISRAnswer; of several
 	// proposals only the newest one is answered.
 	ProposeISR(epoch, partEpoch int32, isr []Member)
+	// Report tells the authority who is in sync with this replica, which leads epoch by
+	// its peers' vote. What the authority knows comes as Assigned.
+	Report(epoch int32, inSync []broker.NodeID)
 	// Keep replaces the record of a partition where no quorum decides, and tells the
 	// other nodes. ISRAnswer(0) comes as soon as it is durable here, for the newest one.
 	Keep(r Record)
@@ -203,6 +215,12 @@ type Machine interface {
 	// Close ends the machine: the partition is deleted or the node stops.
 	// Waiting writes are answered.
 	Close()
+}
+
+// Resigner is a machine that can give its leadership away, where no authority does.
+type Resigner interface {
+	// Resign begins to hand over: the node is about to stop.
+	Resign()
 }
 
 // Options are the options of schemes on one broker.

@@ -20,6 +20,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
+	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 )
 
 // bodies draws a message of each type by its name.
@@ -49,6 +50,22 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 				Data: rapid.OneOf(rapid.Just[[]byte](nil), blob).Draw(t, "data"),
 			}
 		}),
+		"quorum.Vote": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.Vote{
+				Term: rapid.Int32().Draw(t, "term"), Pre: rapid.Bool().Draw(t, "pre"), Transfer: rapid.Bool().Draw(t, "transfer"),
+				LastTerm: rapid.Int32().Draw(t, "last term"), End: rapid.Int64().Draw(t, "end"),
+			}
+		}),
+		"quorum.VoteAnswer": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.VoteAnswer{Term: rapid.Int32().Draw(t, "term"), Pre: rapid.Bool().Draw(t, "pre"), Granted: rapid.Bool().Draw(t, "granted"), Current: rapid.Int32().Draw(t, "current")}
+		}),
+		"quorum.Lead": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.Lead{Term: rapid.Int32().Draw(t, "term"), Start: rapid.Int64().Draw(t, "start")}
+		}),
+		"quorum.LeadAnswer": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.LeadAnswer{Term: rapid.Int32().Draw(t, "term"), Holds: rapid.Bool().Draw(t, "holds")}
+		}),
+		"quorum.Take": rapid.Custom(func(t *rapid.T) broker.Message { return &quorum.Take{Term: rapid.Int32().Draw(t, "term")} }),
 		"peers.Heartbeat": rapid.Custom(func(t *rapid.T) broker.Message {
 			return &peers.Heartbeat{
 				Session: text.Draw(t, "session"), Seq: rapid.Uint64().Draw(t, "seq"), Heard: text.Draw(t, "heard"), HeardSeq: rapid.Uint64().Draw(t, "heard seq"),

@@ -74,6 +74,12 @@ type node struct {
 
 var _ scheme.Host = (*node)(nil)
 
+// What this scheme does not use.
+func (n *node) Persisted() []byte             { return nil }
+func (n *node) Persist([]byte)                {}
+func (n *node) Persisting() bool              { return false }
+func (n *node) Report(int32, []broker.NodeID) {}
+
 func (n *node) Self() broker.NodeID                      { return n.id }
 func (n *node) Now() broker.Time                         { return n.w.now }
 func (n *node) Index() *logindex.Index                   { return n.index }

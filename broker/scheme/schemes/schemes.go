@@ -11,7 +11,9 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/classic"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
+	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
+	"github.com/faultline-mq/faultline/broker/scheme/standby"
 )
 
 // known are the schemes, in the order in which they are listed.
@@ -20,6 +22,8 @@ var known = []scheme.Definition{
 	isr.Definition(),
 	mirrored.Definition(),
 	single.Definition(),
+	quorum.Definition(),
+	standby.Definition(),
 }
 
 // own are their options.
