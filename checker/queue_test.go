@@ -35,6 +35,9 @@ func judgeSituations(t *testing.T, name string, all []queueSituation) {
 				require.Equal(t, Invalid, c.Verdict, c.Detail)
 				require.Contains(t, c.classes, s.want)
 				for _, a := range c.Anomalies {
+					w, err := Witness(t.Context(), parse(t, s.text), lax(), name, a)
+					require.NoError(t, err)
+					requireWitness(t, w, lax(), name, a)
 					require.Contains(t, a.Text, "broke "+name+" - ")
 					require.NotEmpty(t, a.Key)
 					require.IsIncreasing(t, append([]int64{-1}, a.Ops...), "operations that prove it, each once")

@@ -107,6 +107,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 		p.Faults = drawFaults(part("faults"), p.Nodes, scheme)
 	}
 	s.drawOptions(part("options"), &p, scheme)
+	s.sound(&p, scheme)
 	s.drawTimeout(part("timeout"), &p, sys)
 	s.drawLoad(part("load"), &p)
 	if !s.Fixed[DimTime] {
@@ -157,8 +158,8 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		if len(faults) == count {
 			break
 		}
-		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && (kind == "membership" || kind == "leadership") {
-			continue // nothing is promised of the only copy, and nobody else could lead it
+		if kind, _, _ := strings.Cut(f, ":"); !scheme.Survives && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file") || !scheme.Moves && (kind == "membership" || kind == "leadership") {
+			continue // nothing is promised of a lost disk, or nobody else could lead
 		}
 		if scheme.Survived != nil && !slices.Contains(scheme.Survived, f) {
 			continue
@@ -193,7 +194,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 			p.Options[name] = value
 		}
 	}
-	power := scheme.Single && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
+	power := !scheme.Survives && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
@@ -239,6 +240,25 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 		if v, ok := scheme.Hunted[o.Name]; ok && !fixed {
 			p.Options[o.Name] = v
 		}
+	}
+}
+
+// sound takes a scheme's drawn options back where with them nothing is promised
+// whatever happens, and without them something is.
+func (s Swarm) sound(p *Plan, scheme system.Scheme) {
+	calm := *p
+	calm.Faults = nil
+	if promises(calm) {
+		return
+	}
+	calm.Options = maps.Clone(p.Options)
+	for _, o := range scheme.Options {
+		if _, fixed := s.Base.Options[o.Name]; !fixed {
+			delete(calm.Options, o.Name)
+		}
+	}
+	if promises(calm) {
+		p.Options = calm.Options
 	}
 }
 

@@ -52,6 +52,8 @@ func (s *State) apply(index, term uint64, e *envelope, cmd Command) (outcome, bo
 		return s.deleteTopic(c), true
 	case AlterPartition:
 		return s.alterPartition(c), true
+	case ReportLeader:
+		return s.reportLeader(c), true
 	case ElectLeaders:
 		return s.electLeaders(c), true
 	case Reassign:
@@ -136,7 +138,7 @@ func (s *State) setLeaving(index uint64, c SetLeaving) outcome {
 	b.Leaving, b.LeavingAt = true, index
 	s.setBroker(b)
 	var o outcome
-	for _, p := range s.hosted(b.ID) {
+	for _, p := range s.decided(b.ID) {
 		s.leave(&o.changes, p, b.ID)
 	}
 	return o
@@ -153,21 +155,25 @@ func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
 	if _, set := c.Configs[uncleanConfig]; !set {
 		t.Unclean = e.Unclean
 	}
-	t.Eligible = e.Eligible && !s.mutants.On(mutant.LastReplicaStanding)
+	t.Eligible, t.Election = e.Eligible && !s.mutants.On(mutant.LastReplicaStanding), e.Election
 	assignment, bad := s.assign(c)
 	if bad != nil {
 		return *bad
 	}
 	o := outcome{value: t}
 	for i, replicas := range assignment {
-		p := &Partition{Topic: c.Name, Index: int32(i), Replicas: replicas, Leader: broker.None}
+		p := &Partition{Topic: c.Name, Index: int32(i), Replicas: replicas, Leader: broker.None, LastLeader: broker.None}
 		for _, id := range replicas {
 			if s.electable(id) {
 				p.ISR = append(p.ISR, id)
 			}
 		}
-		p.Leader = p.ISR[0]
-		p.LastLeader = p.Leader
+		if t.Election == ElectReplicas {
+			p.ISR = replicas
+		} else {
+			p.Leader = p.ISR[0]
+			p.LastLeader = p.Leader
+		}
 		t.Partitions = append(t.Partitions, p)
 		o.changes = append(o.changes, Change{Topic: t, Partition: p})
 	}
@@ -365,6 +371,31 @@ func (s *State) alterPartition(c AlterPartition) outcome {
 	return o
 }
 
+// reportLeader takes what a leader says that the quorum did not make, or of a set that
+// is not the quorum's to decide.
+func (s *State) reportLeader(c ReportLeader) outcome {
+	t := s.TopicByID(c.TopicID)
+	if t == nil || t.Election == ElectInSync || c.Index < 0 || int(c.Index) >= len(t.Partitions) {
+		return refuse(kerr.UnknownTopicOrPartition, "%s-%d does not exist, or the quorum elects its leaders", c.Topic, c.Index)
+	}
+	p := t.Partitions[c.Index]
+	isr := ordered(p.Replicas, c.ISR)
+	switch {
+	case c.Epoch < p.Epoch || c.Epoch == p.Epoch && p.Leader != broker.None && c.Leader != p.Leader:
+		return refuse(kerr.FencedLeaderEpoch, "%s-%d: epoch %d is over; it is %d", c.Topic, c.Index, c.Epoch, p.Epoch)
+	case t.Election == ElectFixed && (c.Epoch != p.Epoch || c.Leader != p.Leader):
+		return refuse(kerr.InvalidRequest, "%s-%d: its leader is %d, in epoch %d", c.Topic, c.Index, p.Leader, p.Epoch)
+	case !slices.Contains(isr, c.Leader):
+		return refuse(kerr.InvalidRequest, "%s-%d: broker %d is no replica, or not in sync with itself", c.Topic, c.Index, c.Leader)
+	case c.Epoch == p.Epoch && c.Leader == p.Leader && slices.Equal(isr, p.ISR):
+		return outcome{}
+	}
+	next := *p
+	next.Leader, next.LastLeader, next.Epoch, next.ISR = c.Leader, c.Leader, c.Epoch, isr
+	next.PartEpoch++
+	return outcome{changes: []Change{{Topic: s.put(&next), Partition: &next}}}
+}
+
 // electLeaders answers with the first refusal; the other partitions are elected all the same.
 func (s *State) electLeaders(c ElectLeaders) outcome {
 	var o outcome
@@ -381,6 +412,8 @@ func (s *State) electLeaders(c ElectLeaders) outcome {
 		}
 		preferred := p.Replicas[0]
 		switch {
+		case s.Topic(id.Topic).Election == ElectReplicas:
+			fail(kerr.InvalidRequest, "%s-%d: its replicas elect among themselves", id.Topic, id.Index)
 		case p.Leader == broker.None && c.Unclean:
 			leader, isr, unclean := s.elect(p, p.ISR, true)
 			if leader == broker.None {

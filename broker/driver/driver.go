@@ -352,6 +352,8 @@ func (d *driver) carryOut(e broker.Effect) {
 		d.removeLane(e.Lane)
 	case broker.Checkpoint:
 		d.lane(e.Lane).submit(func() error { return d.store.Checkpoint(e) })
+	case broker.Keep:
+		d.lane(e.Lane).write(e.Seq, func() error { return d.store.Keep(e) })
 	case broker.MetaAppend:
 		d.meta.do(e)
 	case broker.Emit:

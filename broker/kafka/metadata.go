@@ -81,6 +81,9 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		mp.Partition, mp.Leader, mp.LeaderEpoch = p.Index, int32(p.Leader), p.Epoch
 		mp.Replicas, mp.ISR = ids(p.Replicas), ids(p.ISR)
 		replicas := p.Replicas
+		if v, ok := s.ownView(t, p); ok {
+			mp.Leader, mp.LeaderEpoch, mp.ISR = int32(v.Leader), v.Epoch, ids(v.InSync)
+		}
 		if v, ok := s.proxied(t.Name, p.Index); ok {
 			// Any node takes requests: each names itself.
 			replicas = v.Replicas
@@ -100,6 +103,20 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		m.Partitions = append(m.Partitions, mp)
 	}
 	return m
+}
+
+// ownView is what this node's replica says of a partition whose leader and in-sync
+// set are not the quorum's to decide, if that is not older than what the quorum was told.
+func (s *Server) ownView(t *cluster.Topic, p *cluster.Partition) (scheme.View, bool) {
+	if t.Election == cluster.ElectInSync {
+		return scheme.View{}, false
+	}
+	host := s.b.Partition(t.Name, p.Index)
+	if host == nil {
+		return scheme.View{}, false
+	}
+	v := host.Machine().View()
+	return v, v.Leader != broker.None && v.Epoch >= p.Epoch
 }
 
 // proxied is the view of a partition that any node takes requests for.

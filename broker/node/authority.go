@@ -80,7 +80,7 @@ func (n *Node) newAuthority(rec Recovered) (authority, error) {
 		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
 		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
 		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
-		EligibleLeaders: eligibleLeaders(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
+		EligibleLeaders: eligibleLeaders(o), Elections: elections(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
 	}, rec.Meta, n.now)
 	if err != nil {
 		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)

@@ -57,7 +57,8 @@ type LaneState struct {
 	Lane    broker.Lane
 	Start   int64
 	Batches []batch.Info
-	High    int64 // checkpointed high watermark
+	High    int64  // checkpointed high watermark
+	Kept    []byte // what the scheme keeps beside the log (broker.Keep), nil for nothing
 	// Corrupt names damage in the middle of the log, from Start plus Batches on;
 	// what stood behind it is not to be trusted.
 	Corrupt string
@@ -189,6 +190,20 @@ func eligibleLeaders(o options.Values) []string {
 	return names
 }
 
+// elections gives the schemes whose leaders are not elected from an in-sync set.
+func elections(o options.Values) map[string]cluster.Election {
+	m := map[string]cluster.Election{}
+	for _, d := range schemes.Known() {
+		switch d.ElectionUnder(o) {
+		case scheme.Fixed:
+			m[d.Name] = cluster.ElectFixed
+		case scheme.Replicas:
+			m[d.Name] = cluster.ElectReplicas
+		}
+	}
+	return m
+}
+
 // Step takes one input and returns what to do, in order. The slice is valid
 // until the next step.
 func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
@@ -232,6 +247,11 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 		if !n.leaving {
 			n.leaving, n.stopAt = true, now.Mono+stopLimit
 			n.c.Leave(now)
+			for _, p := range n.parts {
+				if r, ok := p.m.(scheme.Resigner); ok {
+					r.Resign()
+				}
+			}
 		}
 	}
 	n.pump()
@@ -476,7 +496,7 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	high := int64(0)
 	if l, ok := n.found[p.lane]; ok {
 		p.index = logindex.New(l.Start, l.Batches)
-		high = l.High
+		high, p.kept = l.High, l.Kept
 		if l.Corrupt != "" {
 			p.refused, p.damaged = true, true
 			n.Emit(broker.Event{Kind: "corrupt", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: l.Corrupt})

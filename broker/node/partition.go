@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/faultline-mq/faultline/broker"
@@ -25,6 +26,9 @@ type partition struct {
 	index *logindex.Index
 
 	seq          uint64 // of the lane's writes
+	kept         []byte // what was kept at the start
+	keep         uint64 // the newest Keep's number, and that of the newest write that is done
+	writtenUpTo  uint64
 	unstable     []write
 	stable       int64
 	refused      bool
@@ -78,6 +82,23 @@ func origins(infos []batch.Info) []broker.Origin {
 	return out
 }
 
+// Persisted implements scheme.Host.
+func (p *partition) Persisted() []byte { return p.kept }
+
+// Persist implements scheme.Host.
+func (p *partition) Persist(state []byte) {
+	p.seq++
+	p.keep = p.seq
+	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
+	p.n.do(broker.Keep{Lane: p.lane, Seq: p.seq, State: state})
+	if p.n.opts.SyncAlways {
+		p.n.do(p.sync) // the write's own place in the lane
+	}
+}
+
+// Persisting implements scheme.Host.
+func (p *partition) Persisting() bool { return p.writtenUpTo < p.keep }
+
 // Truncate implements scheme.Host.
 func (p *partition) Truncate(to int64) int64 {
 	end := p.index.Truncate(to)
@@ -115,12 +136,13 @@ func (p *partition) storedUpTo(written, synced uint64) {
 	if p.n.opts.SyncAlways && !p.n.opts.Mutants.On(mutant.AckBeforeSync) {
 		mark = synced
 	}
-	before := p.stable
+	before, keeping := p.stable, p.Persisting()
+	p.writtenUpTo = max(p.writtenUpTo, written)
 	for len(p.unstable) > 0 && p.unstable[0].seq <= mark {
 		p.stable = p.unstable[0].end
 		p.unstable = p.unstable[1:]
 	}
-	if p.stable != before || len(p.unstable) == 0 {
+	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Persisting() {
 		p.m.Stored()
 	}
 }
@@ -147,6 +169,13 @@ func (p *partition) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
 		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, PartEpoch: partEpoch, ISR: members,
 	})
 	p.n.isr[t], p.proposal = p, t
+}
+
+// Report implements scheme.Host.
+func (p *partition) Report(epoch int32, inSync []broker.NodeID) {
+	p.n.c.Propose(p.n.now, cluster.ReportLeader{
+		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, ISR: slices.Clone(inSync),
+	})
 }
 
 // Keep implements scheme.Host.

@@ -24,7 +24,7 @@ type Election string
 // The elections.
 const (
 	InSync   Election = "in-sync"  // it elects one of the in-sync set
-	Fixed    Election = "fixed"    // the first replica leads, or nobody
+	Fixed    Election = "fixed"    // one replica leads, or nobody, until an operator promotes another
 	Replicas Election = "replicas" // the replicas elect among themselves and report
 )
 
@@ -65,7 +65,7 @@ type Definition struct {
 	Doc      string // one line
 	New      Factory
 	Metadata Metadata
-	Election Election
+	Election Election // by default
 	Replicas Placement
 	// Copies is the number of replicas on so many nodes, where options of the scheme
 	// decide it and not Replicas alone. Nil: they do not.
@@ -79,6 +79,8 @@ type Definition struct {
 	// partition is all of them together.
 	// Nil: they do not.
 	Local func(options.Values) bool
+	// Elects is who makes leaders under these options. Nil: always Election.
+	Elects func(options.Values) Election
 	// Eligible reports whether the metadata quorum keeps eligible leader replicas
 	// (KIP-966). Nil: it does not.
 	Eligible func(options.Values) bool
@@ -97,6 +99,14 @@ type Definition struct {
 	// they choose, and all.
 	Hunted   map[string]string
 	Survived []string
+}
+
+// ElectionUnder is who makes leaders under these options.
+func (d Definition) ElectionUnder(o options.Values) Election {
+	if d.Elects != nil {
+		return d.Elects(o)
+	}
+	return d.Election
 }
 
 // Validate names what a definition lacks.

@@ -48,6 +48,9 @@ type Record struct {
 	Master  broker.NodeID
 	Mirrors []broker.NodeID // all copies, the master first, then by age
 	Synced  []broker.NodeID // those of them that have everything, in the same order
+	// Sessions are those of Mirrors in which each became one: a node that has restarted
+	// since is not the copy that it was.
+	Sessions []string
 }
 
 // Newer says whether r replaces o.
@@ -66,7 +69,8 @@ type Neighbours struct {
 	// Live are the members that count as one cluster with this node, itself among
 	// them. One that was declared dead and comes back is not live until it, or this
 	// node, has restarted (RabbitMQ: a partition that was noticed).
-	Live []broker.NodeID
+	Live     []broker.NodeID
+	Sessions []string // of Live: another one after each restart
 	// Reached are those that can be talked to, live or not, itself among them.
 	Reached []broker.NodeID
 	// Left are those that are not live because they stopped in order.
@@ -143,6 +147,15 @@ type Host interface {
 	// leads nor acknowledges until it has fetched that part again.
 	Refused() bool
 
+	// Persisted is what was kept beside the log when the node started, nil for nothing.
+	Persisted() []byte
+	// Persist replaces it, atomically and durably whatever fsync says, after every append
+	// and truncation asked for before and before those asked for after it.
+	Persist(state []byte)
+	// Persisting reports that something which is to be kept is not durable yet. Machine.Stored
+	// is called when that ends.
+	Persisting() bool
+
 	// Send sends a message to the same partition on another node, on the
 	// replication channel, with the log's bytes from..to in data where to > from.
 	Send(to broker.NodeID, msg broker.Message, from, upTo int64, data *[]byte)
@@ -151,6 +164,9 @@ type Host interface {
 	// A change comes as Assigned, the outcome then as ISRAnswer; of several
 	// proposals only the newest one is answered.
 	ProposeISR(epoch, partEpoch int32, isr []Member)
+	// Report tells the authority who is in sync with this replica, which leads epoch by
+	// its peers' vote. What the authority knows comes as Assigned.
+	Report(epoch int32, inSync []broker.NodeID)
 	// Keep replaces the record of a partition where no quorum decides, and tells the
 	// other nodes. ISRAnswer(0) comes as soon as it is durable here, for the newest one.
 	Keep(r Record)
@@ -214,6 +230,12 @@ type Selective interface {
 	// Mark is kept in the place of the high watermark whenever it has changed, and given
 	// to the Factory after a restart. After a power loss it may be an older one.
 	Mark() int64
+}
+
+// Resigner is a machine that can give its leadership away, where no authority does.
+type Resigner interface {
+	// Resign begins to hand over: the node is about to stop.
+	Resign()
 }
 
 // Options are the options of schemes on one broker.

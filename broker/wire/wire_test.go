@@ -23,6 +23,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/multimaster"
 	"github.com/faultline-mq/faultline/broker/scheme/origin"
+	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 )
 
 // bodies draws a message of each type by its name.
@@ -52,6 +53,22 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 				Data: rapid.OneOf(rapid.Just[[]byte](nil), blob).Draw(t, "data"),
 			}
 		}),
+		"quorum.Vote": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.Vote{
+				Term: rapid.Int32().Draw(t, "term"), Pre: rapid.Bool().Draw(t, "pre"), Transfer: rapid.Bool().Draw(t, "transfer"),
+				LastTerm: rapid.Int32().Draw(t, "last term"), End: rapid.Int64().Draw(t, "end"),
+			}
+		}),
+		"quorum.VoteAnswer": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.VoteAnswer{Term: rapid.Int32().Draw(t, "term"), Pre: rapid.Bool().Draw(t, "pre"), Granted: rapid.Bool().Draw(t, "granted"), Current: rapid.Int32().Draw(t, "current")}
+		}),
+		"quorum.Lead": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.Lead{Term: rapid.Int32().Draw(t, "term"), Start: rapid.Int64().Draw(t, "start")}
+		}),
+		"quorum.LeadAnswer": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &quorum.LeadAnswer{Term: rapid.Int32().Draw(t, "term"), Holds: rapid.Bool().Draw(t, "holds")}
+		}),
+		"quorum.Take": rapid.Custom(func(t *rapid.T) broker.Message { return &quorum.Take{Term: rapid.Int32().Draw(t, "term")} }),
 		"peers.Heartbeat": rapid.Custom(func(t *rapid.T) broker.Message {
 			return &peers.Heartbeat{
 				Session: text.Draw(t, "session"), Seq: rapid.Uint64().Draw(t, "seq"), Heard: text.Draw(t, "heard"), HeardSeq: rapid.Uint64().Draw(t, "heard seq"),
@@ -67,7 +84,7 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 						Name: text.Draw(t, "name"), Created: rapid.Uint64().Draw(t, "created"), Configs: map[string]string{text.Draw(t, "config"): text.Draw(t, "value")},
 						Partitions: []*cluster.Partition{{Topic: text.Draw(t, "topic"), Leader: broker.NodeID(rapid.Int32().Draw(t, "leader"))}},
 					},
-					Records: []scheme.Record{{Version: rapid.Int64().Draw(t, "version"), Master: 1, Mirrors: nodes.Draw(t, "mirrors"), Synced: nodes.Draw(t, "synced")}},
+					Records: []scheme.Record{{Version: rapid.Int64().Draw(t, "version"), Master: 1, Mirrors: nodes.Draw(t, "mirrors"), Synced: nodes.Draw(t, "synced"), Sessions: []string{text.Draw(t, "mirror session")}}},
 				}},
 			}
 		}),

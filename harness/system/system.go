@@ -63,6 +63,7 @@ type Scheme struct {
 	Factor    bool   // it has as many as replication.factor says
 	InSync    bool   // min.insync.replicas is a matter of its own
 	Moves     bool   // replicas can be moved between nodes
+	Survives  bool   // with default options, the loss of one disk takes nothing
 	Options   []Option
 	// Hunted are values of options that random runs set, because with them acknowledged
 	// messages survive, and Survived the faults that they draw. Nil: what they choose, and all.

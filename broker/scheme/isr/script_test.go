@@ -113,6 +113,11 @@ func (r *replica) Advanced()              {}
 
 func (r *replica) Name(id broker.NodeID) string { return id.String() }
 
+func (r *replica) Persisted() []byte             { return nil }
+func (r *replica) Persist([]byte)                {}
+func (r *replica) Persisting() bool              { return false }
+func (r *replica) Report(int32, []broker.NodeID) {}
+
 func (r *replica) Append(batches [][]byte, infos []batch.Info) {
 	for i := range batches {
 		r.index.Append(infos[i])

@@ -74,6 +74,12 @@ type node struct {
 
 var _ scheme.Host = (*node)(nil)
 
+// What this scheme does not use.
+func (n *node) Persisted() []byte             { return nil }
+func (n *node) Persist([]byte)                {}
+func (n *node) Persisting() bool              { return false }
+func (n *node) Report(int32, []broker.NodeID) {}
+
 func (n *node) Self() broker.NodeID                      { return n.id }
 func (n *node) Now() broker.Time                         { return n.w.now }
 func (n *node) Index() *logindex.Index                   { return n.index }
@@ -201,7 +207,7 @@ func newWorld(nodes int, opts Options) *world {
 	}
 	for _, n := range w.nodes {
 		n.up, n.live, n.session = true, slices.Clone(all), 1
-		n.rec = scheme.Record{Version: 1, Master: 1, Mirrors: []broker.NodeID{1}, Synced: []broker.NodeID{1}}
+		n.rec = scheme.Record{Version: 1, Master: 1, Mirrors: []broker.NodeID{1}, Synced: []broker.NodeID{1}, Sessions: []string{"1"}}
 		n.boot()
 	}
 	for _, n := range w.nodes {
@@ -220,8 +226,12 @@ func (n *node) boot() {
 // tell gives the machine the node's view.
 func (n *node) tell(unchecked bool) {
 	n.epoch++
+	var sessions []string
+	for _, id := range n.live {
+		sessions = append(sessions, strconv.Itoa(n.w.node(id).session))
+	}
 	n.m.Assigned(scheme.Assignment{PartEpoch: n.epoch, Peers: &scheme.Neighbours{
-		Record: n.rec, Live: slices.Clone(n.live), Reached: slices.Clone(n.live), Left: slices.Clone(n.left), Paused: n.paused, Unchecked: unchecked, Session: n.session,
+		Record: n.rec, Live: slices.Clone(n.live), Sessions: sessions, Reached: slices.Clone(n.live), Left: slices.Clone(n.left), Paused: n.paused, Unchecked: unchecked, Session: n.session,
 	}})
 	n.answered()
 }

@@ -19,6 +19,9 @@ type Follower struct {
 	Cutting   func(to int64)
 	Appending func(epoch int32)
 
+	// Matched: in this epoch the leader has found this log to be a part of its own.
+	Matched bool
+
 	h      scheme.Host
 	o      scheme.Options
 	high   *int64 // the machine's high watermark
@@ -41,7 +44,7 @@ func NewFollower(h scheme.Host, o scheme.Options, high *int64) Follower {
 // Follow begins to pull from the leader of an epoch.
 func (p *Follower) Follow(leader broker.NodeID, epoch int32) {
 	p.Stop()
-	p.leader, p.epoch, p.cut = leader, epoch, false
+	p.leader, p.epoch, p.cut, p.Matched = leader, epoch, false, false
 	if p.o.Mutants.On(mutant.TruncateToHighWatermark) {
 		p.truncate(p.h.Index().LastEpoch(), *p.high)
 	}
@@ -139,6 +142,7 @@ func (p *Follower) Answered(from broker.NodeID, a *FetchAnswer) (advanced bool) 
 		p.retry()
 		return false
 	}
+	p.Matched = true
 	if high := min(a.High, p.h.Index().End()); high > *p.high {
 		*p.high = high
 		advanced = true

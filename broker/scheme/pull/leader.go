@@ -156,6 +156,13 @@ func (l *Leader) Serve(r *Remote) {
 	l.answer(r, FetchAnswer{Epoch: l.Epoch, High: *l.high}, from, to)
 }
 
+// Meet answers a parked fetch at once, with nothing if there is nothing: the follower
+// learns that the logs match.
+func (l *Leader) Meet(r *Remote) {
+	r.parkedUntil = l.h.Now().Mono
+	l.Serve(r)
+}
+
 // ServeParked serves all followers.
 func (l *Leader) ServeParked() {
 	for _, r := range l.Remotes {

@@ -13,7 +13,9 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/multimaster"
+	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
+	"github.com/faultline-mq/faultline/broker/scheme/standby"
 )
 
 // known are the schemes, in the order in which they are listed.
@@ -24,6 +26,8 @@ var known = []scheme.Definition{
 	mirrored.Definition(),
 	multimaster.Definition(),
 	single.Definition(),
+	quorum.Definition(),
+	standby.Definition(),
 }
 
 // own are their options.

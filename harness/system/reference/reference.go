@@ -49,7 +49,7 @@ func (System) Schemes() []system.Scheme {
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Hunted: d.Hunted, Survived: d.Survived,
+			Single: d.Replicas == scheme.One, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d), Hunted: d.Hunted, Survived: d.Survived,
 		}
 		for _, o := range d.Options {
 			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Protocol: o.Protocol})
@@ -57,6 +57,14 @@ func (System) Schemes() []system.Scheme {
 		all = append(all, s)
 	}
 	return all
+}
+
+// survives reports whether a scheme promises anything where one of three disks is lost.
+func survives(d scheme.Definition) bool {
+	o, err := schemes.Resolve(nil)
+	const nodes = 3
+	f := scheme.Faults{Nodes: nodes, Replicas: d.Replicas.Count(o, nodes), Planned: true, Losses: []scheme.Loss{{Kind: scheme.LostDisk, Nodes: 1, Alone: true, Down: 1}}}
+	return err == nil && d.Promise(o, f).Acknowledged
 }
 
 // Validate implements system.System.

@@ -212,6 +212,8 @@ func (s *simNode) carryOut(effect broker.Effect) {
 		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.Checkpoint:
 		s.submit(effect, e.Lane, sim.Modify, 0)
+	case broker.Keep:
+		s.write(effect, e.Lane, e.Seq, sim.Sync, len(e.State))
 	case broker.MetaAppend:
 		s.issue(sim.MetaLane, sim.Sync, bytesOf(e.Records), operation{effect: effect})
 	case broker.Emit:
@@ -290,6 +292,8 @@ func (o *operation) Run() {
 		o.err = store.RemoveLane(e.Lane)
 	case broker.Checkpoint:
 		o.err = store.Checkpoint(e)
+	case broker.Keep:
+		o.err = store.Keep(e)
 	case broker.MetaAppend:
 		o.err = store.Meta(e)
 	default:
@@ -303,6 +307,8 @@ func (s *simNode) done(o *operation) {
 	case broker.Append:
 		s.written(e.Lane, o)
 	case broker.Truncate:
+		s.written(e.Lane, o)
+	case broker.Keep:
 		s.written(e.Lane, o)
 	case broker.Sync:
 		l := s.lane(e.Lane)
