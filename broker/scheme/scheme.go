@@ -48,6 +48,9 @@ type Record struct {
 	Master  broker.NodeID
 	Mirrors []broker.NodeID // all copies, the master first, then by age
 	Synced  []broker.NodeID // those of them that have everything, in the same order
+	// Sessions are those of Mirrors in which each became one: a node that has restarted
+	// since is not the copy that it was.
+	Sessions []string
 }
 
 // Newer says whether r replaces o.
@@ -64,7 +67,8 @@ type Neighbours struct {
 	// Live are the members that count as one cluster with this node, itself among
 	// them. One that was declared dead and comes back is not live until it, or this
 	// node, has restarted (RabbitMQ: a partition that was noticed).
-	Live []broker.NodeID
+	Live     []broker.NodeID
+	Sessions []string // of Live: another one after each restart
 	// Reached are those that can be talked to, live or not, itself among them.
 	Reached []broker.NodeID
 	// Left are those that are not live because they stopped in order.

@@ -207,7 +207,7 @@ func newWorld(nodes int, opts Options) *world {
 	}
 	for _, n := range w.nodes {
 		n.up, n.live, n.session = true, slices.Clone(all), 1
-		n.rec = scheme.Record{Version: 1, Master: 1, Mirrors: []broker.NodeID{1}, Synced: []broker.NodeID{1}}
+		n.rec = scheme.Record{Version: 1, Master: 1, Mirrors: []broker.NodeID{1}, Synced: []broker.NodeID{1}, Sessions: []string{"1"}}
 		n.boot()
 	}
 	for _, n := range w.nodes {
@@ -226,8 +226,12 @@ func (n *node) boot() {
 // tell gives the machine the node's view.
 func (n *node) tell(unchecked bool) {
 	n.epoch++
+	var sessions []string
+	for _, id := range n.live {
+		sessions = append(sessions, strconv.Itoa(n.w.node(id).session))
+	}
 	n.m.Assigned(scheme.Assignment{PartEpoch: n.epoch, Peers: &scheme.Neighbours{
-		Record: n.rec, Live: slices.Clone(n.live), Reached: slices.Clone(n.live), Left: slices.Clone(n.left), Paused: n.paused, Unchecked: unchecked, Session: n.session,
+		Record: n.rec, Live: slices.Clone(n.live), Sessions: sessions, Reached: slices.Clone(n.live), Left: slices.Clone(n.left), Paused: n.paused, Unchecked: unchecked, Session: n.session,
 	}})
 	n.answered()
 }
