@@ -20,3 +20,20 @@ var clauseDocs = map[string]string{
 	ClauseInSync:       "a write is acknowledged only while the least number of replicas is in sync",
 	ClauseRecovers:     "after the last fault is healed every partition takes writes again, in time",
 }
+
+// Clauses lists the names of all clauses, in the order of a report.
+func Clauses() []string {
+	names := make([]string, len(clauses))
+	for i, c := range clauses {
+		names[i] = c.name
+	}
+	return names
+}
+
+// Classes lists the classes of anomalies, those that are only counted too.
+func Classes() []string {
+	return []string{
+		ClassLost, ClassUnseen, ClassLate, ClassSentLost, ClassDivergence, ClassDuplicate, ClassPhantom, ClassPhantomRun, ClassPhantomBytes, ClassResurrected, ClassMoved,
+		ClassInconsistent, ClassDirtyRead, ClassSkip, ClassNonMonotonic, ClassReorder, ClassSplitBrain, ClassTooFew, ClassLinearizable, ClassStale, ClassNotRecovered,
+	}
+}

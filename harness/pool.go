@@ -24,7 +24,10 @@ type Job struct {
 	// Out, where set, is where a run that did not end as a valid seed is stored: it
 	// is run again with everything kept.
 	Out     string `json:"out"`
-	Command string `json:"command"` // for the report
+	Keep    bool   `json:"keep,omitempty"` // store it whatever it ends with
+	Command string `json:"command"`        // for the report
+
+	index int // among those that were given together
 }
 
 // Pool runs simulations in worker processes: a simulation owns process-wide
@@ -61,7 +64,7 @@ func (p *Pool) limits() (limit time.Duration, recycle int, memory uint64) {
 // do runs one job in this process.
 func do(ctx context.Context, j Job) Trial {
 	t := Try(ctx, j.Plan)
-	if s, _ := t.Standing(); s != SeedValid && j.Out != "" && !t.Refused && ctx.Err() == nil {
+	if s, _ := t.Standing(); (s != SeedValid || j.Keep) && j.Out != "" && !t.Refused && ctx.Err() == nil {
 		o, err := Run(ctx, Config{Plan: j.Plan, RunID: "sim"}, j.Out, j.Command)
 		t.Dir = o.Dir
 		if err != nil && t.Err == "" {
@@ -152,21 +155,29 @@ func (p *Pool) each(ctx context.Context, next func() (Job, bool, error), done fu
 
 // all runs plans and returns their trials in the same order.
 func (p *Pool) all(ctx context.Context, plans []Plan) ([]Trial, error) {
-	trials := make([]Trial, len(plans))
+	jobs := make([]Job, len(plans))
+	for i := range plans {
+		jobs[i].Plan = plans[i]
+	}
+	return p.jobs(ctx, jobs)
+}
+
+// jobs does jobs and returns their trials in the same order. Where ctx ends first,
+// its error comes with those that were done; the others have no verdict.
+func (p *Pool) jobs(ctx context.Context, jobs []Job) ([]Trial, error) {
+	trials := make([]Trial, len(jobs))
 	i := -1
-	index := map[string]int{}
 	next := func() (Job, bool, error) {
 		i++
-		if i >= len(plans) || ctx.Err() != nil {
+		if i >= len(jobs) || ctx.Err() != nil {
 			return Job{}, false, nil
 		}
-		// A job is known again by its command: it is not stored.
-		id := fmt.Sprint(i)
-		index[id] = i
-		return Job{Plan: plans[i], Command: id}, true, nil
+		j := jobs[i]
+		j.index = i
+		return j, true, nil
 	}
 	err := p.each(ctx, next, func(j Job, t Trial) error {
-		trials[index[j.Command]] = t
+		trials[j.index] = t
 		return nil
 	})
 	return trials, errors.Join(err, ctx.Err())
