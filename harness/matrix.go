@@ -124,6 +124,11 @@ func (cfg MatrixConfig) unfit(c *Claim, k *Case) string {
 	if !built {
 		return fmt.Sprintf("scheme %s is not built yet", k.Scheme)
 	}
+	for _, s := range k.Plan.Steps {
+		if awaited(s.Fault) {
+			return fmt.Sprintf("fault %s is not built yet", s.Fault)
+		}
+	}
 	if _, err := k.plan(cfg.Environment, cfg.First); err != nil {
 		return "its plan is refused: " + strings.TrimPrefix(oneLine(err), ErrBadPlan.Error()+": ")
 	}

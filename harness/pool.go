@@ -63,18 +63,37 @@ func (p *Pool) limits() (limit time.Duration, recycle int, memory uint64) {
 
 // do runs one job in this process.
 func do(ctx context.Context, j Job) Trial {
-	t := Try(ctx, j.Plan)
-	if s, _ := t.Standing(); (s != SeedValid || j.Keep) && j.Out != "" && !t.Refused && ctx.Err() == nil {
-		o, err := Run(ctx, Config{Plan: j.Plan, RunID: "sim"}, j.Out, j.Command)
-		t.Dir = o.Dir
-		if err != nil && t.Err == "" {
-			t.Err = oneLine(err)
-		}
+	var t Trial
+	if j.Keep {
+		t = Trial{Seed: j.Plan.Seed, Verdict: checker.HarnessError}
+		t.store(ctx, j)
+	} else if t = Try(ctx, j.Plan); t.stored(j) && ctx.Err() == nil {
+		again := t
+		again.store(ctx, j)
+		t.Dir, t.Err = again.Dir, again.Err
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	t.Memory = m.Sys - m.HeapReleased
 	return t
+}
+
+// stored reports whether a run that was tried is to be stored.
+func (t *Trial) stored(j Job) bool {
+	s, _ := t.Standing()
+	return s != SeedValid && j.Out != "" && !t.Refused
+}
+
+// store runs a job with everything kept, and takes over what it came to.
+func (t *Trial) store(ctx context.Context, j Job) {
+	o, err := Run(ctx, Config{Plan: j.Plan, RunID: "sim"}, j.Out, j.Command)
+	if o.Result != nil && o.History != nil {
+		t.summarize(o.Result, o.History, o.Execution)
+	}
+	t.Dir = o.Dir
+	if err != nil && t.Err == "" {
+		t.Err = oneLine(err)
+	}
 }
 
 // each takes jobs from next, in order, until it has no more, and hands every

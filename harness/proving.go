@@ -269,15 +269,19 @@ func (s Sign) anomaly(t Trial) (bool, string) {
 			what += " (" + strings.Join(others, ", ") + ")"
 		}
 	}
+	if s.AtMost > 0 {
+		what += fmt.Sprintf(", at most %d", s.AtMost)
+	}
+	ok := n > 0 && (s.AtMost == 0 || n <= s.AtMost)
 	if s.Window == "" {
-		return n > 0, what
+		return ok, what
 	}
 	share, whose := s.share(t)
 	part := 0.0
 	if share.Acknowledged > 0 {
 		part = float64(share.Lost) / float64(share.Acknowledged)
 	}
-	return n > 0 && share.Lost > 0 && part >= s.Share, fmt.Sprintf("%s; %d of %d lost (%.0f %%) that were acknowledged %s", what, share.Lost, share.Acknowledged, 100*part, whose)
+	return ok && share.Lost > 0 && part >= s.Share, fmt.Sprintf("%s; %d of %d lost (%.0f %%) that were acknowledged %s", what, share.Lost, share.Acknowledged, 100*part, whose)
 }
 
 // share are the acknowledged sends of the sign's window and nodes.
