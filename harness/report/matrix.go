@@ -349,6 +349,9 @@ func newMatrixPage(m Matrix) matrixPage {
 		t := &p.Tables[len(p.Tables)-1]
 		s := shownRow{ClaimRow: r}
 		for _, c := range r.Cases {
+			if c.Runs == 0 {
+				continue // there is nothing to show, and the row says why
+			}
 			k := shownCase{ClaimCase: c}
 			if c.Dir != "" {
 				k.Href = "./" + (&url.URL{Path: c.Dir + "/" + PageFile}).EscapedPath()
