@@ -6,6 +6,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
@@ -79,17 +80,36 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		mp := kmsg.NewMetadataResponseTopicPartition()
 		mp.Partition, mp.Leader, mp.LeaderEpoch = p.Index, int32(p.Leader), p.Epoch
 		mp.Replicas, mp.ISR = ids(p.Replicas), ids(p.ISR)
-		for _, id := range p.Replicas {
+		replicas := p.Replicas
+		if v, ok := s.proxied(t.Name, p.Index); ok {
+			// Any node takes requests: each names itself.
+			replicas = v.Replicas
+			mp.Leader, mp.LeaderEpoch, mp.Replicas, mp.ISR = int32(s.cfg.Self), -1, ids(v.Replicas), ids(v.InSync)
+			if own := s.b.State().Broker(s.cfg.Self); own == nil || own.Fenced {
+				mp.Leader, mp.ErrorCode = int32(broker.None), kerr.LeaderNotAvailable.Code
+			}
+		}
+		for _, id := range replicas {
 			if b := s.b.State().Broker(id); b == nil || b.Fenced {
 				mp.OfflineReplicas = append(mp.OfflineReplicas, int32(id))
 			}
 		}
-		if p.Leader == broker.None {
+		if mp.Leader == int32(broker.None) {
 			mp.ErrorCode = kerr.LeaderNotAvailable.Code
 		}
 		m.Partitions = append(m.Partitions, mp)
 	}
 	return m
+}
+
+// proxied is the view of a partition that any node takes requests for.
+func (s *Server) proxied(topic string, index int32) (scheme.View, bool) {
+	p := s.b.Partition(topic, index)
+	if p == nil {
+		return scheme.View{}, false
+	}
+	v := p.Machine().View()
+	return v, v.Proxied
 }
 
 func ids(nodes []broker.NodeID) []int32 {

@@ -17,7 +17,9 @@ import (
 	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/classic"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 )
 
@@ -38,13 +40,16 @@ type Config struct {
 
 // Schemes lists the replication schemes of this broker by name.
 func Schemes() map[string]scheme.Factory {
-	return map[string]scheme.Factory{"isr": isr.New, "single": single.New}
+	return map[string]scheme.Factory{"classic": classic.New, "isr": isr.New, "mirrored": mirrored.New, "single": single.New}
 }
+
+// peerSchemes are those whose nodes go by their own views.
+var peerSchemes = []string{"classic", "mirrored"}
 
 // Validate checks what New relies on.
 func (c Config) Validate() error {
 	if _, ok := Schemes()[c.Scheme]; !ok {
-		return fmt.Errorf("unknown scheme %q; known schemes: isr, single", c.Scheme)
+		return fmt.Errorf("unknown scheme %q; known schemes: classic, isr, mirrored, single", c.Scheme)
 	}
 	if !slices.ContainsFunc(c.Members, func(m broker.Member) bool { return m.ID == c.ID && m.Name == c.Name }) {
 		return fmt.Errorf("node %d (%s) is not a member of the cluster %v", c.ID, c.Name, c.Members)
@@ -89,7 +94,7 @@ type Node struct {
 	now     broker.Time
 	eff     []broker.Effect
 	seq     int64 // of events
-	c       *cluster.Cluster
+	c       authority
 	k       *kafka.Server
 	opts    scheme.Options
 	found   map[broker.Lane]LaneState
@@ -139,7 +144,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		isr: map[cluster.Ticket]*partition{}, names: map[broker.NodeID]string{}, written: map[broker.Lane]uint64{}, epoch: -1, former: rec.Stopped, syncAt: scheme.Never, highAt: now.Mono + highInterval, stopAt: scheme.Never,
 	}
 	n.opts = scheme.DefaultOptions()
-	n.opts.Mutants = cfg.Mutants
+	n.opts.Mutants, n.opts.Values = cfg.Mutants, o
 	n.opts.SyncAlways = o.String("fsync") == "always"
 	n.opts.ReplicaLag = o.Duration("replica.lag.time.max.ms")
 	n.opts.FetchBytes = o.Int("replica.fetch.max.bytes")
@@ -155,22 +160,12 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		n.names[m.ID] = m.Name
 		ids = append(ids, m.ID)
 	}
-	voters := slices.DeleteFunc(slices.Clone(cfg.Members), func(m broker.Member) bool { return cfg.Voters != nil && !slices.Contains(cfg.Voters, m.ID) })
-	tick := o.Duration("quorum.tick.ms")
-	c, err := cluster.New(cluster.Config{
-		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Directory: rec.Directory, Voters: voters, Names: n.names,
-		TickInterval: tick, ElectionTicks: 10, HeartbeatTicks: 2,
-		BrokerHeartbeat: o.Duration("broker.heartbeat.interval.ms"), SessionTimeout: o.Duration("broker.session.timeout.ms"),
-		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
-		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
-		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
-		EligibleLeaders: eligibleLeaders(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
-	}, rec.Meta, now)
+	c, err := n.newAuthority(rec)
 	if err != nil {
-		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
+		return nil, err
 	}
 	n.c = c
-	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: map[string]int{"isr": 0, "single": 1}, Nodes: ids})
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: clientSchemes(cfg.Scheme), Nodes: ids})
 	records := int64(0)
 	for _, l := range rec.Lanes {
 		if k := len(l.Batches); k > 0 {
@@ -183,6 +178,15 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	}
 	n.Emit(broker.Event{Kind: "start", Epoch: -1, Offset: records, Detail: found})
 	return n, nil
+}
+
+// clientSchemes are the schemes that a topic may have beside the node's own, those of
+// the same authority, with the greatest replication factor of each.
+func clientSchemes(own string) map[string]int {
+	if slices.Contains(peerSchemes, own) {
+		return map[string]int{"classic": 1, "mirrored": 0}
+	}
+	return map[string]int{"isr": 0, "single": 1}
 }
 
 // eligibleLeaders gives the schemes that keep eligible leader replicas: those of one
@@ -203,13 +207,18 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 	}
 	switch i := in.(type) {
 	case broker.Request:
+		n.c.Client(i.ClientID)
 		n.k.Handle(i)
 	case broker.RequestGone:
 		n.k.Gone(i.ID)
 	case broker.PeerMessage:
 		n.peer(i)
 	case broker.Link:
+		if i.Channel == n.c.Channel() {
+			n.c.Link(now, i.Peer, i.Up)
+		}
 		if i.Channel == broker.Peer {
+			n.k.Link(i.Peer, i.Up)
 			for _, p := range n.parts {
 				p.m.Link(i.Peer, i.Up)
 			}
@@ -312,7 +321,7 @@ func (n *Node) pump() {
 			n.do(w)
 		}
 		for _, s := range out.Sends {
-			n.do(broker.Send{To: s.To, Channel: broker.Quorum, Msg: s.Msg})
+			n.do(broker.Send{To: s.To, Channel: n.c.Channel(), Msg: s.Msg})
 		}
 		for _, ev := range out.Events {
 			n.Emit(ev)
@@ -360,10 +369,8 @@ func (n *Node) register() {
 		return
 	}
 	n.epoch = b.Epoch
-	for _, t := range n.c.State().Topics() {
-		for _, p := range t.Partitions {
-			n.assign(cluster.Change{Topic: t, Partition: p})
-		}
+	for _, ch := range n.c.Current() {
+		n.assign(ch)
 	}
 	n.dropUnknownLanes()
 }
@@ -412,7 +419,7 @@ func (n *Node) assign(ch cluster.Change) {
 	t, cp := ch.Topic, ch.Partition
 	id := partID{t.ID, cp.Index}
 	p := n.byID[id]
-	if !slices.Contains(cp.Replicas, n.cfg.ID) {
+	if ch.Peers == nil && !slices.Contains(cp.Replicas, n.cfg.ID) {
 		if p != nil && cp.PartEpoch > p.partEpoch {
 			n.remove(p) // reassigned: others have it all
 		}
@@ -433,7 +440,7 @@ func (n *Node) assign(ch cluster.Change) {
 	}
 	p.m.Assigned(scheme.Assignment{
 		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
-		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible,
+		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible, Peers: ch.Peers,
 	})
 }
 
@@ -495,13 +502,18 @@ func (n *Node) remove(p *partition) {
 }
 
 func (n *Node) peer(in broker.PeerMessage) {
-	if in.Channel == broker.Quorum {
-		n.c.Message(n.now, in.From, in.Msg)
-		return
-	}
-	if m, ok := in.Msg.(*PartitionMessage); ok {
-		if p := n.byID[partID{m.Topic, m.Index}]; p != nil {
+	switch m := in.Msg.(type) {
+	case *PartitionMessage:
+		if p := n.byID[partID{m.Topic, m.Index}]; p != nil && in.Channel == broker.Peer {
 			p.m.Message(in.From, m.Body)
+		}
+	case *kafka.Forward:
+		n.k.Forwarded(in.From, m)
+	case *kafka.Forwarded:
+		n.k.Answered(in.From, m)
+	default:
+		if in.Channel == n.c.Channel() {
+			n.c.Message(n.now, in.From, in.Msg)
 		}
 	}
 }

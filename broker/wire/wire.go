@@ -13,8 +13,11 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/node"
+	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 )
 
 // MaxMessage is the largest message that is taken, in bytes.
@@ -28,6 +31,18 @@ var kinds = []reflect.Type{
 	reflect.TypeFor[cluster.HeartbeatReply](),
 	reflect.TypeFor[*isr.Fetch](),
 	reflect.TypeFor[*isr.FetchAnswer](),
+	reflect.TypeFor[*peers.Heartbeat](),
+	reflect.TypeFor[*peers.Metadata](),
+	reflect.TypeFor[*peers.Rejoin](),
+	reflect.TypeFor[*kafka.Forward](),
+	reflect.TypeFor[*kafka.Forwarded](),
+	reflect.TypeFor[*mirrored.Probe](),
+	reflect.TypeFor[*mirrored.Tail](),
+	reflect.TypeFor[*mirrored.Pull](),
+	reflect.TypeFor[*mirrored.Rest](),
+	reflect.TypeFor[*mirrored.Begin](),
+	reflect.TypeFor[*mirrored.Push](),
+	reflect.TypeFor[*mirrored.Have](),
 }
 
 // partition is a node.PartitionMessage on the wire.

@@ -101,6 +101,8 @@ type replica struct {
 
 var _ scheme.Host = (*replica)(nil)
 
+func (r *replica) Keep(scheme.Record) {}
+
 func (r *replica) Self() broker.NodeID    { return r.id }
 func (r *replica) Now() broker.Time       { return r.c.now }
 func (r *replica) Index() *logindex.Index { return r.index }

@@ -44,7 +44,9 @@ func (System) Name() string { return "reference" }
 // Schemes implements system.System.
 func (System) Schemes() []system.Info {
 	return []system.Info{
+		{Name: "classic", Doc: "one copy at its home, every node passes requests on; no fail-over (RabbitMQ's ordinary cluster)"},
 		{Name: "isr", Doc: "followers pull; high watermark over the in-sync set; leaders elected by the metadata quorum (Kafka)"},
+		{Name: "mirrored", Doc: "a master pushes to all mirrors; the eldest is promoted by each node's own view (RabbitMQ's mirrored queues)"},
 		{Name: "single", Doc: "one replica per partition, no fail-over"},
 	}
 }
@@ -63,6 +65,9 @@ func (s System) Validate(spec system.Spec) error {
 		return err
 	}
 	rf := s.replication(spec, o)
+	if ownViews(spec.Scheme) {
+		return validateOwn(spec, o)
+	}
 	if _, set := spec.Set["replication.factor"]; set && o.Int("replication.factor") != rf {
 		return fmt.Errorf("replication.factor=%d: scheme %s on %d nodes takes at most %d", o.Int("replication.factor"), spec.Scheme, len(spec.Nodes), rf)
 	}
@@ -92,8 +97,11 @@ func resolve(spec system.Spec) options.Values {
 }
 
 func (System) replication(spec system.Spec, o options.Values) int {
-	if spec.Scheme == "single" {
+	switch spec.Scheme {
+	case "single", "classic":
 		return 1
+	case "mirrored":
+		return copies(spec, o)
 	}
 	return min(o.Int("replication.factor"), len(spec.Nodes))
 }
@@ -123,6 +131,10 @@ func (s System) Options(spec system.Spec) map[string]string {
 	m := o.Map()
 	// What the scheme and the number of nodes allow: resolved options resolve again.
 	rf := s.replication(spec, o)
+	if ownViews(spec.Scheme) {
+		m["replication.factor"], m["min.insync.replicas"] = strconv.Itoa(rf), "1"
+		return m
+	}
 	m["replication.factor"] = strconv.Itoa(rf)
 	m["min.insync.replicas"] = strconv.Itoa(min(o.Int("min.insync.replicas"), rf))
 	return m
@@ -144,6 +156,9 @@ func (System) Keys(spec system.Spec) []string {
 // most 20 ticks if the votes are not split), and the brokers' reports to it.
 func (System) Detection(spec system.Spec) time.Duration {
 	o := resolve(spec)
+	if ownViews(spec.Scheme) {
+		return detection(o)
+	}
 	d := o.Duration("broker.session.timeout.ms")
 	if spec.Scheme == "isr" {
 		d = max(d, o.Duration("replica.lag.time.max.ms"), 20*o.Duration("quorum.tick.ms")+3*o.Duration("broker.heartbeat.interval.ms"))
@@ -161,6 +176,9 @@ func (System) Detection(spec system.Spec) time.Duration {
 // promise.
 func (s System) Contract(spec system.Spec) history.Contract {
 	o := resolve(spec)
+	if ownViews(spec.Scheme) {
+		return s.ownContract(spec, o)
+	}
 	rf := s.replication(spec, o)
 	minISR := min(o.Int("min.insync.replicas"), rf)
 	copies := s.keepsCopies(spec, o, minISR)
@@ -382,7 +400,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), Own: ownViews(spec.Scheme),
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
