@@ -84,9 +84,9 @@ type Sign struct {
 	Clause string  `yaml:"clause,omitempty"`
 	Class  string  `yaml:"class,omitempty"`
 	Event  string  `yaml:"event,omitempty"`
-	Window string  `yaml:"window,omitempty"` // before: acknowledged before the fault; during: while it lasted
-	By     string  `yaml:"by,omitempty"`     // targets: acknowledged by a node under the fault; others; empty: any
-	Share  float64 `yaml:"share,omitempty"`  // of the acknowledged ones, 0 to 1
+	Window string  `yaml:"window,omitempty"`  // before: acknowledged before the fault; during: while it lasted
+	By     string  `yaml:"by,omitempty"`      // targets: acknowledged by a node under the fault; others; empty: any
+	Share  float64 `yaml:"share,omitempty"`   // of the acknowledged ones, 0 to 1
 	AtMost int     `yaml:"at_most,omitempty"` // so many anomalies at most; 0: any number
 	// Unavailable: until the fault is healed, for good, or for a time within bounds.
 	Unavailable string        `yaml:"unavailable,omitempty"` // healed, forever, gap

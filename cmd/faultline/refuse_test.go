@@ -84,7 +84,7 @@ func TestBadInput(t *testing.T) {
 		{"nodes of a scenario", "run --scenario all-lose-power --nodes 5", []string{"--nodes: a scenario has its own"}},
 		{"scenario and plan", "run --scenario all-lose-power --plan x.yaml", []string{"--scenario and --plan exclude each other"}},
 		{"weakened what", "run --weakened", []string{"--weakened: say which --scenario"}},
-		{"kind of a list", "list bogus", []string{`unknown kind "bogus"`, "known kinds: clauses, faults, options, scenarios, schemes, systems, workloads"}},
+		{"kind of a list", "list bogus", []string{`unknown kind "bogus"`, "known kinds: claims, clauses, faults, options, scenarios, schemes, systems, workloads"}},
 		{"list of nothing", "list", []string{"usage: faultline list KIND"}},
 		{"check nothing", "check", []string{"usage: faultline check RESULT"}},
 		{"check of no result", "check " + empty, []string{empty + " is no result directory"}},
