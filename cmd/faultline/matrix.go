@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -156,6 +157,13 @@ func (f *matrixFlags) join(all []harness.Claim) error {
 		m, err := report.ReadMatrix(path)
 		if err != nil {
 			return badArguments(err)
+		}
+		dir := path
+		if filepath.Base(path) == report.MatrixFile {
+			dir = filepath.Dir(path)
+		}
+		if rel, err := filepath.Rel(f.out, dir); err == nil {
+			m.Below(filepath.ToSlash(rel))
 		}
 		parts = append(parts, m)
 	}

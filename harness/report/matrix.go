@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -169,6 +170,18 @@ func Merge(parts []Matrix, order []string) (Matrix, error) {
 	return whole, nil
 }
 
+// Below puts a directory in front of those of the runs: where they are, seen from the
+// directory that the matrix is written to.
+func (m *Matrix) Below(dir string) {
+	for i := range m.Rows {
+		for j := range m.Rows[i].Cases {
+			if c := &m.Rows[i].Cases[j]; c.Dir != "" {
+				c.Dir = path.Join(dir, c.Dir)
+			}
+		}
+	}
+}
+
 // severity orders outcomes for merging. What was exercised in one environment and
 // could not be in another counts as exercised; what was left open stays open.
 func severity(r ClaimRow) int {
@@ -200,20 +213,20 @@ func WriteMatrix(dir string, m Matrix) error {
 }
 
 // ReadMatrix reads the matrix.json of a directory, or such a file.
-func ReadMatrix(path string) (Matrix, error) {
-	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
-		path = filepath.Join(path, MatrixFile)
+func ReadMatrix(file string) (Matrix, error) {
+	if fi, err := os.Stat(file); err == nil && fi.IsDir() {
+		file = filepath.Join(file, MatrixFile)
 	}
-	b, err := os.ReadFile(path)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return Matrix{}, fmt.Errorf("reading a matrix: %w", err)
 	}
 	var m Matrix
 	if err := json.Unmarshal(b, &m); err != nil {
-		return Matrix{}, fmt.Errorf("reading %s: %w", path, err)
+		return Matrix{}, fmt.Errorf("reading %s: %w", file, err)
 	}
 	if m.Version != MatrixVersion {
-		return Matrix{}, fmt.Errorf("reading %s: version %d is not %d; run faultline matrix again", path, m.Version, MatrixVersion)
+		return Matrix{}, fmt.Errorf("reading %s: version %d is not %d; run faultline matrix again", file, m.Version, MatrixVersion)
 	}
 	return m, nil
 }
