@@ -224,3 +224,17 @@ func TestResultDirs(t *testing.T) {
 		require.DirExists(t, filepath.Join(dir, "nodes"))
 	}
 }
+
+// TestDockerMatrix: a claim of each kind ends in containers as in the simulator.
+func TestDockerMatrix(t *testing.T) {
+	needAll(t)
+	out := t.TempDir()
+	m, err := Matrix(t.Context(), MatrixConfig{Claims: claimsNamed(t, "KF1", "KF3", "KF9", "SN2"), Environment: "docker", First: 1, Seeds: 1, Tries: 3, Out: out, Parallel: 1})
+	require.NoError(t, err)
+	for _, r := range m.Rows {
+		require.Equal(t, provenHere[r.ID], r.Outcome, "%s: %s", r.ID, r.Why)
+		for _, c := range r.Cases {
+			require.FileExists(t, filepath.Join(out, c.Dir, report.PageFile))
+		}
+	}
+}

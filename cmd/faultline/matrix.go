@@ -59,7 +59,7 @@ exercised yet, or not here, leaves the exit code alone.`,
 	fl.IntVar(&f.tries, "tries", 0, "runs until what is expected to go wrong was seen (default: 10 in the simulator, 3 in docker)")
 	fl.DurationVar(&f.budget, "budget", 0, "stop after so much time; what was not decided until then is not exercised")
 	fl.StringVar(&f.out, "out", "results", "where the matrix and its runs are stored")
-	fl.StringSliceVar(&f.merge, "merge", nil, "run nothing: put these parts together, directories or files (as shards leave them)")
+	fl.StringSliceVar(&f.merge, "merge", nil, "run nothing: put these parts together, directories or files, as shards leave them; a claim that --claims and --scheme select and no part has makes the matrix not whole")
 	fl.BoolVar(&f.quiet, "quiet", false, "print the totals only")
 	return c
 }
@@ -93,7 +93,7 @@ func (f *matrixFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if len(f.merge) > 0 {
+	if c.Flags().Changed("merge") {
 		return f.join(all)
 	}
 	cfg := harness.MatrixConfig{Environment: f.env, First: f.first, Seeds: f.seeds, Tries: f.tries, Out: f.out, Command: f.again(c), Parallel: f.parallel}
@@ -167,8 +167,12 @@ func (f *matrixFlags) join(all []harness.Claim) error {
 		}
 		parts = append(parts, m)
 	}
+	claims, err := f.selected(all)
+	if err != nil {
+		return err
+	}
 	var order []string
-	for _, c := range all {
+	for _, c := range claims {
 		order = append(order, c.ID)
 	}
 	m, err := report.Merge(parts, order)

@@ -28,18 +28,28 @@ func TestMatrixCommand(t *testing.T) {
 	require.Equal(t, "faultline matrix --claims KF9,SN5 --shard 1/2 --seeds 1", one.Command)
 
 	whole := filepath.Join(out, "whole")
-	a := ask(t, nil, "matrix", "--merge", parts[1]+","+filepath.Join(parts[0], report.MatrixFile), "--out", whole)
+	a := ask(t, nil, "matrix", "--claims", "KF9,SN5", "--merge", parts[1]+","+filepath.Join(parts[0], report.MatrixFile), "--out", whole)
 	require.Zero(t, a.code, a.stdout+a.stderr)
 	require.Contains(t, a.stdout, "2 claims: 1 not exercised, 1 loss reproduced")
 	m, err := report.ReadMatrix(whole)
 	require.NoError(t, err)
-	require.Equal(t, "SN5", m.Rows[0].ID, "in the order of the tables")
-	require.FileExists(t, filepath.Join(whole, m.Rows[1].Cases[0].Dir, report.PageFile), "the run that shows it best")
+	require.Equal(t, "KF9", m.Rows[0].ID, "in the order that was asked for")
+	require.FileExists(t, filepath.Join(whole, m.Rows[0].Cases[0].Dir, report.PageFile), "the run that shows it best")
 	require.FileExists(t, filepath.Join(whole, report.MatrixPage))
 	require.FileExists(t, filepath.Join(whole, report.MatrixJUnit))
 	b, err := os.ReadFile(filepath.Join(whole, report.PageFile))
 	require.NoError(t, err)
 	require.Contains(t, string(b), `<a href="./matrix.html">`)
+}
+
+// TestMergeOfTooLittle: a part that is missing is not passed over.
+func TestMergeOfTooLittle(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	require.Zero(t, ask(t, nil, "matrix", "--claims", "SN5", "--out", out).code)
+	a := ask(t, nil, "matrix", "--merge", out, "--out", t.TempDir(), "--quiet")
+	require.Equal(t, 2, a.code, a.stdout+a.stderr)
+	require.Contains(t, a.stdout, "not whole: no part has SN1, SN2")
 }
 
 // TestMatrixIsCutShort: the matrix says so, and decides nothing.
@@ -64,6 +74,7 @@ func TestMatrixRefusals(t *testing.T) {
 		{"shard with more", []string{"--shard", "1/2x"}, "i/n is wanted"},
 		{"shard beyond", []string{"--shard", "3/2"}, "shard 3/2"},
 		{"seeds", []string{"--seeds", "-1"}, "--seeds"},
+		{"no parts", []string{"--merge", ""}, "no part of a matrix to merge"},
 		{"parts", []string{"--merge", "none-such"}, "none-such"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -129,7 +129,8 @@ func (m *Matrix) ExitCode() int {
 }
 
 // Merge puts the parts of one matrix together, as shards leave them: rows in the
-// order of ids, each once. Where two parts have the same claim the worse outcome stays.
+// order of ids, each once. Where two parts have the same claim the worse outcome stays;
+// an id that no part has makes the matrix not whole.
 func Merge(parts []Matrix, order []string) (Matrix, error) {
 	if len(parts) == 0 {
 		return Matrix{}, errors.New("no part of a matrix to merge")
@@ -163,6 +164,11 @@ func Merge(parts []Matrix, order []string) (Matrix, error) {
 	}
 	if len(commits) > 1 {
 		return Matrix{}, fmt.Errorf("the parts are of different sources: %s", strings.Join(commits, ", "))
+	}
+	if missing := slices.DeleteFunc(slices.Clone(order), func(id string) bool {
+		return slices.ContainsFunc(whole.Rows, func(r ClaimRow) bool { return r.ID == id })
+	}); len(missing) > 0 {
+		stopped = append(stopped, "no part has "+strings.Join(missing, ", "))
 	}
 	whole.Interrupted = strings.Join(stopped, "; ")
 	slices.SortStableFunc(whole.Rows, func(a, b ClaimRow) int { return cmp.Compare(slices.Index(order, a.ID), slices.Index(order, b.ID)) })

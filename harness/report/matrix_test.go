@@ -163,6 +163,11 @@ func TestMergeMatrices(t *testing.T) {
 	require.Equal(t, Kept, m.Rows[0].Outcome)
 	require.Equal(t, "docker and sim", m.Environment)
 
+	m, err = Merge([]Matrix{y}, []string{"KF1", "KF8", "KF9"})
+	require.NoError(t, err)
+	require.Equal(t, "no part has KF8, KF9", m.Interrupted)
+	require.Equal(t, 2, m.ExitCode())
+
 	y.Commit = "def"
 	_, err = Merge([]Matrix{x, y}, nil)
 	require.ErrorContains(t, err, "different sources: abc, def")
