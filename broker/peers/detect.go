@@ -70,7 +70,7 @@ func (p *Peers) heartbeat(o *neighbour, hb *Heartbeat) {
 	if !known {
 		// Another incarnation: the former one is dead.
 		p.lost(o)
-		o.session, o.dead, o.left, o.meta, o.echoSeq = hb.Session, "", false, nil, 0
+		o.session, o.dead, o.left, o.echoSeq = hb.Session, "", false, 0
 		p.beat = true
 		p.send(o.id, p.metadata())
 	}
@@ -103,7 +103,7 @@ func (p *Peers) accept(o *neighbour) {
 	}
 	o.live, o.left = true, false
 	p.last, p.told, p.beat = p.live(), true, true
-	if o.meta != nil && o.meta.Joined {
+	if o.meta != nil && o.meta.Joined && o.meta.Session == o.session {
 		p.merge(o.meta, true)
 	}
 	p.logf("info", "%s is a member of this cluster again", p.name(o.id))

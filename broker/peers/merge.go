@@ -26,11 +26,11 @@ func (t *Topic) copy() Topic {
 
 // learn takes what another node knows.
 func (p *Peers) learn(o *neighbour, m *Metadata) {
-	if m.Session != o.session || p.phase == paused {
+	if p.phase == paused {
 		return
 	}
-	o.meta, o.metaOf = m, p.session()
-	if p.phase == joined && m.Joined {
+	o.meta, o.metaOf = m, p.session() // it may come before the session's first heartbeat
+	if p.phase == joined && m.Joined && m.Session == o.session {
 		p.merge(m, o.live)
 	}
 }

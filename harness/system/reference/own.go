@@ -18,7 +18,7 @@ import (
 func ownViews(scheme string) bool { return scheme == "classic" || scheme == "mirrored" }
 
 // synchronising is held for long enough to bring a mirror up to date.
-const synchronising = 5 * time.Second
+const synchronising = 1500 * time.Millisecond
 
 // detection is the failure detector's time, and what a mirror that came back needs.
 func detection(o options.Values) time.Duration {
