@@ -59,23 +59,16 @@ func Matrix(ctx context.Context, cfg MatrixConfig) (report.Matrix, error) {
 		claims = append(claims, cfg.begin(&cfg.Claims[i]))
 	}
 	for ctx.Err() == nil {
-		jobs, whose, err := cfg.round(claims)
+		r, err := cfg.round(claims)
 		if err != nil {
 			return m, err
 		}
-		trials, err := cfg.do(ctx, jobs)
+		err = cfg.do(ctx, r.jobs, r.done)
+		r.close()
 		if err != nil && ctx.Err() == nil {
 			return m, err
 		}
-		for i, t := range trials {
-			if t.Verdict != "" { // it was run
-				whose[i].trials = append(whose[i].trials, t)
-			}
-		}
-		if ctx.Err() == nil {
-			cfg.tell(claims, len(jobs) == 0)
-		}
-		if len(jobs) == 0 {
+		if len(r.jobs) == 0 {
 			break
 		}
 	}
@@ -135,21 +128,68 @@ func (cfg MatrixConfig) unfit(c *Claim, k *Case) string {
 	return ""
 }
 
-// round is what the cases want to run next.
-func (cfg MatrixConfig) round(claims []*claimProof) (jobs []Job, whose []*proof, err error) {
+// round are the runs that all cases want next.
+type round struct {
+	cfg    MatrixConfig
+	jobs   []Job
+	of     []*proof
+	claims []*claimProof
+	trials []Trial
+	left   map[*claimProof]int // runs of each claim that are not done
+}
+
+// round asks each case what it wants to run next. Claims that want nothing are decided.
+func (cfg MatrixConfig) round(claims []*claimProof) (*round, error) {
+	r := &round{cfg: cfg, left: map[*claimProof]int{}}
 	for _, c := range claims {
 		for _, p := range c.cases {
 			for i := range p.more(cfg.Seeds, cfg.Tries) {
 				plan, err := p.plan(cfg.Environment, cfg.First+uint64(len(p.trials)+i))
 				if err != nil {
-					return nil, nil, err
+					return nil, err
 				}
-				jobs = append(jobs, Job{Plan: plan, Command: cfg.again(c.ID, plan.Seed)})
-				whose = append(whose, p)
+				r.jobs = append(r.jobs, Job{Plan: plan, Command: cfg.again(c.ID, plan.Seed)})
+				r.of, r.claims = append(r.of, p), append(r.claims, c)
+				r.left[c]++
 			}
 		}
+		if r.left[c] == 0 {
+			cfg.tell(c)
+		}
 	}
-	return jobs, whose, nil
+	r.trials = make([]Trial, len(r.jobs))
+	return r, nil
+}
+
+// done takes the trial of a job. It is called by one task at a time.
+func (r *round) done(i int, t Trial) {
+	r.trials[i] = t
+	c := r.claims[i]
+	if r.left[c]--; r.left[c] > 0 {
+		return
+	}
+	r.hand(c)
+	if !slices.ContainsFunc(c.cases, func(p *proof) bool { return p.more(r.cfg.Seeds, r.cfg.Tries) > 0 }) {
+		r.cfg.tell(c)
+	}
+}
+
+// hand gives a claim's trials to its cases, in the order of their seeds.
+func (r *round) hand(c *claimProof) {
+	for i, t := range r.trials {
+		if r.claims[i] == c && t.Verdict != "" { // it was run
+			r.of[i].trials = append(r.of[i].trials, t)
+		}
+	}
+}
+
+// close hands over what was done of claims whose runs were cut short.
+func (r *round) close() {
+	for c, n := range r.left {
+		if n > 0 {
+			r.hand(c)
+		}
+	}
 }
 
 // again is the command line that runs a claim with one seed.
@@ -157,41 +197,41 @@ func (cfg MatrixConfig) again(id string, seed uint64) string {
 	return fmt.Sprintf("faultline matrix --claims %s --env %s --first-seed %d --seeds 1 --tries 1", id, cfg.Environment, seed)
 }
 
-// do runs jobs and returns their trials in the same order; one without verdict was not
-// run, because ctx ended.
-func (cfg MatrixConfig) do(ctx context.Context, jobs []Job) ([]Trial, error) {
+// do runs jobs and hands each trial to done, one at a time, in the order in which they
+// end. It returns ctx's error where that ended first.
+func (cfg MatrixConfig) do(ctx context.Context, jobs []Job, done func(int, Trial)) error {
 	if cfg.Environment == "sim" {
-		return cfg.Pool.jobs(ctx, jobs)
+		return cfg.Pool.jobs(ctx, jobs, done)
 	}
-	trials, errs := make([]Trial, len(jobs)), make([]error, len(jobs))
+	var mu sync.Mutex
 	turns := make(chan struct{}, max(1, cfg.Parallel))
 	var g sync.WaitGroup
 	for i, j := range jobs {
 		turns <- struct{}{}
 		g.Go(func() {
 			defer func() { <-turns }()
-			if ctx.Err() == nil {
-				trials[i], errs[i] = inContainers(ctx, j, cfg.Out)
+			if ctx.Err() != nil {
+				return
+			}
+			if t, ok := inContainers(ctx, j, cfg.Out); ok {
+				mu.Lock()
+				defer mu.Unlock()
+				done(i, t)
 			}
 		})
 	}
 	g.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return trials, err
-		}
-	}
-	return trials, ctx.Err()
+	return ctx.Err()
 }
 
 // inContainers runs a job in containers. What an environment refuses is a trial that
-// decides nothing: another case may be possible.
-func inContainers(ctx context.Context, j Job, out string) (Trial, error) {
+// decides nothing: another case may be possible. It is not ok where ctx ended it.
+func inContainers(ctx context.Context, j Job, out string) (t Trial, ok bool) {
 	o, err := Run(ctx, Config{Plan: j.Plan, RunID: docker.NewRunID(), Log: slog.New(slog.DiscardHandler)}, out, j.Command)
 	if ctx.Err() != nil {
-		return Trial{}, nil
+		return Trial{}, false
 	}
-	t := Trial{Seed: j.Plan.Seed, Verdict: checker.HarnessError, Dir: o.Dir}
+	t = Trial{Seed: j.Plan.Seed, Verdict: checker.HarnessError, Dir: o.Dir}
 	switch {
 	case o.Result != nil && o.History != nil:
 		t.summarize(o.Result, o.History, o.Execution)
@@ -201,21 +241,15 @@ func inContainers(ctx context.Context, j Job, out string) (Trial, error) {
 	default:
 		t.Sentence = o.Summary.Sentence
 	}
-	return t, nil
+	return t, true
 }
 
-// tell hands over the claims that are decided since the last time.
-func (cfg MatrixConfig) tell(claims []*claimProof, all bool) {
-	for _, c := range claims {
-		open := slices.ContainsFunc(c.cases, func(p *proof) bool { return p.more(cfg.Seeds, cfg.Tries) > 0 })
-		if c.told || open && !all {
-			continue
-		}
-		c.told = true
-		if cfg.Each != nil {
-			cfg.Each(cfg.row(c))
-		}
+// tell hands over a claim that is decided, once.
+func (cfg MatrixConfig) tell(c *claimProof) {
+	if !c.told && cfg.Each != nil {
+		cfg.Each(cfg.row(c))
 	}
+	c.told = true
 }
 
 // keep stores the run that shows each case best. Simulations are run again for it:
@@ -241,11 +275,7 @@ func (cfg MatrixConfig) keep(ctx context.Context, claims []*claimProof) error {
 			whose = append(whose, &p.trials[i])
 		}
 	}
-	trials, err := cfg.Pool.jobs(ctx, jobs)
-	for i, t := range trials {
-		whose[i].Dir = t.Dir
-	}
-	return err
+	return cfg.Pool.jobs(ctx, jobs, func(i int, t Trial) { whose[i].Dir = t.Dir })
 }
 
 // row is a claim with what became of it.

@@ -174,17 +174,17 @@ func (p *Pool) each(ctx context.Context, next func() (Job, bool, error), done fu
 
 // all runs plans and returns their trials in the same order.
 func (p *Pool) all(ctx context.Context, plans []Plan) ([]Trial, error) {
-	jobs := make([]Job, len(plans))
+	jobs, trials := make([]Job, len(plans)), make([]Trial, len(plans))
 	for i := range plans {
 		jobs[i].Plan = plans[i]
 	}
-	return p.jobs(ctx, jobs)
+	err := p.jobs(ctx, jobs, func(i int, t Trial) { trials[i] = t })
+	return trials, err
 }
 
-// jobs does jobs and returns their trials in the same order. Where ctx ends first,
-// its error comes with those that were done; the others have no verdict.
-func (p *Pool) jobs(ctx context.Context, jobs []Job) ([]Trial, error) {
-	trials := make([]Trial, len(jobs))
+// jobs does jobs and hands each trial to done with the index of its job, one at a time,
+// in the order in which they end. Where ctx ends first its error is returned.
+func (p *Pool) jobs(ctx context.Context, jobs []Job, done func(int, Trial)) error {
 	i := -1
 	next := func() (Job, bool, error) {
 		i++
@@ -196,10 +196,10 @@ func (p *Pool) jobs(ctx context.Context, jobs []Job) ([]Trial, error) {
 		return j, true, nil
 	}
 	err := p.each(ctx, next, func(j Job, t Trial) error {
-		trials[j.index] = t
+		done(j.index, t)
 		return nil
 	})
-	return trials, errors.Join(err, ctx.Err())
+	return errors.Join(err, ctx.Err())
 }
 
 // worker is one place of a pool: a process, or none yet.
