@@ -124,7 +124,11 @@ func (f *matrixFlags) run(c *cobra.Command) error {
 		cfg.Tries = tries
 	}
 	if !f.quiet {
-		cfg.Each = func(r report.ClaimRow) { fmt.Fprintf(os.Stderr, "%-5s %s\n", r.ID, r.Outcome) }
+		cfg.Each = func(r report.ClaimRow) {
+			if slices.ContainsFunc(r.Cases, func(c report.ClaimCase) bool { return c.Runs > 0 }) { // the others stand in the table
+				fmt.Fprintf(os.Stderr, "%-5s %s\n", r.ID, r.Outcome)
+			}
+		}
 	}
 	ctx := c.Context()
 	if f.budget > 0 {
