@@ -9,6 +9,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/peers"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 // authority decides about brokers, topics and who leads, or leaves that to the
@@ -60,7 +61,7 @@ func (q quorum) Current() []cluster.Change {
 // newAuthority makes the authority of the node's scheme.
 func (n *Node) newAuthority(rec Recovered) (authority, error) {
 	cfg, o := n.cfg, n.cfg.Options
-	if slices.Contains(peerSchemes, cfg.Scheme) {
+	if n.metadata() == scheme.Peers {
 		p, err := peers.New(peers.Config{
 			ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Members: n.first(),
 			TickTime: o.Duration("net_ticktime.ms"), Policy: peers.Policy(o.String("cluster_partition_handling")), Locator: peers.Locator(o.String("queue-leader-locator")),

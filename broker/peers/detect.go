@@ -104,7 +104,7 @@ func (p *Peers) accept(o *neighbour) {
 	o.live, o.left = true, false
 	p.last, p.told, p.beat = p.live(), true, true
 	if o.meta != nil && o.meta.Joined && o.meta.Session == o.session {
-		p.merge(o.meta, true)
+		p.merge(o.meta, p.mine(o))
 	}
 	p.logf("info", "%s is a member of this cluster again", p.name(o.id))
 	p.changed()

@@ -31,14 +31,24 @@ func (p *Peers) learn(o *neighbour, m *Metadata) {
 	}
 	o.meta, o.metaOf = m, p.session() // it may come before the session's first heartbeat
 	if p.phase == joined && m.Joined && m.Session == o.session {
-		p.merge(m, o.live)
+		p.merge(m, p.mine(o))
 	}
 }
 
-// merge takes over deletions and topics of another node, and its records where it is
-// a partner and they are newer. Of two topics of one name the older one stays; the
-// other one goes with everything in it.
-func (p *Peers) merge(m *Metadata, partner bool) {
+// mine says which records of another node are about this node's cluster: those of a
+// partner, unless they name a master that is dead in this node's view. Where a
+// partition is not the same for all, nodes would otherwise contradict each other for ever.
+func (p *Peers) mine(o *neighbour) func(scheme.Record) bool {
+	live := p.live()
+	return func(r scheme.Record) bool { return o.live && slices.Contains(live, r.Master) }
+}
+
+func everything(scheme.Record) bool { return true }
+
+// merge takes over deletions and topics of another node, and those of its records that
+// count and are newer. Of two topics of one name the older one stays; the other one
+// goes with everything in it.
+func (p *Peers) merge(m *Metadata, counts func(scheme.Record) bool) {
 	for _, id := range m.Deleted {
 		if slices.Contains(p.deleted, id) {
 			continue
@@ -58,8 +68,8 @@ func (p *Peers) merge(m *Metadata, partner bool) {
 		case slices.Contains(p.deleted, theirs.Topic.ID):
 		case own == nil:
 			p.arrive(&theirs)
-		case partner:
-			p.update(own, theirs.Records)
+		default:
+			p.update(own, theirs.Records, counts)
 		}
 	}
 }
@@ -80,10 +90,10 @@ func (p *Peers) arrive(t *Topic) {
 	p.add(t)
 }
 
-func (p *Peers) update(t *Topic, records []scheme.Record) {
+func (p *Peers) update(t *Topic, records []scheme.Record, counts func(scheme.Record) bool) {
 	changed := false
 	for i, r := range records {
-		if i < len(t.Records) && r.Newer(t.Records[i]) {
+		if i < len(t.Records) && counts(r) && r.Newer(t.Records[i]) {
 			t.Records[i], changed = r, true
 		}
 	}
@@ -163,7 +173,7 @@ func (p *Peers) join(others []*neighbour, running bool) {
 		}
 	}
 	for _, o := range others {
-		p.merge(o.meta, true)
+		p.merge(o.meta, everything)
 		o.live, o.left = true, false
 	}
 	if !running {

@@ -3,13 +3,10 @@
 // beside this one; what schemes share (waiting acknowledgements, the pulling
 // follower) are composed parts, never a switch over scheme names.
 //
-// The interface was sketched against two schemes that are not built yet:
-// mirrored (every node names itself leader by its own view, pushes to all
-// mirrors and confirms when all live ones have it: Link tells it who is gone,
-// Send pushes, View.Epoch is -1) and shared (one log, whoever holds the lock
-// leads: its lock and token are further effects behind a Host of its own kind,
-// its Assigned is "you may try"). Both need no further method of Machine
-// (docs/decisions/scheme-interface.md has their scripts).
+// Where no quorum decides (metadata=peers), Assigned brings this node's own view
+// (Neighbours) and the record that nodes keep of the partition; the machines decide
+// who leads (docs/decisions/scheme-interface.md has the scripts by which the interface
+// was tried before it was frozen).
 package scheme
 
 import (
@@ -19,6 +16,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/options"
 )
 
 // Never is a NextWake without a timer.
@@ -212,15 +210,8 @@ type Options struct {
 	FetchRetry  time.Duration // back-off after a failed fetch, default 100 ms
 	FetchExpire time.Duration // a fetch without answer is given up, default 1.5 s
 	Mutants     mutant.Set    // seeded bugs; none without the build tag
-	// Values are the options of the scheme itself, by name; nil: their defaults.
-	Values Values
-}
-
-// Values are options that were resolved.
-type Values interface {
-	String(name string) string
-	Int(name string) int
-	Bool(name string) bool
+	// Set are the broker's options, for those that a scheme owns.
+	Set options.Values
 }
 
 // DefaultOptions returns the defaults named at each field, with SyncAlways set.

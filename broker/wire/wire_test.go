@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,14 +35,14 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 		"cluster.HeartbeatReply": rapid.Custom(func(t *rapid.T) broker.Message {
 			return cluster.HeartbeatReply{Epoch: rapid.Int64().Draw(t, "epoch"), Stale: rapid.Bool().Draw(t, "stale"), ShutdownReady: rapid.Bool().Draw(t, "ready")}
 		}),
-		"isr.Fetch": rapid.Custom(func(t *rapid.T) broker.Message {
+		"pull.Fetch": rapid.Custom(func(t *rapid.T) broker.Message {
 			return &isr.Fetch{
 				ID: rapid.Uint64().Draw(t, "id"), Epoch: rapid.Int32().Draw(t, "epoch"), BrokerEpoch: rapid.Int64().Draw(t, "broker epoch"),
 				Offset: rapid.Int64().Draw(t, "offset"), Stable: rapid.Int64().Draw(t, "stable"), LastEpoch: rapid.Int32().Draw(t, "last epoch"),
 				High: rapid.Int64().Draw(t, "high"), Max: rapid.Int().Draw(t, "max"), Wait: time.Duration(rapid.Int64().Draw(t, "wait")),
 			}
 		}),
-		"isr.FetchAnswer": rapid.Custom(func(t *rapid.T) broker.Message {
+		"pull.FetchAnswer": rapid.Custom(func(t *rapid.T) broker.Message {
 			return &isr.FetchAnswer{
 				ID: rapid.Uint64().Draw(t, "id"), Epoch: rapid.Int32().Draw(t, "epoch"), Code: rapid.Int16().Draw(t, "code"), High: rapid.Int64().Draw(t, "high"),
 				Diverged: rapid.Bool().Draw(t, "diverged"), KnownEpoch: rapid.Int32().Draw(t, "known epoch"), KnownEnd: rapid.Int64().Draw(t, "known end"),
@@ -114,7 +116,8 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 // TestRoundTrip sends every type alone and within a partition message.
 func TestRoundTrip(t *testing.T) {
 	all := bodies()
-	for _, kind := range kinds {
+	for _, number := range slices.Sorted(maps.Keys(kinds)) {
+		kind := kinds[number]
 		name := strings.TrimPrefix(kind.String(), "*")
 		require.Contains(t, all, name, "a type without a test")
 		t.Run(name, func(t *testing.T) {
@@ -164,7 +167,7 @@ func TestRefused(t *testing.T) {
 	require.NoError(t, err)
 	for want, b := range map[string][]byte{
 		"empty message":              {},
-		"unknown type 200":           {200, 0xa0},
+		"unknown type 250":           {250, 0xa0},
 		"within a partition message": nested,
 		"no structure":               {3, 0xf6}, // a pointer, and null
 		"partition message: ":        {partitionKind, 0x01},

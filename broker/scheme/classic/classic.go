@@ -13,6 +13,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -28,15 +29,8 @@ type Options struct {
 	Mandatory bool
 }
 
-// DefaultOptions are those of a careful publisher, but for Mandatory, which is off in
-// AMQP.
-func DefaultOptions() Options { return Options{Durable: true, Persistent: true} }
-
-func read(v scheme.Values) Options {
-	if v == nil {
-		return DefaultOptions()
-	}
-	return Options{Durable: v.Bool("durable"), Persistent: v.Int("delivery_mode") == 2, Mandatory: v.Bool("mandatory")}
+func read(v options.Values) Options {
+	return Options{Durable: v.Bool(durableOption), Persistent: v.Int(deliveryOption) == 2, Mandatory: v.Bool(mandatoryOption)}
 }
 
 // Machine is one node's part of one partition. It implements scheme.Machine.
@@ -54,7 +48,7 @@ var _ scheme.Machine = (*Machine)(nil)
 
 // New makes the machine of one partition. It is a scheme.Factory.
 func New(h scheme.Host, o scheme.Options, _ int64) scheme.Machine {
-	return &Machine{h: h, o: o, opts: read(o.Values), a: scheme.Assignment{PartEpoch: -1, Peers: &scheme.Neighbours{Record: scheme.Record{Master: broker.None}}}}
+	return &Machine{h: h, o: o, opts: read(o.Set), a: scheme.Assignment{PartEpoch: -1, Peers: &scheme.Neighbours{Record: scheme.Record{Master: broker.None}}}}
 }
 
 // master is the home of the partition.

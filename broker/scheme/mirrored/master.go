@@ -257,8 +257,8 @@ func (m *Machine) wanted() []broker.NodeID {
 	for _, id := range m.a.Peers.Live {
 		switch {
 		case slices.Contains(m.rec.Mirrors, id):
-		case m.opts.Mode == "nodes" && !slices.Contains(m.opts.Nodes, m.h.Name(id)):
-		case m.opts.Mode == "exactly" && len(m.rec.Mirrors)+len(ids) >= m.opts.Count:
+		case m.opts.Mode == named && !slices.Contains(m.opts.Nodes, m.h.Name(id)):
+		case m.opts.Mode == exactly && len(m.rec.Mirrors)+len(ids) >= m.opts.Count:
 		default:
 			ids = append(ids, id)
 		}

@@ -11,8 +11,8 @@
 package mirrored
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +20,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -46,19 +47,16 @@ func DefaultOptions() Options {
 	return Options{Mode: "all", Batch: 4096, PromoteAlways: true, ConfirmBeforeCheck: true}
 }
 
-func read(v scheme.Values) Options {
-	if v == nil {
-		return DefaultOptions()
-	}
+func read(v options.Values) Options {
 	o := Options{
-		Mode: v.String("ha-mode"), Automatic: v.String("ha-sync-mode") == "automatic", Batch: int64(v.Int("ha-sync-batch-size")),
-		PromoteAlways: v.String("ha-promote-on-failure") == "always", PromoteAlwaysOnShutdown: v.String("ha-promote-on-shutdown") == "always",
-		ConfirmBeforeCheck: v.String("confirm.on.mirror.death") == "before-check",
+		Mode: v.String(modeOption), Automatic: v.String(syncOption) == automatic, Batch: int64(v.Int(batchOption)),
+		PromoteAlways: v.String(failureOption) == always, PromoteAlwaysOnShutdown: v.String(shutdownOption) == always,
+		ConfirmBeforeCheck: v.String(confirmOption) == beforeCheck,
 	}
-	switch params := v.String("ha-params"); o.Mode {
-	case "exactly":
-		_, _ = fmt.Sscan(params, &o.Count) // the options' check saw to it
-	case "nodes":
+	switch params := v.String(paramsOption); o.Mode {
+	case exactly:
+		o.Count, _ = strconv.Atoi(params) // check saw to it
+	case named:
 		o.Nodes = strings.Split(params, ",")
 	}
 	return o
@@ -137,10 +135,10 @@ var _ scheme.Machine = (*Machine)(nil)
 
 // New makes the machine of one partition. It is a scheme.Factory.
 func New(h scheme.Host, o scheme.Options, _ int64) scheme.Machine {
-	return WithOptions(h, o, read(o.Values))
+	return WithOptions(h, o, read(o.Set))
 }
 
-// WithOptions makes the machine of one partition with other options than o.Values has.
+// WithOptions makes the machine of one partition with other options than o.Set has.
 func WithOptions(h scheme.Host, o scheme.Options, opts Options) scheme.Machine {
 	none := scheme.Record{Master: broker.None}
 	return &Machine{h: h, o: o, opts: opts, rec: none, a: scheme.Assignment{PartEpoch: -1, Peers: &scheme.Neighbours{Record: none}}, leading: leading{retryAt: scheme.Never}}
@@ -185,12 +183,12 @@ func (m *Machine) keep(r scheme.Record) {
 	m.h.Keep(r)
 }
 
-// without is the record without the dead: every node comes to the same one by itself.
-// Where the master is dead the eldest live mirror is promoted, if the policy lets it.
+// without is the record without the dead: every survivor comes to the same one by
+// itself. Where the master is dead the eldest live mirror is promoted, if the policy lets it.
 func (m *Machine) without(r scheme.Record) scheme.Record {
 	gone := func(id broker.NodeID) bool { return !m.live(id) }
-	if !slices.ContainsFunc(r.Mirrors, gone) {
-		return r
+	if !slices.ContainsFunc(r.Mirrors, gone) || m.live(r.Master) && r.Master != m.h.Self() {
+		return r // a live master strikes off its dead mirrors itself
 	}
 	next := scheme.Record{Version: r.Version + 1, Master: r.Master, Mirrors: keepOf(r.Mirrors, m.live), Synced: keepOf(r.Synced, m.live)}
 	if m.live(r.Master) {
