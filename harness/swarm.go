@@ -342,9 +342,11 @@ func ports(rng *rand.Rand, p Plan, scheme system.Scheme) {
 	}
 }
 
-// port is the drawn one, if a scheme uses it: single copies have no peers.
+// port is the drawn one, if a scheme uses it: single copies have no peers, and nodes
+// that go by their own views no quorum.
 func port(scheme system.Scheme, drawn nemesis.Port) nemesis.Port {
-	if scheme.Single && drawn == nemesis.PeerPort {
+	quorum := scheme.Authority == "raft"
+	if drawn == nemesis.PeerPort && scheme.Single && quorum || drawn == nemesis.QuorumPort && !quorum {
 		return nemesis.AnyPort
 	}
 	return drawn

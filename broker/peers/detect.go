@@ -70,7 +70,7 @@ func (p *Peers) heartbeat(o *neighbour, hb *Heartbeat) {
 	if !known {
 		// Another incarnation: the former one is dead.
 		p.lost(o)
-		o.session, o.dead, o.left, o.echoSeq = hb.Session, "", false, 0
+		o.session, o.dead, o.echoSeq = hb.Session, "", 0
 		p.beat = true
 		p.send(o.id, p.metadata())
 	}

@@ -31,9 +31,13 @@ func Definition() scheme.Definition {
 // is appended, so nothing that was read is promised to stay.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	kept := len(f.Lost(o)) == 0 && !f.Leaves()
+	lasting := o.Bool(durableOption) && o.Int(deliveryOption) == 2
 	p := scheme.Promise{
-		Acknowledged: o.Acks() != 0 && o.Bool(durableOption) && o.Int(deliveryOption) == 2 && o.Bool(mandatoryOption) && kept,
-		AtMostOnce:   true, Order: "producer", Offsets: "global", PerReplica: true, Recovers: kept,
+		Acknowledged: o.Acks() != 0 && lasting && o.Bool(mandatoryOption) && kept,
+		AtMostOnce:   true, Order: "producer", Offsets: "none", PerReplica: true, Recovers: kept,
+	}
+	if lasting && kept { // otherwise offsets are given twice
+		p.Offsets = "global"
 	}
 	p.Fresh = p.Acknowledged // one copy: whoever reads after an acknowledgement sees it
 	return p

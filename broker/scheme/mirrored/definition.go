@@ -96,10 +96,14 @@ func check(o options.Values) error {
 // as it is appended, so nothing that was read is promised to stay.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	safe := f.Cuts+f.Pauses+f.Slow+f.Leaders+f.Other == 0 && !f.Leaves() && keepsCopies(o, f)
-	return scheme.Promise{
-		Acknowledged: o.Acks() != 0 && safe, AtMostOnce: true, Order: "producer", Offsets: "global",
+	p := scheme.Promise{
+		Acknowledged: o.Acks() != 0 && safe, AtMostOnce: safe, Order: "producer", Offsets: "none",
 		Recovers: safe, PerReplica: safe && o.String(syncOption) == automatic,
 	}
+	if safe { // otherwise a mirror may take over whose log begins where it came
+		p.Offsets = "global"
+	}
+	return p
 }
 
 // keepsCopies reports whether a copy with everything may lead, whatever dies.

@@ -213,7 +213,7 @@ func (m *Machine) synchronised(r *remote) bool {
 	next.Version++
 	next.Synced = keepOf(next.Mirrors, func(id broker.NodeID) bool { return slices.Contains(m.rec.Synced, id) || id == r.id })
 	m.keep(next)
-	m.h.Emit(broker.Event{Kind: "isr", Epoch: -1, Leader: m.h.Name(m.h.Self()), ISR: m.names(next.Synced), Offset: m.h.Index().End()})
+	m.tellSynced()
 	m.review()
 	m.raise()
 	return true
@@ -238,8 +238,8 @@ func (m *Machine) review() {
 	if m.opts.Automatic && !m.blocked() {
 		for _, r := range m.remotes {
 			if !r.synced && r.begun {
-				m.begin(r, m.h.Index().Start(), false)
 				r.sync = true
+				m.begin(r, m.h.Index().Start(), false)
 				break
 			}
 		}
@@ -366,9 +366,9 @@ func (m *Machine) Wake() {
 			r.pull = false
 			m.probe(r)
 		case m.settled && !r.begun:
-			sync, synced := r.sync, r.synced
+			synced := r.synced
 			m.begin(r, r.from, r.keep)
-			r.sync, r.synced = sync, synced
+			r.synced = synced
 		}
 	}
 }

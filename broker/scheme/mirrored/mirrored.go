@@ -171,7 +171,16 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 		m.rec = a.Peers.Record
 	}
 	if next := m.without(m.rec); next.Version != m.rec.Version {
-		m.keep(next)
+		shrunk := len(next.Synced) < len(m.rec.Synced)
+		switch {
+		case next.Master == m.h.Self() && m.role != master:
+			m.rec = next // it is kept when this node takes over
+		case m.role == master && shrunk:
+			m.keep(next)
+			m.tellSynced()
+		default:
+			m.keep(next)
+		}
 	}
 	m.act()
 	m.h.Advanced()
@@ -181,6 +190,11 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 func (m *Machine) keep(r scheme.Record) {
 	m.rec = r
 	m.h.Keep(r)
+}
+
+// tellSynced reports which copies have everything.
+func (m *Machine) tellSynced() {
+	m.h.Emit(broker.Event{Kind: "isr", Epoch: -1, Leader: m.h.Name(m.h.Self()), ISR: m.names(m.rec.Synced), Offset: m.h.Index().End()})
 }
 
 // without is the record without the dead: every survivor comes to the same one by
