@@ -156,6 +156,7 @@ func TestLoader(t *testing.T) {
 		{"bounds without a gap", show("{unavailable: healed, most: 2s}"), []string{"a gap has bounds"}},
 		{"window", show("{traffic: none, window: after}"), []string{`window "after"`}},
 		{"traffic without window", show("{traffic: none}"), []string{`window ""`}},
+		{"stale before a fault", show("{traffic: stale, window: before}"), []string{"during a fault"}},
 		{"by", show("{traffic: none, window: during, by: all}"), []string{`by "all"`}},
 		{"rule", show("{reached: heaven}"), []string{`reached "heaven"`, "truncation"}},
 		{"leaders", show("{leaders: gone}"), []string{`leaders "gone"`}},

@@ -54,6 +54,9 @@ type Share struct {
 	Acknowledged int `json:"acknowledged"`
 	Lost         int `json:"lost"`
 	Seen         int `json:"seen"` // delivered to a consumer before the fault began to heal
+	// Stale are the polls that were called while the fault was whole, and saw the log
+	// end before what had been acknowledged until then; by who answered them.
+	Stale int `json:"stale"`
 }
 
 // Leaders compares who led the partitions before the first fault and at the end.
@@ -139,6 +142,7 @@ func stepFigures(res *checker.Result, h *history.History) []StepFigures {
 	all := faultMoments(h)
 	lost := lostOps(res)
 	seen := firstSeen(h)
+	stale := stalePolls(h)
 	n := 0 // availability leaves out what was skipped
 	out := make([]StepFigures, len(all))
 	for i, m := range all {
@@ -147,15 +151,28 @@ func stepFigures(res *checker.Result, h *history.History) []StepFigures {
 				m.FailoverMS, m.RecoveryMS = res.Availability.FailoverMS[n], res.Availability.RecoveryMS[n]
 			}
 			n++
-			m.count(h, lost, seen)
+			m.count(h, lost, seen, stale)
 		}
 		out[i] = m.StepFigures
 	}
 	return out
 }
 
-// count sorts acknowledged sends by time and by who acknowledged them.
-func (m *moments) count(h *history.History, lost map[int64]bool, seen map[history.Value]int64) {
+// share is the part of the traffic that a node answered.
+func (m *moments) share(t *Traffic, h *history.History, node int16) *Share {
+	if node >= 0 && slices.Contains(m.targets, h.Header.Nodes[node]) {
+		return &t.Targets
+	}
+	return &t.Others
+}
+
+// count sorts acknowledged sends and stale polls by time and by who answered them.
+func (m *moments) count(h *history.History, lost map[int64]bool, seen map[history.Value]int64, stale []*history.Op) {
+	for _, op := range stale {
+		if op.Call >= m.from && op.Return < m.end {
+			m.share(&m.During, h, op.Node).Stale++
+		}
+	}
 	for i := range h.Ops {
 		op := &h.Ops[i]
 		if op.Kind != history.Send || op.Outcome != history.OK || !op.Acked {
@@ -170,10 +187,7 @@ func (m *moments) count(h *history.History, lost map[int64]bool, seen map[histor
 		default:
 			continue
 		}
-		share := &traffic.Others
-		if op.Node >= 0 && slices.Contains(m.targets, h.Header.Nodes[op.Node]) {
-			share = &traffic.Targets
-		}
+		share := m.share(traffic, h, op.Node)
 		share.Acknowledged++
 		if lost[op.ID] {
 			share.Lost++
@@ -182,6 +196,39 @@ func (m *moments) count(h *history.History, lost map[int64]bool, seen map[histor
 			share.Seen++
 		}
 	}
+}
+
+// stalePolls are the polls that saw the log end before an offset that was acknowledged
+// before they were called.
+func stalePolls(h *history.History) []*history.Op {
+	type moment struct {
+		at int64
+		op *history.Op
+	}
+	var all []moment
+	for i := range h.Ops {
+		op := &h.Ops[i]
+		switch {
+		case op.Outcome != history.OK:
+		case op.Kind == history.Send && op.Acked && op.Offset != history.NoOffset:
+			all = append(all, moment{op.Return, op})
+		case op.Kind == history.Poll && op.High != history.NoOffset:
+			all = append(all, moment{op.Call, op})
+		}
+	}
+	// At the same moment the poll comes first: they are concurrent.
+	slices.SortStableFunc(all, func(a, b moment) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.op.Kind, a.op.Kind)) })
+	end := map[int32]int64{} // key → behind what was acknowledged
+	var stale []*history.Op
+	for _, m := range all {
+		switch op := m.op; {
+		case op.Kind == history.Send:
+			end[op.Key] = max(end[op.Key], op.Offset+1)
+		case op.High < end[op.Key] && (len(op.Records) == 0 || op.Records[len(op.Records)-1].Offset+1 < end[op.Key]):
+			stale = append(stale, op)
+		}
+	}
+	return stale
 }
 
 // lostOps are the sends that were acknowledged and lost.
@@ -242,7 +289,7 @@ func leaders(h *history.History) Leaders {
 	for _, node := range h.Header.Nodes {
 		led[node] = 0
 	}
-	l := Leaders{Back: len(before) > 0}
+	l := Leaders{Back: len(before) == len(h.Header.Keys)}
 	for _, key := range h.Header.Keys {
 		led[before[key]]++
 		l.Back = l.Back && before[key] == last[key]

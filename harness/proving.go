@@ -305,6 +305,7 @@ func (s Sign) share(t Trial) (Share, string) {
 		Acknowledged: traffic.Targets.Acknowledged + traffic.Others.Acknowledged,
 		Lost:         traffic.Targets.Lost + traffic.Others.Lost,
 		Seen:         traffic.Targets.Seen + traffic.Others.Seen,
+		Stale:        traffic.Targets.Stale + traffic.Others.Stale,
 	}, whose
 }
 
@@ -338,6 +339,8 @@ func (s Sign) traffic(t Trial) (bool, string) {
 	switch s.Traffic {
 	case "none":
 		return share.Acknowledged == 0, fmt.Sprintf("%d acknowledged %s", share.Acknowledged, whose)
+	case "stale":
+		return share.Stale > 0, fmt.Sprintf("%d polls saw less than was acknowledged before, %s", share.Stale, whose)
 	case "unseen":
 		return share.Acknowledged > 0 && share.Seen == 0, fmt.Sprintf("%d acknowledged %s, %d of them delivered before it was healed", share.Acknowledged, whose, share.Seen)
 	}

@@ -146,6 +146,12 @@ func TestJudgeCase(t *testing.T) {
 		{name: "seen", k: Case{Safe: true, Always: []Sign{{Traffic: "unseen", Window: "during", By: "others"}}}, trials: []Trial{good()}, want: report.Broken, why: "200 of them delivered"},
 		{name: "unseen", k: Case{Safe: true, Always: []Sign{{Traffic: "unseen", Window: "before", By: "others"}}}, trials: []Trial{good(), good()}, want: report.Kept},
 
+		{name: "stale", k: Case{Shows: []Sign{{Verdict: "STALE", Traffic: "stale", Window: "during", By: "others"}}}, trials: []Trial{good(step(func(s *StepFigures) { s.During.Others.Stale = 4 }))}, want: report.LossReproduced, why: "4 polls saw less"},
+		{
+			name: "stale at another node", k: Case{Shows: []Sign{{Traffic: "stale", Window: "during", By: "others"}}}, trials: []Trial{good(step(func(s *StepFigures) { s.During.Targets.Stale = 4 }))},
+			want: report.NotExercised, open: checker.Unknown, more: 1,
+		},
+
 		{name: "leaders", k: Case{Safe: true, Always: []Sign{{Leaders: "spread"}, {Leaders: "back"}, {Leaders: "copies"}}}, trials: []Trial{good(), good()}, want: report.Kept, why: "leaders spread evenly"},
 		{name: "a leader elsewhere", k: Case{Safe: true, Always: []Sign{{Leaders: "back"}}}, trials: []Trial{good(func(t *Trial) { t.Figures.Leaders.Back = false })}, want: report.Broken},
 		{name: "a copy too few", k: Case{Safe: true, Always: []Sign{{Leaders: "copies"}}}, trials: []Trial{good(func(t *Trial) { t.Figures.Leaders.Copies = 2 })}, want: report.Broken, why: "at least 2 of 3 copies"},
