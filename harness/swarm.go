@@ -160,6 +160,9 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && kind == "membership" {
 			continue // nothing is promised of the only copy, and nobody else could lead it
 		}
+		if scheme.Survived != nil && !slices.Contains(scheme.Survived, f) {
+			continue
+		}
 		if f == "partition" && slices.ContainsFunc(faults, func(other string) bool { return strings.HasPrefix(other, f) }) {
 			continue
 		}
@@ -229,8 +232,12 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 		set("min.insync.replicas", strconv.Itoa(least))
 	}
 	for _, o := range scheme.Options {
-		if _, fixed := s.Base.Options[o.Name]; o.Protocol && !fixed {
+		_, fixed := s.Base.Options[o.Name]
+		if o.Protocol && !fixed {
 			p.Options[o.Name] = pick(rng, o.Draw...)
+		}
+		if v, ok := scheme.Hunted[o.Name]; ok && !fixed {
+			p.Options[o.Name] = v
 		}
 	}
 }

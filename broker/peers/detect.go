@@ -68,8 +68,9 @@ func (p *Peers) heartbeat(o *neighbour, hb *Heartbeat) {
 	}
 	known, before := o.session == hb.Session, p.reached(o)
 	if !known {
-		// Another incarnation: the former one is dead.
-		p.lost(o)
+		if o.session != "" {
+			p.lost(o) // another incarnation: the former one is dead
+		}
 		o.session, o.dead, o.echoSeq = hb.Session, "", 0
 		p.beat = true
 		p.send(o.id, p.metadata())
@@ -184,7 +185,7 @@ func (p *Peers) Tick(now broker.Time) {
 	p.clients = slices.DeleteFunc(p.clients, func(c client) bool { return now.Mono-c.at > clientAge })
 	var silent []*neighbour
 	for _, o := range p.others {
-		if o.live && !p.reached(o) {
+		if o.live && !p.reached(o) && now.Mono >= o.grace {
 			silent = append(silent, o)
 		}
 	}

@@ -175,6 +175,9 @@ func (p *Peers) join(others []*neighbour, running bool) {
 	for _, o := range others {
 		p.merge(o.meta, everything)
 		o.live, o.left = true, false
+		if running {
+			p.inherit(o.hb.Live)
+		}
 	}
 	if !running {
 		p.forgetMirrors()
@@ -189,6 +192,16 @@ func (p *Peers) join(others []*neighbour, running bool) {
 	p.out.Events = append(p.out.Events, broker.Event{Kind: "unfenced", Epoch: -1, Detail: fmt.Sprintf("joined with %v", p.names(p.live()))})
 	p.show()
 	p.changed()
+}
+
+// inherit takes the members of the cluster that this node joins for live, though it has
+// not heard all of them yet: they are not dead because of that.
+func (p *Peers) inherit(live []broker.NodeID) {
+	for _, id := range live {
+		if o := p.other(id); o != nil && !o.live {
+			o.live, o.left, o.grace = true, false, p.now.Mono+p.cfg.TickTime
+		}
+	}
 }
 
 // forgetMirrors: after all were down, each mirror begins empty, for it cannot know

@@ -148,7 +148,8 @@ type neighbour struct {
 	echoSeq uint64        // number of this node's that it confirmed
 	minEcho uint64        // a confirmation counts above this: the stream broke then
 	live    bool
-	dead    string // the session of it that was declared dead
+	grace   time.Duration // a member of the cluster joined that was not heard yet is dead only after it
+	dead    string        // the session of it that was declared dead
 	left    bool   // it is not live because it stopped in order
 	meta    *Metadata
 	metaOf  string // the own session in which meta came

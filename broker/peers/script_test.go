@@ -23,6 +23,7 @@ import (
 //	new nodes=3 [policy=P] [local]   nodes that start together; local: homes are where a topic is created
 //	time DURATION                    passes, in steps of 10 ms; messages take one
 //	cut N …, heal                    N is cut off from all others: links hold what is sent; heal: it arrives
+//	hold A B                         links between two nodes hold what is sent, until heal
 //	reset A B                        the streams between two nodes break, and are up again
 //	crash N, start N [wipe]          a process dies, and starts on what its disk holds
 //	stop N                           in order
@@ -39,6 +40,7 @@ type world struct {
 	policy peers.Policy
 	where  peers.Locator
 	cut    map[broker.NodeID]bool
+	held   map[[2]broker.NodeID]bool
 	out    strings.Builder
 }
 
@@ -143,7 +145,7 @@ func (w *world) pass(d time.Duration) {
 			to, from := w.nodes[m.to-1], w.nodes[m.from-1]
 			switch {
 			case to.p == nil || from.inc != m.inc:
-			case to.paused || w.cut[m.from] || w.cut[m.to]:
+			case to.paused || w.cut[m.from] || w.cut[m.to] || w.held[[2]broker.NodeID{m.from, m.to}]:
 				w.wires = append(w.wires, m) // the stream holds it
 			default:
 				w.step(to, func() { to.p.Message(w.time(), m.from, m.msg) })
@@ -211,6 +213,9 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		}
 	case "heal":
 		clear(w.cut)
+		clear(w.held)
+	case "hold":
+		w.held[[2]broker.NodeID{at(0).id, at(1).id}], w.held[[2]broker.NodeID{at(1).id, at(0).id}] = true, true
 	case "reset":
 		w.link(at(0), at(1), false)
 		w.link(at(1), at(0), false)
@@ -257,7 +262,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 }
 
 func newWorld(t *testing.T, nodes int, policy peers.Policy, where peers.Locator) *world {
-	w := &world{t: t, policy: policy, where: where, cut: map[broker.NodeID]bool{}}
+	w := &world{t: t, policy: policy, where: where, cut: map[broker.NodeID]bool{}, held: map[[2]broker.NodeID]bool{}}
 	for i := range nodes {
 		w.nodes = append(w.nodes, &node{id: broker.NodeID(i + 1)})
 	}

@@ -88,6 +88,11 @@ type Definition struct {
 	Detection func(options.Values) time.Duration
 	// Promise says what holds under the planned faults.
 	Promise func(options.Values, Faults) Promise
+	// Hunted are the values of its options with which random runs look for losses that
+	// are none of its claims, and Survived the faults that they draw. Nil: those that
+	// they choose, and all.
+	Hunted   map[string]string
+	Survived []string
 }
 
 // Validate names what a definition lacks.

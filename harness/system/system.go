@@ -64,6 +64,10 @@ type Scheme struct {
 	InSync    bool   // min.insync.replicas is a matter of its own
 	Moves     bool   // replicas can be moved between nodes
 	Options   []Option
+	// Hunted are values of options that random runs set, because with them acknowledged
+	// messages survive, and Survived the faults that they draw. Nil: what they choose, and all.
+	Hunted   map[string]string
+	Survived []string
 }
 
 // Option is an option of a scheme.

@@ -23,6 +23,7 @@ func Definition() scheme.Definition {
 			{Name: mandatoryOption, Owner: owner, Type: "bool", Default: "false", Doc: "a message that reaches no queue is refused; without, it is confirmed with offset -1, and dropped"},
 		},
 		Promise: promise,
+		Hunted:  map[string]string{durableOption: "true", deliveryOption: "2", mandatoryOption: "true"},
 	}
 }
 

@@ -57,6 +57,8 @@ func Definition() scheme.Definition {
 		},
 		Detection: func(o options.Values) time.Duration { return o.Duration(tickOption) + synchronising },
 		Promise:   promise,
+		Hunted:    map[string]string{syncOption: automatic, failureOption: whenSynced, shutdownOption: whenSynced},
+		Survived:  []string{"kill", "stop", "rolling-restart", "restart:kill", "power", "restart:power", "wipe", "clock:jump", "clock:drift", "clock:strobe"},
 	}
 }
 

@@ -22,6 +22,7 @@ type copying struct {
 // is asked again.
 func (m *Machine) probed(from broker.NodeID, p *Probe) {
 	if from == m.rec.Master {
+		m.copying.stream = 0 // what the former master still sends must not be confirmed any more
 		m.h.Send(from, &Tail{Stream: p.Stream, End: m.h.Index().End(), Whole: m.role == mirror && m.copying.begun && m.delta == 0}, 0, 0, nil)
 	}
 }
@@ -73,7 +74,7 @@ func (m *Machine) discard(from broker.NodeID) {
 }
 
 func (m *Machine) pushed(from broker.NodeID, p *Push) {
-	if m.role != mirror || from != m.copying.from || p.Stream != m.copying.stream {
+	if m.role != mirror || from != m.copying.from || p.Stream != m.copying.stream { // streams are numbered from 1
 		return
 	}
 	m.take(p.Data, m.delta+m.h.Index().End(), m.delta)

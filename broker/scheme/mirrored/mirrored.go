@@ -217,12 +217,7 @@ func (m *Machine) without(r scheme.Record) scheme.Record {
 		heirs = next.Synced
 	}
 	if len(heirs) == 0 {
-		// Nobody may take over: the partition stops until its master is back.
-		next.Mirrors, next.Synced = append([]broker.NodeID{r.Master}, next.Mirrors...), []broker.NodeID{r.Master}
-		if len(next.Mirrors) == len(r.Mirrors) {
-			return r
-		}
-		return next
+		return r // nobody may take over: the partition stops until its master is back
 	}
 	next.Master = heirs[0]
 	next.Mirrors = append([]broker.NodeID{next.Master}, keepOf(next.Mirrors, func(id broker.NodeID) bool { return id != next.Master })...)

@@ -49,7 +49,7 @@ func (System) Schemes() []system.Scheme {
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves,
+			Single: d.Replicas == scheme.One, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Hunted: d.Hunted, Survived: d.Survived,
 		}
 		for _, o := range d.Options {
 			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Protocol: o.Protocol})
