@@ -44,5 +44,7 @@ func Classes() []string {
 	return []string{
 		ClassLost, ClassUnseen, ClassLate, ClassSentLost, ClassDivergence, ClassDuplicate, ClassPhantom, ClassPhantomRun, ClassPhantomBytes, ClassResurrected, ClassMoved,
 		ClassInconsistent, ClassDirtyRead, ClassSkip, ClassNonMonotonic, ClassReorder, ClassSplitBrain, ClassTooFew, ClassLinearizable, ClassStale, ClassNotRecovered,
+		ClassTaken, ClassAfterSettlement, ClassNeverRedelivered, ClassWhileHeld, ClassTooManyTimes, ClassNotDeadLettered, ClassDeadTooEarly, ClassFalseEmpty, ClassNotFIFO, ClassAbortedRead,
+		ClassUncommittedRead, ClassTornTransaction,
 	}
 }
