@@ -47,6 +47,7 @@ func matrixOf(t *testing.T, cfg MatrixConfig) report.Matrix {
 var provenHere = map[string]report.ClaimOutcome{
 	"SN1": report.Kept, "SN2": report.LossReproduced, "SN5": report.NotExercised,
 	"KF1": report.Kept, "KF2": report.LossReproduced, "KF3": report.LossReproduced, "KF5": report.LossReproduced, "KF6": report.Kept, "KF7": report.LossReproduced,
+	"CC1": report.Kept, "CC3": report.LossReproduced, "MQ1": report.Kept, "MQ2": report.LossReproduced, "MQ5": report.Kept, "MQ6": report.LossReproduced, "MQ7": report.LossReproduced, "MQ8b": report.LossReproduced,
 	"KF8": report.Kept, "KF9": report.LossReproduced, "KF12": report.Kept, "KF15": report.Kept, "KF16": report.LossReproduced,
 }
 
