@@ -124,11 +124,13 @@ func exportCommand() *cobra.Command {
 				return history.ExportJSONL(os.Stdout, h)
 			case "edn":
 				return history.ExportEDN(os.Stdout, h)
+			case "edn-queue":
+				return history.ExportQueueEDN(os.Stdout, h)
 			}
-			return badArguments(fmt.Errorf("unknown format %q; known formats: jsonl, edn", format))
+			return badArguments(fmt.Errorf("unknown format %q; known formats: jsonl, edn, edn-queue", format))
 		},
 	}
-	c.Flags().StringVar(&format, "format", format, "jsonl or edn")
+	c.Flags().StringVar(&format, "format", format, "jsonl, edn (of jepsen.tests.kafka) or edn-queue (of Jepsen's queue workloads)")
 	return c
 }
 
