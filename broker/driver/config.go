@@ -16,7 +16,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/node"
-	"github.com/faultline-mq/faultline/broker/options"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 	"github.com/faultline-mq/faultline/broker/vfs"
 )
 
@@ -174,7 +174,7 @@ func (c Config) Validate() error {
 	if _, _, err := c.advertised(); err != nil {
 		return err
 	}
-	if _, err := options.Resolve(c.Set); err != nil {
+	if _, err := schemes.Resolve(c.Set); err != nil {
 		return err
 	}
 	if c.MaxConnections < 1 || c.IdleTimeout <= 0 || c.FrameTimeout <= 0 || c.WriteTimeout <= 0 || c.QueueBytes < 1 {

@@ -27,6 +27,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/node"
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 	"github.com/faultline-mq/faultline/broker/storage"
 	"github.com/faultline-mq/faultline/broker/wire"
 )
@@ -106,7 +107,7 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 	if err := cfg.Validate(); err != nil {
 		return ExitStart, err
 	}
-	opts, err := options.Resolve(cfg.Set)
+	opts, err := schemes.Resolve(cfg.Set)
 	if err != nil {
 		return ExitStart, err
 	}

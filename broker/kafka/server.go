@@ -48,9 +48,8 @@ type Config struct {
 	Self       broker.NodeID
 	ClusterID  string
 	AutoCreate bool // auto.create.topics.enable
-	// Schemes are the replication schemes that a topic may name, with the greatest
-	// replication factor of each, 0 for any. Nil: not checked.
-	Schemes map[string]int
+	// Schemes are the replication schemes that a topic may name. Nil: not checked.
+	Schemes []scheme.Definition
 	Scheme  string // of topics that name none
 	// Nodes are those that may be added to the quorum. Nil: not checked.
 	Nodes []broker.NodeID

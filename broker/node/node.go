@@ -17,8 +17,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
-	"github.com/faultline-mq/faultline/broker/scheme/isr"
-	"github.com/faultline-mq/faultline/broker/scheme/single"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
 // Config is what a node is made from.
@@ -36,15 +35,10 @@ type Config struct {
 	Mutants     mutant.Set // seeded bugs; none without the build tag
 }
 
-// Schemes lists the replication schemes of this broker by name.
-func Schemes() map[string]scheme.Factory {
-	return map[string]scheme.Factory{"isr": isr.New, "single": single.New}
-}
-
 // Validate checks what New relies on.
 func (c Config) Validate() error {
-	if _, ok := Schemes()[c.Scheme]; !ok {
-		return fmt.Errorf("unknown scheme %q; known schemes: isr, single", c.Scheme)
+	if _, err := schemes.Lookup(c.Scheme); err != nil {
+		return err
 	}
 	if !slices.ContainsFunc(c.Members, func(m broker.Member) bool { return m.ID == c.ID && m.Name == c.Name }) {
 		return fmt.Errorf("node %d (%s) is not a member of the cluster %v", c.ID, c.Name, c.Members)
@@ -141,9 +135,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	n.opts = scheme.DefaultOptions()
 	n.opts.Mutants = cfg.Mutants
 	n.opts.SyncAlways = o.String("fsync") == "always"
-	n.opts.ReplicaLag = o.Duration("replica.lag.time.max.ms")
-	n.opts.FetchBytes = o.Int("replica.fetch.max.bytes")
-	n.opts.FetchWait = o.Duration("replica.fetch.wait.max.ms")
+	n.opts.Set = o
 	if o.String("fsync") == "interval" {
 		n.syncAt = now.Mono + o.Duration("fsync.interval.ms")
 	}
@@ -170,7 +162,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
 	}
 	n.c = c
-	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: map[string]int{"isr": 0, "single": 1}, Nodes: ids})
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: schemes.Known(), Nodes: ids})
 	records := int64(0)
 	for _, l := range rec.Lanes {
 		if k := len(l.Batches); k > 0 {
@@ -185,13 +177,15 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	return n, nil
 }
 
-// eligibleLeaders gives the schemes that keep eligible leader replicas: those of one
-// copy have no other to choose.
+// eligibleLeaders gives the schemes that keep eligible leader replicas.
 func eligibleLeaders(o options.Values) []string {
-	if o.Int("eligible.leader.replicas.version") == 0 {
-		return nil
+	var names []string
+	for _, d := range schemes.Known() {
+		if d.Eligible != nil && d.Eligible(o) {
+			names = append(names, d.Name)
+		}
 	}
-	return []string{"isr"}
+	return names
 }
 
 // Step takes one input and returns what to do, in order. The slice is valid
@@ -474,12 +468,11 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	}
 	p.sync = broker.Sync{Lane: p.lane}
 	p.stable, p.checkpointed = p.index.End(), high
-	name := t.Scheme
-	factory, ok := Schemes()[name]
-	if !ok {
-		factory = Schemes()[n.cfg.Scheme]
+	d, err := schemes.Lookup(t.Scheme)
+	if err != nil {
+		d, _ = schemes.Lookup(n.cfg.Scheme) // Validate checked it
 	}
-	p.m = factory(p, n.opts, high)
+	p.m = d.New(p, n.opts, high)
 	return p
 }
 

@@ -19,7 +19,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/node"
-	"github.com/faultline-mq/faultline/broker/options"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
 // world runs real nodes on a virtual clock: messages and disks take a millisecond,
@@ -96,7 +96,7 @@ func newWorld(t *testing.T, nodes int, schemeName string, set map[string]string)
 }
 
 func (w *world) config(p *peer) node.Config {
-	o, err := options.Resolve(w.set)
+	o, err := schemes.Resolve(w.set)
 	require.NoError(w.t, err)
 	c := node.Config{
 		ID: p.id, Name: fmt.Sprintf("n%d", p.id), Incarnation: fmt.Sprintf("n%d.%d", p.id, p.inc), Host: fmt.Sprintf("host%d", p.id), Port: 9092,

@@ -19,6 +19,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/options"
 )
 
 // Never is a NextWake without a timer.
@@ -160,6 +161,8 @@ type Options struct {
 	FetchRetry  time.Duration // back-off after a failed fetch, default 100 ms
 	FetchExpire time.Duration // a fetch without answer is given up, default 1.5 s
 	Mutants     mutant.Set    // seeded bugs; none without the build tag
+	// Set are the broker's options, for those that a scheme owns.
+	Set options.Values
 }
 
 // DefaultOptions returns the defaults named at each field, with SyncAlways set.

@@ -2,7 +2,9 @@ package wire
 
 import (
 	"bytes"
+	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,7 +49,8 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 // TestRoundTrip sends every type alone and within a partition message.
 func TestRoundTrip(t *testing.T) {
 	all := bodies()
-	for _, kind := range kinds {
+	for _, number := range slices.Sorted(maps.Keys(kinds)) {
+		kind := kinds[number]
 		name := kind.Name()
 		if kind.Kind() == reflect.Pointer {
 			name = kind.Elem().Name()

@@ -184,8 +184,12 @@ func listCommand() *cobra.Command {
 		"schemes": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, s := range harness.Systems() {
-				for _, i := range s.Schemes() {
-					all = append(all, entry{Name: i.Name, Doc: i.Doc, More: []string{"system " + s.Name()}})
+				for _, sc := range s.Schemes() {
+					more := []string{"system " + s.Name(), "authority " + sc.Authority + "; leaders: " + sc.Election + "; replicas: " + sc.Replicas}
+					for _, o := range sc.Options {
+						more = append(more, "option "+o.Name+": "+o.Doc)
+					}
+					all = append(all, entry{Name: sc.Name, Doc: sc.Doc, More: more})
 				}
 			}
 			return all, nil
