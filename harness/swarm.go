@@ -115,6 +115,13 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if p, err = p.Resolve(); err != nil {
 		return Plan{}, fmt.Errorf("%w (seed %d)", err, seed)
 	}
+	if !promises(p) {
+		for _, o := range scheme.Options {
+			if _, fixed := s.Base.Options[o.Name]; o.Safe != "" && !fixed {
+				p.Options[o.Name] = o.Safe
+			}
+		}
+	}
 	if s.Fixed[DimTargets] || p.Targets != "" {
 		return p, nil
 	}
@@ -159,6 +166,9 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		}
 		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && kind == "membership" {
 			continue // nothing is promised of the only copy, and nobody else could lead it
+		}
+		if scheme.Shared && f == "disk-slow" {
+			f = pick(rng, f, "lock-remove", "clock:skew")
 		}
 		if f == "partition" && slices.ContainsFunc(faults, func(other string) bool { return strings.HasPrefix(other, f) }) {
 			continue

@@ -1,11 +1,14 @@
 package kafka
 
 import (
+	"cmp"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
@@ -79,12 +82,19 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		mp := kmsg.NewMetadataResponseTopicPartition()
 		mp.Partition, mp.Leader, mp.LeaderEpoch = p.Index, int32(p.Leader), p.Epoch
 		mp.Replicas, mp.ISR = ids(p.Replicas), ids(p.ISR)
+		if d := s.scheme(cmp.Or(t.Scheme, s.cfg.Scheme)); d != nil && d.Election == scheme.Lock {
+			v := scheme.View{Leader: broker.None, Epoch: -1}
+			if own := s.b.Partition(t.Name, p.Index); own != nil {
+				v = own.Machine().View()
+			}
+			mp.Leader, mp.LeaderEpoch, mp.ISR = int32(v.Leader), v.Epoch, ids(v.InSync)
+		}
 		for _, id := range p.Replicas {
 			if b := s.b.State().Broker(id); b == nil || b.Fenced {
 				mp.OfflineReplicas = append(mp.OfflineReplicas, int32(id))
 			}
 		}
-		if p.Leader == broker.None {
+		if mp.Leader == int32(broker.None) {
 			mp.ErrorCode = kerr.LeaderNotAvailable.Code
 		}
 		m.Partitions = append(m.Partitions, mp)

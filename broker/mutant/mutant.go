@@ -45,6 +45,8 @@ const (
 	ChecksumIgnored
 	RecoverUnsynced
 	LastReplicaStanding
+	NoFence
+	NoSkewMargin
 	names // how many there are
 )
 

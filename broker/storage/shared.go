@@ -90,7 +90,10 @@ func (s *Store) tryLock(lane broker.Lane, l broker.Lock) (held bool, holder brok
 	}
 	name := path.Join(s.dir(lane), holderFile)
 	if held {
-		return true, l.Node, seglog.WriteCheckpoint(s.shared, name, binary.BigEndian.AppendUint32(nil, uint32(l.Node)), false)
+		if err := seglog.WriteCheckpoint(s.shared, name, binary.BigEndian.AppendUint32(nil, uint32(l.Node)), false); err != nil {
+			return false, broker.None, errors.Join(err, s.unlock(lane))
+		}
+		return true, l.Node, nil
 	}
 	// A hint that is damaged or gone is worth nothing, and missing it does no harm.
 	if b, err := seglog.ReadCheckpoint(s.shared, name); err == nil && len(b) == 4 {

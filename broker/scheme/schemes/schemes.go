@@ -9,12 +9,14 @@ import (
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/scheme/shared"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 )
 
 // known are the schemes, in the order in which they are listed.
 var known = []scheme.Definition{
 	isr.Definition(),
+	shared.Definition(),
 	single.Definition(),
 }
 

@@ -95,20 +95,26 @@ func (c *Cluster) Answers(ctx context.Context) (ok bool, detail string) {
 }
 
 // Leader implements nemesis.Roles: the leader with the highest epoch that any
-// node names.
+// node names; where there are no epochs, the one that most nodes name.
 func (c *Cluster) Leader(ctx context.Context, key string) (string, int32, error) {
 	k, err := c.ParseKey(key)
 	if err != nil {
 		return "", -1, err
 	}
 	name, epoch := "", int32(-1)
+	votes := map[string]int{}
 	for _, node := range c.Nodes {
 		md, err2 := c.Metadata(ctx, admin, node, AskTimeout)
 		if err2 != nil {
 			err = err2
 			continue
 		}
-		if p, ok := md[k]; ok && p.Leader != "" && p.Epoch > epoch {
+		p, ok := md[k]
+		if !ok || p.Leader == "" {
+			continue
+		}
+		votes[p.Leader]++
+		if p.Epoch > epoch || name == "" || p.Epoch == epoch && votes[p.Leader] > votes[name] {
 			name, epoch = p.Leader, p.Epoch
 		}
 	}

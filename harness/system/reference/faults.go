@@ -48,6 +48,9 @@ func count(f *scheme.Faults, step nemesis.Step) {
 	switch step.Fault {
 	case "kill", "power", "wipe", "restart", "corrupt-file", "disk-full", "disk-error", "memory":
 		f.Deaths++
+		if strings.HasPrefix(step.Fault, "disk-") {
+			f.Disks++
+		}
 	case "stop", "rolling-restart", "membership", "upgrade", "downgrade":
 		f.Stops++
 	case "pause":
@@ -58,6 +61,14 @@ func count(f *scheme.Faults, step nemesis.Step) {
 		f.Slow++
 	case "leadership":
 		f.Leaders++
+	case "clock":
+		if step.Shape == nemesis.ClockSkew {
+			f.Skews++
+		} else {
+			f.Clocks++
+		}
+	case "lock-remove":
+		f.Locks++
 	}
 }
 

@@ -49,10 +49,10 @@ func (System) Schemes() []system.Scheme {
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves,
+			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves,
 		}
 		for _, o := range d.Options {
-			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Protocol: o.Protocol})
+			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})
 		}
 		all = append(all, s)
 	}
@@ -247,6 +247,9 @@ func (System) Sim(spec system.Spec) (sim.Options, error) {
 	opts.Spares = spec.Spares
 	opts.Factory = func(h sim.Host) sim.Process { return newSimNode(h, spec.Scheme, o, len(spec.Nodes)) }
 	opts.Volume = newVolume
+	if definition(spec).Shared {
+		opts.Volume = newShared()
+	}
 	return opts, nil
 }
 
@@ -266,7 +269,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), OneCopy: definition(spec).Shared, Timeout: o.Duration("request.timeout.ms"),
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
