@@ -167,6 +167,9 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && kind == "membership" {
 			continue // nothing is promised of the only copy, and nobody else could lead it
 		}
+		if scheme.Shared && slices.Contains([]string{"disk-full", "disk-error"}, f) {
+			continue // the device is that of nodes that are not hit
+		}
 		if scheme.Shared && f == "disk-slow" {
 			f = pick(rng, f, "lock-remove", "clock:skew")
 		}
@@ -521,6 +524,8 @@ func meet(rng *rand.Rand, prev, s *nemesis.Step, nodes []string) bool {
 	switch {
 	case admin(prev) || admin(s):
 		return false
+	case prev.Fault == "lock-remove" || s.Fault == "lock-remove":
+		return true // it is about no process
 	case cut && cuts:
 		// Two cuts together may leave no majority, so that no leader could be named.
 		return s.Shape != nemesis.IsolateLeader && s.Shape != nemesis.Primaries && named(s)
