@@ -483,4 +483,7 @@ func (w *world) create(t *testing.T, d *datadriven.TestData) {
 	d.MaybeScanArgs(t, "fencing", &fencing)
 	o.Fenced, o.Lease = fencing == "token", d.HasArg("lease")
 	*w = *newWorld(t, count, o)
+	for _, n := range w.nodes {
+		n.w = w
+	}
 }

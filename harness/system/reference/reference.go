@@ -190,6 +190,9 @@ const (
 func (s System) Docker(spec system.Spec) (docker.Config, error) {
 	p := environment.DefaultPorts
 	cfg := docker.Config{RunID: spec.RunID, Ports: p}
+	if definition(spec).Shared {
+		cfg.Shared = sidecar.SharedDir
+	}
 	places := slices.Concat(spec.Nodes, spec.Spares)
 	clock := "" // who need not be told a time does not look for one
 	if slices.ContainsFunc(spec.Steps, func(s nemesis.Step) bool { return s.Fault == "clock" }) {
@@ -211,6 +214,9 @@ func (s System) Docker(spec system.Spec) (docker.Config, error) {
 					"--cluster", strings.Join(members, ","), "--voters", strings.Join(voters, ","),
 					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
 					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
+				}
+				if cfg.Shared != "" {
+					cmd = append(cmd, "--shared", cfg.Shared)
 				}
 				if clock != "" {
 					cmd = append(cmd, "--clock", path.Join(clock, sidecar.ClockFile))
