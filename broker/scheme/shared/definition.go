@@ -83,7 +83,8 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	acknowledged := safe && o.Acks() != 0
 	return scheme.Promise{
 		Acknowledged: acknowledged, CommittedReads: safe, Monotonic: safe, Recovers: safe, Linearizable: acknowledged,
-		AtMostOnce: true, Order: "producer", Offsets: "global", Epochs: fenced,
+		Fresh:      acknowledged && one && o.String(lockerOption) == "file", // one owner, and one copy
+		AtMostOnce: true, Order: "producer", Offsets: "global", Epochs: fenced && kept,
 	}
 }
 
