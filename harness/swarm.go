@@ -524,6 +524,8 @@ func meet(rng *rand.Rand, prev, s *nemesis.Step, nodes []string) bool {
 	switch {
 	case admin(prev) || admin(s):
 		return false
+	case prev.Fault == "lock-remove" && s.Fault == "lock-remove":
+		return false
 	case prev.Fault == "lock-remove" || s.Fault == "lock-remove":
 		return true // it is about no process
 	case cut && cuts:

@@ -25,7 +25,7 @@ func Definition() scheme.Definition {
 		New: configured, Metadata: scheme.Raft, Election: scheme.Lock, Replicas: scheme.All, Shared: true,
 		Options: []options.Option{
 			{Name: pollOption, Owner: owner, Type: "duration-ms", Unit: "ms", Default: "1000", Kafka: "10000", Min: 10, Max: 600_000, Draw: []string{"200", "500", "1000", "2000"}, Doc: "between tries for the lock, and the length of a lease"},
-			{Name: keepOption, Owner: owner, Type: "duration-ms", Unit: "ms", Default: "0", Min: 0, Max: 600_000, Draw: []string{"50", "100", "150"}, Protocol: true, Doc: "how often the owner looks whether it still has the lock, and renews a lease; 0: never, as ActiveMQ does with files"},
+			{Name: keepOption, Owner: owner, Type: "duration-ms", Unit: "ms", Default: "0", Min: 0, Max: 600_000, Draw: []string{"50", "100", "150"}, Protocol: true, Doc: "how often the owner looks whether it still has the lock, and renews a lease; 0: never, as ActiveMQ does with files; of a lease, half of its length"},
 			{Name: lockerOption, Owner: owner, Type: "enum", Default: "file", Values: []string{"file", "lease"}, Draw: []string{"file", "lease"}, Protocol: true, Doc: "file: a lock of the file system, which ends with its process; lease: a record that ends by the wall clock"},
 			{Name: marginOption, Owner: owner, Type: "duration-ms", Unit: "ms", Default: "0", Min: 0, Max: 600_000, Draw: []string{"600", "1200"}, Doc: "by how much clocks may differ: an owner stops at the end of its lease, and others wait for so long in addition; 0: an owner looks only when it renews, as ActiveMQ's does"},
 			{Name: fenceOption, Owner: owner, Type: "enum", Default: "none", Values: []string{"none", "token"}, Draw: []string{"none", "token"}, Safe: "token", Protocol: true, Doc: "token: every owner publishes a higher token, and acknowledges only what was durable while the token was still its own; none: nothing keeps two owners apart but the lock, as in ActiveMQ"},
@@ -50,15 +50,22 @@ const reading = 500 * time.Millisecond
 // configured makes a machine with the scheme's options as they were set.
 func configured(h scheme.Host, o scheme.Options, _ int64) scheme.Machine {
 	return New(h.(scheme.SharedHost), Options{
-		Poll: o.Set.Duration(pollOption), KeepAlive: o.Set.Duration(keepOption), Lease: o.Set.String(lockerOption) == "lease",
+		Poll: o.Set.Duration(pollOption), KeepAlive: keepAlive(o.Set), Lease: o.Set.String(lockerOption) == "lease",
 		Margin: o.Set.Duration(marginOption), Fenced: o.Set.String(fenceOption) == "token",
 	}, o.Mutants)
 }
 
+// keepAlive is lockKeepAlivePeriod, or what stands for 0 with a lease.
+func keepAlive(o options.Values) time.Duration {
+	if d := o.Duration(keepOption); d > 0 || o.String(lockerOption) == "file" {
+		return d
+	}
+	return o.Duration(pollOption) / 2
+}
+
 func check(o options.Values) error {
-	poll, keep := o.Duration(pollOption), o.Duration(keepOption)
-	if o.String(lockerOption) == "lease" && (keep <= 0 || keep >= poll) {
-		return fmt.Errorf("%s (%s) must be above 0 and below %s (%s) with %s=lease, or leases end between two renewals", keepOption, o.String(keepOption), pollOption, o.String(pollOption), lockerOption)
+	if o.String(lockerOption) == "lease" && o.Duration(keepOption) >= o.Duration(pollOption) {
+		return fmt.Errorf("%s (%s) must be below %s (%s) with %s=lease, or leases end between two renewals", keepOption, o.String(keepOption), pollOption, o.String(pollOption), lockerOption)
 	}
 	return nil
 }
@@ -92,7 +99,7 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 // others never take it for over before that. What its owner had asked of the device may
 // be done a moment after it stopped.
 func leaseHolds(o options.Values, f scheme.Faults) bool {
-	renewed := o.Duration(keepOption)+moment <= o.Duration(pollOption)
+	renewed := keepAlive(o)+moment <= o.Duration(pollOption)
 	apart := time.Duration(min(f.Skews, 2)) * Skew // one clock is ahead, another one behind
 	return renewed && f.Pauses == 0 && f.Slow == 0 && f.Clocks == 0 && f.Disks == 0 && (f.Skews == 0 || o.Duration(marginOption) >= apart+moment)
 }

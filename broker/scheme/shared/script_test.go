@@ -222,10 +222,14 @@ func (n *node) Truncate(int64) int64                                      { pani
 func (n *node) Send(broker.NodeID, broker.Message, int64, int64, *[]byte) { panic("not used") }
 func (n *node) ProposeISR(int32, int32, []scheme.Member)                  { panic("not used") }
 func (n *node) Eligible(broker.NodeID, int64) bool                        { panic("not used") }
-func (n *node) TryLock(l broker.Lock)                                     { n.deviceOp(broker.Device{Do: broker.TryLock, Lock: l}) }
-func (n *node) CheckLock(l broker.Lock)                                   { n.deviceOp(broker.Device{Do: broker.CheckLock, Lock: l}) }
-func (n *node) Publish(l broker.Lock)                                     { n.deviceOp(broker.Device{Do: broker.Publish, Lock: l}) }
-func (n *node) CheckToken()                                               { n.deviceOp(broker.Device{Do: broker.CheckToken}) }
+func (n *node) TryLock(l broker.Lock) { n.deviceOp(broker.Device{Do: broker.TryLock, Lock: l}) }
+
+func (n *node) CheckLock(l broker.Lock) { n.deviceOp(broker.Device{Do: broker.CheckLock, Lock: l}) }
+
+func (n *node) Publish(l broker.Lock) { n.deviceOp(broker.Device{Do: broker.Publish, Lock: l}) }
+
+func (n *node) CheckToken() { n.deviceOp(broker.Device{Do: broker.CheckToken}) }
+
 func (n *node) OpenLog(fenced bool, token uint64) {
 	n.deviceOp(broker.Device{Do: broker.OpenLog, Fenced: fenced, Token: token})
 }
