@@ -28,7 +28,8 @@ import (
 //   - a record whose payload is not Good has the value "altered@OFFSET" (or
 //     "other-run@", "sentinel@").
 //
-// Faults and events of nodes are left out.
+// Faults and events of nodes are left out; so is what that workload has no shape
+// for: queues and the ends of transactions.
 func ExportEDN(w io.Writer, h *History) error {
 	b := bufio.NewWriterSize(w, 64<<10)
 	for i, e := range ednEvents(h) {
@@ -86,11 +87,9 @@ func (p *ednProcess) next(t int64, kind string) int {
 }
 
 func ednEvents(h *History) []ednEvent {
-	order := make([]*Op, len(h.Ops))
+	order := slices.DeleteFunc(ednOrder(h), func(op *Op) bool { return op.Kind != Send && op.Kind != Poll })
 	var end, fresh int64 // the last time of all; the next process number to give
-	for i := range h.Ops {
-		op := &h.Ops[i]
-		order[i] = op
+	for _, op := range order {
 		end = max(end, op.Call)
 		if op.Return != Infinity {
 			end = max(end, op.Return)
@@ -100,9 +99,6 @@ func ednEvents(h *History) []ednEvent {
 	for _, d := range h.Drains {
 		end = max(end, d.At)
 	}
-	slices.SortStableFunc(order, func(a, b *Op) int {
-		return cmp.Or(cmp.Compare(a.Process, b.Process), cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return))
-	})
 
 	events := make([]ednEvent, 0, 2*len(order))
 	add := func(p *ednProcess, e ednEvent) {
@@ -142,7 +138,7 @@ func ednEvents(h *History) []ednEvent {
 	for i := range h.Replicas {
 		r := &h.Replicas[i]
 		key := slices.Index(h.Header.Keys, r.Key)
-		if key < 0 || r.Same != "" || !r.Leader && !r.Complete {
+		if key < 0 || r.Queue || r.Same != "" || !r.Leader && !r.Complete {
 			continue
 		}
 		q := &ednProcess{rank: -1}
@@ -156,6 +152,18 @@ func ednEvents(h *History) []ednEvent {
 		return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.rank, b.rank), cmp.Compare(a.id, b.id))
 	})
 	return events
+}
+
+// ednOrder are the operations, process by process and each in its order.
+func ednOrder(h *History) []*Op {
+	order := make([]*Op, len(h.Ops))
+	for i := range h.Ops {
+		order[i] = &h.Ops[i]
+	}
+	slices.SortStableFunc(order, func(a, b *Op) int {
+		return cmp.Or(cmp.Compare(a.Process, b.Process), cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return))
+	})
+	return order
 }
 
 func ednKind(op *Op) string {

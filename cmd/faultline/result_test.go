@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,6 +17,9 @@ import (
 	"github.com/faultline-mq/faultline/harness/report"
 )
 
+// simulating is held by the one test whose simulation runs in this process.
+var simulating sync.Mutex
+
 // stored runs a plan in the simulator and stores it. It is there to store what no
 // command line can make: a sabotaged run.
 func stored(t *testing.T, acks string, sabotage sim.SabotageMode) harness.Outcome {
@@ -24,6 +28,8 @@ func stored(t *testing.T, acks string, sabotage sim.SabotageMode) harness.Outcom
 	p.Environment, p.Faults, p.Options["acks"] = "sim", []string{"partition:isolate-leader"}, acks
 	p, err := p.Resolve()
 	require.NoError(t, err)
+	simulating.Lock()
+	defer simulating.Unlock()
 	o, err := harness.Run(t.Context(), harness.Config{Plan: p, RunID: "r", SimOptions: func(o *sim.Options) { o.Sabotage.Mode = sabotage }}, t.TempDir(), p.Command())
 	require.NoError(t, err)
 	return o
@@ -67,6 +73,36 @@ func TestSameVerdictAgain(t *testing.T) {
 			require.FileExists(t, strings.TrimSpace(a.stdout))
 		})
 	}
+}
+
+// TestCheckWitness: what a broken clause is cut down to is a result of its own, small,
+// and convicted by the same clause.
+func TestCheckWitness(t *testing.T) {
+	first := stored(t, "1", sim.NoSabotage).Summary
+	dir := t.TempDir()
+	a := ask(t, nil, "check", "--witness", dir, first.Dir)
+	require.Equal(t, 1, a.code, a.stderr)
+	broken := 0
+	for _, c := range first.Checks {
+		if c.Verdict != checker.Invalid {
+			continue
+		}
+		broken++
+		for _, anomaly := range c.Anomalies {
+			cut := filepath.Join(dir, c.Name+"-"+anomaly.Class)
+			require.Contains(t, a.stderr, "witness: "+cut)
+			again := ask(t, nil, "check", "--json", cut)
+			require.Equal(t, 1, again.code, again.stderr)
+			s := again.summary(t)
+			require.NotZero(t, s.Anomalies[anomaly.Class])
+			h, err := harness.LoadHistory(cut)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(h.Ops), 4, "%s by %s", c.Name, anomaly.Class)
+			break
+		}
+	}
+	require.NotZero(t, broken)
+	ask(t, nil, "check", "--witness", dir, first.Dir).requireRefused(t, 255, "exists", "another directory")
 }
 
 // plain is a summary as a reader of JSON sees it.
