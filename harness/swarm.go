@@ -107,6 +107,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 		p.Faults = drawFaults(part("faults"), p.Nodes, scheme)
 	}
 	s.drawOptions(part("options"), &p, scheme)
+	s.sound(&p, scheme)
 	s.drawTimeout(part("timeout"), &p, sys)
 	s.drawLoad(part("load"), &p)
 	if !s.Fixed[DimTime] {
@@ -164,8 +165,11 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		if len(faults) == count {
 			break
 		}
-		if kind, _, _ := strings.Cut(f, ":"); scheme.Single && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file" || kind == "leadership") || !scheme.Moves && kind == "membership" {
-			continue // nothing is promised of the only copy, and nobody else could lead it
+		if kind, _, _ := strings.Cut(f, ":"); !scheme.Survives && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file") || !scheme.Moves && (kind == "membership" || kind == "leadership") {
+			continue // nothing is promised of a lost disk, or nobody else could lead
+		}
+		if scheme.Survived != nil && !slices.Contains(scheme.Survived, f) {
+			continue
 		}
 		if scheme.Shared && slices.Contains([]string{"disk-full", "disk-error"}, f) {
 			continue // the device is that of nodes that are not hit
@@ -203,7 +207,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 			p.Options[name] = value
 		}
 	}
-	power := scheme.Single && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
+	power := !scheme.Survives && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
@@ -242,9 +246,32 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 		set("min.insync.replicas", strconv.Itoa(least))
 	}
 	for _, o := range scheme.Options {
-		if _, fixed := s.Base.Options[o.Name]; o.Protocol && !fixed {
+		_, fixed := s.Base.Options[o.Name]
+		if o.Protocol && !fixed {
 			p.Options[o.Name] = pick(rng, o.Draw...)
 		}
+		if v, ok := scheme.Hunted[o.Name]; ok && !fixed {
+			p.Options[o.Name] = v
+		}
+	}
+}
+
+// sound takes a scheme's drawn options back where with them nothing is promised
+// whatever happens, and without them something is.
+func (s Swarm) sound(p *Plan, scheme system.Scheme) {
+	calm := *p
+	calm.Faults = nil
+	if promises(calm) {
+		return
+	}
+	calm.Options = maps.Clone(p.Options)
+	for _, o := range scheme.Options {
+		if _, fixed := s.Base.Options[o.Name]; !fixed {
+			delete(calm.Options, o.Name)
+		}
+	}
+	if promises(calm) {
+		p.Options = calm.Options
 	}
 }
 
@@ -355,9 +382,11 @@ func ports(rng *rand.Rand, p Plan, scheme system.Scheme) {
 	}
 }
 
-// port is the drawn one, if a scheme uses it: single copies have no peers.
+// port is the drawn one, if a scheme uses it: single copies have no peers, and nodes
+// that go by their own views no quorum.
 func port(scheme system.Scheme, drawn nemesis.Port) nemesis.Port {
-	if scheme.Single && drawn == nemesis.PeerPort {
+	quorum := scheme.Authority == "raft"
+	if drawn == nemesis.PeerPort && scheme.Single && quorum || drawn == nemesis.QuorumPort && !quorum {
 		return nemesis.AnyPort
 	}
 	return drawn

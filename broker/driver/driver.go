@@ -363,6 +363,8 @@ func (d *driver) carryOut(e broker.Effect) {
 		d.lane(e.Lane).removed = e.Do == broker.RemoveLog
 	case broker.Checkpoint:
 		d.lane(e.Lane).submit(func() error { return d.store.Checkpoint(e) })
+	case broker.Keep:
+		d.lane(e.Lane).write(e.Seq, func() error { return d.store.Keep(e) })
 	case broker.MetaAppend:
 		d.meta.do(e)
 	case broker.Emit:

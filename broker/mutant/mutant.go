@@ -47,6 +47,11 @@ const (
 	LastReplicaStanding
 	NoFence
 	NoSkewMargin
+	ConfirmBeforeCheck
+	PromoteUnsynced
+	RejoinKeeps
+	MirrorsForgotten
+	UnroutableConfirmed
 	names // how many there are
 )
 

@@ -57,7 +57,8 @@ type LaneState struct {
 	Lane    broker.Lane
 	Start   int64
 	Batches []batch.Info
-	High    int64 // checkpointed high watermark
+	High    int64  // checkpointed high watermark
+	Kept    []byte // what the scheme keeps beside the log (broker.Keep), nil for nothing
 	// Corrupt names damage in the middle of the log, from Start plus Batches on;
 	// what stood behind it is not to be trusted.
 	Corrupt string
@@ -83,7 +84,7 @@ type Node struct {
 	now     broker.Time
 	eff     []broker.Effect
 	seq     int64 // of events
-	c       *cluster.Cluster
+	c       authority
 	k       *kafka.Server
 	opts    scheme.Options
 	found   map[broker.Lane]LaneState
@@ -147,22 +148,12 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		n.names[m.ID] = m.Name
 		ids = append(ids, m.ID)
 	}
-	voters := slices.DeleteFunc(slices.Clone(cfg.Members), func(m broker.Member) bool { return cfg.Voters != nil && !slices.Contains(cfg.Voters, m.ID) })
-	tick := o.Duration("quorum.tick.ms")
-	c, err := cluster.New(cluster.Config{
-		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Directory: rec.Directory, Voters: voters, Names: n.names,
-		TickInterval: tick, ElectionTicks: 10, HeartbeatTicks: 2,
-		BrokerHeartbeat: o.Duration("broker.heartbeat.interval.ms"), SessionTimeout: o.Duration("broker.session.timeout.ms"),
-		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
-		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
-		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
-		EligibleLeaders: eligibleLeaders(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
-	}, rec.Meta, now)
+	c, err := n.newAuthority(rec)
 	if err != nil {
-		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
+		return nil, err
 	}
 	n.c = c
-	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: schemes.Known(), Nodes: ids})
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: n.beside(), Nodes: ids})
 	records := int64(0)
 	for _, l := range rec.Lanes {
 		if k := len(l.Batches); k > 0 {
@@ -177,6 +168,17 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	return n, nil
 }
 
+// beside are the schemes that a topic may have: those of the node's own authority.
+func (n *Node) beside() []scheme.Definition {
+	return slices.DeleteFunc(slices.Clone(schemes.Known()), func(d scheme.Definition) bool { return d.Metadata != n.metadata() })
+}
+
+// metadata is the authority of the node's scheme.
+func (n *Node) metadata() scheme.Metadata {
+	d, _ := schemes.Lookup(n.cfg.Scheme) // Validate found it
+	return d.Metadata
+}
+
 // eligibleLeaders gives the schemes that keep eligible leader replicas.
 func eligibleLeaders(o options.Values) []string {
 	var names []string
@@ -188,6 +190,20 @@ func eligibleLeaders(o options.Values) []string {
 	return names
 }
 
+// elections gives the schemes whose leaders are not elected from an in-sync set.
+func elections(o options.Values) map[string]cluster.Election {
+	m := map[string]cluster.Election{}
+	for _, d := range schemes.Known() {
+		switch d.ElectionUnder(o) {
+		case scheme.Fixed:
+			m[d.Name] = cluster.ElectFixed
+		case scheme.Replicas:
+			m[d.Name] = cluster.ElectReplicas
+		}
+	}
+	return m
+}
+
 // Step takes one input and returns what to do, in order. The slice is valid
 // until the next step.
 func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
@@ -197,13 +213,18 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 	}
 	switch i := in.(type) {
 	case broker.Request:
+		n.c.Client(i.ClientID)
 		n.k.Handle(i)
 	case broker.RequestGone:
 		n.k.Gone(i.ID)
 	case broker.PeerMessage:
 		n.peer(i)
 	case broker.Link:
+		if i.Channel == n.c.Channel() {
+			n.c.Link(now, i.Peer, i.Up)
+		}
 		if i.Channel == broker.Peer {
+			n.k.Link(i.Peer, i.Up)
 			for _, p := range n.parts {
 				p.m.Link(i.Peer, i.Up)
 			}
@@ -232,6 +253,11 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 		if !n.leaving {
 			n.leaving, n.stopAt = true, now.Mono+stopLimit
 			n.c.Leave(now)
+			for _, p := range n.parts {
+				if r, ok := p.m.(scheme.Resigner); ok {
+					r.Resign()
+				}
+			}
 		}
 	}
 	n.pump()
@@ -317,7 +343,7 @@ func (n *Node) pump() {
 			n.do(w)
 		}
 		for _, s := range out.Sends {
-			n.do(broker.Send{To: s.To, Channel: broker.Quorum, Msg: s.Msg})
+			n.do(broker.Send{To: s.To, Channel: n.c.Channel(), Msg: s.Msg})
 		}
 		for _, ev := range out.Events {
 			n.Emit(ev)
@@ -365,10 +391,8 @@ func (n *Node) register() {
 		return
 	}
 	n.epoch = b.Epoch
-	for _, t := range n.c.State().Topics() {
-		for _, p := range t.Partitions {
-			n.assign(cluster.Change{Topic: t, Partition: p})
-		}
+	for _, ch := range n.c.Current() {
+		n.assign(ch)
 	}
 	n.dropUnknownLanes()
 }
@@ -417,7 +441,7 @@ func (n *Node) assign(ch cluster.Change) {
 	t, cp := ch.Topic, ch.Partition
 	id := partID{t.ID, cp.Index}
 	p := n.byID[id]
-	if !slices.Contains(cp.Replicas, n.cfg.ID) {
+	if ch.Peers == nil && !slices.Contains(cp.Replicas, n.cfg.ID) {
 		if p != nil && cp.PartEpoch > p.partEpoch {
 			n.remove(p) // reassigned: others have it all
 		}
@@ -438,7 +462,7 @@ func (n *Node) assign(ch cluster.Change) {
 	}
 	p.m.Assigned(scheme.Assignment{
 		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
-		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible,
+		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible, Peers: ch.Peers,
 	})
 }
 
@@ -470,7 +494,7 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 	high := int64(0)
 	if l, ok := n.found[p.lane]; ok {
 		p.index = logindex.New(l.Start, l.Batches)
-		high = l.High
+		high, p.kept = l.High, l.Kept
 		if l.Corrupt != "" {
 			p.refused, p.damaged = true, true
 			n.Emit(broker.Event{Kind: "corrupt", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: l.Corrupt})
@@ -516,13 +540,18 @@ func (n *Node) device(in broker.DeviceDone) {
 }
 
 func (n *Node) peer(in broker.PeerMessage) {
-	if in.Channel == broker.Quorum {
-		n.c.Message(n.now, in.From, in.Msg)
-		return
-	}
-	if m, ok := in.Msg.(*PartitionMessage); ok {
-		if p := n.byID[partID{m.Topic, m.Index}]; p != nil {
+	switch m := in.Msg.(type) {
+	case *PartitionMessage:
+		if p := n.byID[partID{m.Topic, m.Index}]; p != nil && in.Channel == broker.Peer {
 			p.m.Message(in.From, m.Body)
+		}
+	case *kafka.Forward:
+		n.k.Forwarded(in.From, m)
+	case *kafka.Forwarded:
+		n.k.Answered(in.From, m)
+	default:
+		if in.Channel == n.c.Channel() {
+			n.c.Message(n.now, in.From, in.Msg)
 		}
 	}
 }

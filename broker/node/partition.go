@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/faultline-mq/faultline/broker"
@@ -10,6 +11,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -25,6 +27,9 @@ type partition struct {
 	index *logindex.Index
 
 	seq          uint64 // of the lane's writes
+	kept         []byte // what was kept at the start
+	keep         uint64 // the newest Keep's number, and that of the newest write that is done
+	writtenUpTo  uint64
 	unstable     []write
 	stable       int64
 	refused      bool
@@ -69,6 +74,23 @@ func (p *partition) Append(batches [][]byte, infos []batch.Info) {
 	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches})
 }
 
+// Persisted implements scheme.Host.
+func (p *partition) Persisted() []byte { return p.kept }
+
+// Persist implements scheme.Host.
+func (p *partition) Persist(state []byte) {
+	p.seq++
+	p.keep = p.seq
+	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
+	p.n.do(broker.Keep{Lane: p.lane, Seq: p.seq, State: state})
+	if p.n.opts.SyncAlways {
+		p.n.do(p.sync) // the write's own place in the lane
+	}
+}
+
+// Persisting implements scheme.Host.
+func (p *partition) Persisting() bool { return p.writtenUpTo < p.keep }
+
 // Truncate implements scheme.Host.
 func (p *partition) Truncate(to int64) int64 {
 	end := p.index.Truncate(to)
@@ -106,12 +128,13 @@ func (p *partition) storedUpTo(written, synced uint64) {
 	if p.n.opts.SyncAlways && !p.n.opts.Mutants.On(mutant.AckBeforeSync) {
 		mark = synced
 	}
-	before := p.stable
+	before, keeping := p.stable, p.Persisting()
+	p.writtenUpTo = max(p.writtenUpTo, written)
 	for len(p.unstable) > 0 && p.unstable[0].seq <= mark {
 		p.stable = p.unstable[0].end
 		p.unstable = p.unstable[1:]
 	}
-	if p.stable != before || len(p.unstable) == 0 {
+	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Persisting() {
 		p.m.Stored()
 	}
 }
@@ -137,6 +160,19 @@ func (p *partition) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
 	t := p.n.c.Propose(p.n.now, cluster.AlterPartition{
 		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, PartEpoch: partEpoch, ISR: members,
 	})
+	p.n.isr[t], p.proposal = p, t
+}
+
+// Report implements scheme.Host.
+func (p *partition) Report(epoch int32, inSync []broker.NodeID) {
+	p.n.c.Propose(p.n.now, cluster.ReportLeader{
+		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, ISR: slices.Clone(inSync),
+	})
+}
+
+// Keep implements scheme.Host.
+func (p *partition) Keep(r scheme.Record) {
+	t := p.n.c.Propose(p.n.now, peers.Keep{Topic: p.id.topic, Index: p.id.index, Record: r})
 	p.n.isr[t], p.proposal = p, t
 }
 
@@ -208,6 +244,10 @@ func (b backend) Propose(c cluster.Command) cluster.Ticket { return b.n.c.Propos
 func (b backend) Quorum() cluster.Quorum { return b.n.c.Quorum() }
 
 func (b backend) Reply(r broker.Reply) { b.n.do(r) }
+
+func (b backend) Send(to broker.NodeID, m broker.Message, s []broker.Slice) {
+	b.n.do(broker.Send{To: to, Channel: broker.Peer, Msg: m, Slices: s})
+}
 
 func (b backend) Configs(t *cluster.Topic) map[string]string {
 	return map[string]string{

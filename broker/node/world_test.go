@@ -67,6 +67,7 @@ type peer struct {
 
 type lane struct {
 	batches [][]byte
+	kept    []byte
 	written uint64
 	synced  int // batches
 	corrupt string
@@ -124,7 +125,7 @@ func (w *world) boot(p *peer) {
 	p.stopped = 0
 	for _, name := range sortedLanes(p.lanes) {
 		l := p.lanes[name]
-		s := node.LaneState{Lane: name, High: l.high, Corrupt: l.corrupt}
+		s := node.LaneState{Lane: name, High: l.high, Kept: l.kept, Corrupt: l.corrupt}
 		for _, b := range l.batches {
 			info, err := batch.Parse(b)
 			require.NoError(w.t, err)
@@ -271,6 +272,12 @@ func (p *peer) carryOut(e broker.Effect) {
 				}
 			})
 		}
+	case broker.Keep:
+		l := p.lanes[e.Lane]
+		require.Equal(w.t, l.written+1, e.Seq)
+		l.written++
+		l.kept = e.State
+		later(broker.Stored{Lane: e.Lane, Written: e.Seq, Err: p.failing})
 	case broker.Checkpoint:
 		p.lanes[e.Lane].high = e.HW
 	case broker.MetaAppend:

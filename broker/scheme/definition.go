@@ -24,7 +24,7 @@ type Election string
 // The elections.
 const (
 	InSync   Election = "in-sync"  // it elects one of the in-sync set
-	Fixed    Election = "fixed"    // the first replica leads, or nobody
+	Fixed    Election = "fixed"    // one replica leads, or nobody, until an operator promotes another
 	Replicas Election = "replicas" // the replicas elect among themselves and report
 	Lock     Election = "lock"     // whoever holds a lock leads, and each node shows its own view of it
 )
@@ -66,8 +66,11 @@ type Definition struct {
 	Doc      string // one line
 	New      Factory
 	Metadata Metadata
-	Election Election
+	Election Election // by default
 	Replicas Placement
+	// Copies is the number of replicas on so many nodes, where options of the scheme
+	// decide it and not Replicas alone. Nil: they do not.
+	Copies func(o options.Values, nodes int) int
 	// InSync: the scheme keeps an in-sync set, of which min.insync.replicas says how
 	// large it has to be.
 	InSync bool
@@ -76,6 +79,8 @@ type Definition struct {
 	Shared bool
 	// Moves: replicas can be given to other nodes while the partition is in use.
 	Moves bool
+	// Elects is who makes leaders under these options. Nil: always Election.
+	Elects func(options.Values) Election
 	// Eligible reports whether the metadata quorum keeps eligible leader replicas
 	// (KIP-966). Nil: it does not.
 	Eligible func(options.Values) bool
@@ -89,6 +94,19 @@ type Definition struct {
 	Detection func(options.Values) time.Duration
 	// Promise says what holds under the planned faults.
 	Promise func(options.Values, Faults) Promise
+	// Hunted are the values of its options with which random runs look for losses that
+	// are none of its claims, and Survived the faults that they draw. Nil: those that
+	// they choose, and all.
+	Hunted   map[string]string
+	Survived []string
+}
+
+// ElectionUnder is who makes leaders under these options.
+func (d Definition) ElectionUnder(o options.Values) Election {
+	if d.Elects != nil {
+		return d.Elects(o)
+	}
+	return d.Election
 }
 
 // Validate names what a definition lacks.
@@ -172,6 +190,13 @@ type Faults struct {
 	Clocks  int // clocks set wrong by a second or more, or at a wrong rate
 	Skews   int // clocks set wrong by less
 	Locks   int // locks taken from their owners
+	// Other is how many faults there are that are of none of these kinds and may end
+	// processes or hold them up.
+	Other int
+	// Ended is how many processes end, in order or not, and AtOnce how many of them at
+	// most from when all were in sync until they are again. Both are the number of nodes
+	// where times and targets are not known.
+	Ended, AtOnce int
 }
 
 // Lost gives the losses without those that take nothing of importance: a power loss

@@ -5,6 +5,7 @@
 package storage
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ const (
 	LogsDir = "logs"
 	MetaDir = "meta"
 	highExt = "high-watermark"
+	keptExt = "kept"
 
 	// removedExt marks a lane's directory that is being deleted: a log that lost only
 	// its first segments must never be taken for a lane again.
@@ -171,6 +173,13 @@ func (s *Store) open(lane broker.Lane) (node.LaneState, error) {
 	if b, err := seglog.ReadCheckpoint(s.logs, path.Join(s.dir(lane), highExt)); err == nil && len(b) == 8 {
 		state.High = min(int64(binary.BigEndian.Uint64(b)), r.End)
 	}
+	// What is kept was durable when it counted: if it cannot be read, something took it.
+	switch b, err := seglog.ReadCheckpoint(s.logs, path.Join(s.dir(lane), keptExt)); {
+	case err == nil:
+		state.Kept = b
+	case !errors.Is(err, fs.ErrNotExist):
+		state.Corrupt = cmp.Or(state.Corrupt, err.Error())
+	}
 	return state, nil
 }
 
@@ -277,6 +286,14 @@ func (s *Store) Read(sl broker.Slice) ([]byte, error) {
 // Checkpoint keeps a lane's high watermark; it is not synced.
 func (s *Store) Checkpoint(e broker.Checkpoint) error {
 	return seglog.WriteCheckpoint(s.logs, path.Join(s.dir(e.Lane), highExt), binary.BigEndian.AppendUint64(nil, uint64(e.HW)), false)
+}
+
+// Keep replaces what a lane keeps beside its log, durably.
+func (s *Store) Keep(e broker.Keep) error {
+	if _, err := s.lane(e.Lane); err != nil {
+		return err
+	}
+	return seglog.WriteCheckpoint(s.logs, path.Join(s.dir(e.Lane), keptExt), e.State, true)
 }
 
 // Meta appends to the metadata log, or replaces it, and makes it durable.

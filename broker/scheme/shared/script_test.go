@@ -222,7 +222,12 @@ func (n *node) Truncate(int64) int64                                      { pani
 func (n *node) Send(broker.NodeID, broker.Message, int64, int64, *[]byte) { panic("not used") }
 func (n *node) ProposeISR(int32, int32, []scheme.Member)                  { panic("not used") }
 func (n *node) Eligible(broker.NodeID, int64) bool                        { panic("not used") }
-func (n *node) TryLock(l broker.Lock) { n.deviceOp(broker.Device{Do: broker.TryLock, Lock: l}) }
+func (n *node) Persist([]byte)                                            { panic("not used") }
+func (n *node) Persisted() []byte                                         { return nil }
+func (n *node) Persisting() bool                                          { return false }
+func (n *node) Report(int32, []broker.NodeID)                             { panic("not used") }
+func (n *node) Keep(scheme.Record)                                        { panic("not used") }
+func (n *node) TryLock(l broker.Lock)                                     { n.deviceOp(broker.Device{Do: broker.TryLock, Lock: l}) }
 
 func (n *node) CheckLock(l broker.Lock) { n.deviceOp(broker.Device{Do: broker.CheckLock, Lock: l}) }
 

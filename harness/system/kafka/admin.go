@@ -68,7 +68,7 @@ func (c *Cluster) Ready(ctx context.Context, replication int) (ok bool, detail s
 			switch {
 			case !ok:
 				return false, fmt.Sprintf("%s does not know %s", node, k)
-			case p.Leader == "":
+			case p.Answers == "":
 				return false, fmt.Sprintf("%s has no leader in the view of %s", k, node)
 			case len(p.ISR) < replication:
 				return false, fmt.Sprintf("%s has %d of %d replicas in sync in the view of %s", k, len(p.ISR), replication, node)
@@ -95,7 +95,7 @@ func (c *Cluster) Answers(ctx context.Context) (ok bool, detail string) {
 }
 
 // Leader implements nemesis.Roles: the leader with the highest epoch that any
-// node names; where there are no epochs, the one that most nodes name.
+// node names; where there are no epochs the master that most nodes name.
 func (c *Cluster) Leader(ctx context.Context, key string) (string, int32, error) {
 	k, err := c.ParseKey(key)
 	if err != nil {
@@ -110,12 +110,12 @@ func (c *Cluster) Leader(ctx context.Context, key string) (string, int32, error)
 			continue
 		}
 		p, ok := md[k]
-		if !ok || p.Leader == "" {
+		if !ok || p.Answers == "" {
 			continue
 		}
-		votes[p.Leader]++
-		if p.Epoch > epoch || name == "" || p.Epoch == epoch && votes[p.Leader] > votes[name] {
-			name, epoch = p.Leader, p.Epoch
+		votes[p.Answers]++
+		if p.Epoch > epoch || name == "" || p.Epoch == epoch && votes[p.Answers] > votes[name] {
+			name, epoch = p.Answers, p.Epoch
 		}
 	}
 	if name == "" {

@@ -49,7 +49,7 @@ func (System) Schemes() []system.Scheme {
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves,
+			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d), Hunted: d.Hunted, Survived: d.Survived,
 		}
 		for _, o := range d.Options {
 			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})
@@ -57,6 +57,14 @@ func (System) Schemes() []system.Scheme {
 		all = append(all, s)
 	}
 	return all
+}
+
+// survives reports whether a scheme promises anything where one of three disks is lost.
+func survives(d scheme.Definition) bool {
+	o, err := schemes.Resolve(nil)
+	const nodes = 3
+	f := scheme.Faults{Nodes: nodes, Replicas: d.Replicas.Count(o, nodes), Planned: true, Losses: []scheme.Loss{{Kind: scheme.LostDisk, Nodes: 1, Alone: true, Down: 1}}}
+	return err == nil && d.Promise(o, f).Acknowledged
 }
 
 // Validate implements system.System.
@@ -108,7 +116,11 @@ func definition(spec system.Spec) scheme.Definition {
 }
 
 func replication(spec system.Spec, o options.Values) int {
-	return definition(spec).Replicas.Count(o, len(spec.Nodes))
+	d := definition(spec)
+	if d.Copies != nil {
+		return d.Copies(o, len(spec.Nodes))
+	}
+	return d.Replicas.Count(o, len(spec.Nodes))
 }
 
 // OptionList implements system.System.
@@ -275,7 +287,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), OneCopy: definition(spec).Shared, Timeout: o.Duration("request.timeout.ms"),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).Metadata == scheme.Peers,
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})

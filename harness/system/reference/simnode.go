@@ -217,6 +217,8 @@ func (s *simNode) carryOut(effect broker.Effect) {
 		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.Device:
 		s.device(effect, e)
+	case broker.Keep:
+		s.write(effect, e.Lane, e.Seq, sim.Sync, len(e.State))
 	case broker.MetaAppend:
 		s.issue(sim.MetaLane, sim.Sync, bytesOf(e.Records), operation{effect: effect})
 	case broker.Emit:
@@ -298,6 +300,8 @@ func (o *operation) Run() {
 		o.err = store.Checkpoint(e)
 	case broker.Device:
 		o.device = store.Device(e)
+	case broker.Keep:
+		o.err = store.Keep(e)
 	case broker.MetaAppend:
 		o.err = store.Meta(e)
 	default:
@@ -311,6 +315,8 @@ func (s *simNode) done(o *operation) {
 	case broker.Append:
 		s.written(e.Lane, o)
 	case broker.Truncate:
+		s.written(e.Lane, o)
+	case broker.Keep:
 		s.written(e.Lane, o)
 	case broker.Sync:
 		l := s.lane(e.Lane)
