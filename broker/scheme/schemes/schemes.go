@@ -10,6 +10,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/classic"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/scheme/shared"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
@@ -20,6 +21,7 @@ import (
 var known = []scheme.Definition{
 	classic.Definition(),
 	isr.Definition(),
+	shared.Definition(),
 	mirrored.Definition(),
 	single.Definition(),
 	quorum.Definition(),
