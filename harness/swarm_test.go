@@ -182,6 +182,9 @@ func TestSwarmOfEveryScheme(t *testing.T) {
 			}
 			require.Greater(t, promised, 120)
 			for _, o := range scheme.Options {
+				if _, fixed := scheme.Hunted[o.Name]; fixed {
+					continue
+				}
 				for _, value := range o.Draw {
 					require.Contains(t, drawn, o.Name+"="+value)
 				}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -36,6 +37,8 @@ type partition struct {
 	partEpoch    int32          // of the newest assignment
 	proposal     cluster.Ticket // the newest proposal of an in-sync set
 	checkpointed int64
+	shared       bool // the log lies on the shared device
+	open         bool // and is open
 }
 
 // write is one append or truncation that is not stable yet.
@@ -45,8 +48,9 @@ type write struct {
 }
 
 var (
-	_ scheme.Host     = (*partition)(nil)
-	_ kafka.Partition = (*partition)(nil)
+	_ scheme.Host       = (*partition)(nil)
+	_ scheme.SharedHost = (*partition)(nil)
+	_ kafka.Partition   = (*partition)(nil)
 )
 
 func (p *partition) Self() broker.NodeID                  { return p.n.cfg.ID }
@@ -189,6 +193,49 @@ func (p *partition) Eligible(id broker.NodeID, brokerEpoch int64) bool {
 	b := p.n.c.State().Broker(id)
 	return b != nil && (!b.Fenced && !b.Leaving || p.n.opts.Mutants.On(mutant.JoinFenced)) &&
 		(b.Epoch == brokerEpoch || p.n.opts.Mutants.On(mutant.JoinAnyBrokerEpoch))
+}
+
+// Owner implements scheme.SharedHost.
+func (p *partition) Owner() string { return p.n.cfg.Incarnation }
+
+func (p *partition) device(e broker.Device) {
+	e.Lane = p.lane
+	p.n.do(e)
+}
+
+// TryLock implements scheme.SharedHost.
+func (p *partition) TryLock(l broker.Lock) { p.device(broker.Device{Do: broker.TryLock, Lock: l}) }
+
+// CheckLock implements scheme.SharedHost.
+func (p *partition) CheckLock(l broker.Lock) { p.device(broker.Device{Do: broker.CheckLock, Lock: l}) }
+
+// Publish implements scheme.SharedHost.
+func (p *partition) Publish(l broker.Lock) { p.device(broker.Device{Do: broker.Publish, Lock: l}) }
+
+// CheckToken implements scheme.SharedHost.
+func (p *partition) CheckToken() { p.device(broker.Device{Do: broker.CheckToken}) }
+
+// OpenLog implements scheme.SharedHost.
+func (p *partition) OpenLog(fenced bool, token uint64) {
+	p.device(broker.Device{Do: broker.OpenLog, Fenced: fenced, Token: token})
+}
+
+// CloseLog implements scheme.SharedHost.
+func (p *partition) CloseLog(l broker.Lock) {
+	p.index, p.unstable, p.stable, p.open, p.refused = logindex.New(0, nil), nil, 0, false, false
+	p.device(broker.Device{Do: broker.CloseLog, Lock: l})
+}
+
+// adopt takes the shared log as it was found.
+func (p *partition) adopt(l *broker.LogState) {
+	p.index = logindex.New(l.Start, l.Batches)
+	p.unstable, p.stable, p.open, p.refused = nil, p.index.End(), true, l.Corrupt != ""
+	if l.Corrupt != "" {
+		p.Emit(broker.Event{Kind: "corrupt", Epoch: -1, Offset: p.stable, Detail: l.Corrupt})
+	}
+	if l.Torn > 0 {
+		p.Emit(broker.Event{Kind: "torn", Epoch: -1, Offset: p.stable, Detail: fmt.Sprintf("cut %d bytes of a torn tail", l.Torn)})
+	}
 }
 
 // Emit implements scheme.Host.

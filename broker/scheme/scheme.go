@@ -186,6 +186,25 @@ type Host interface {
 	Name(id broker.NodeID) string
 }
 
+// SharedHost is a Host whose log lies on a storage device that all nodes share. The
+// outcome of each method comes as a *broker.DeviceDone, by Machine.Message from this
+// node itself; so does a *broker.ReadFailed where what is read is damaged. Until the log
+// is open it is empty, and it must not be appended to.
+type SharedHost interface {
+	Host
+	// Owner names this incarnation of the node.
+	Owner() string
+	TryLock(l broker.Lock)
+	CheckLock(l broker.Lock)
+	Publish(l broker.Lock)
+	CheckToken()
+	// OpenLog opens the log; once it has come, Index, Stable and Refused are those of the
+	// log as it was found.
+	OpenLog(fenced bool, token uint64)
+	// CloseLog closes the log, which is empty from then on, and gives up the lock.
+	CloseLog(l broker.Lock)
+}
+
 // Machine is the state machine of one partition under one scheme.
 type Machine interface {
 	// Assigned delivers the authority's decision.

@@ -228,6 +228,7 @@ func listCommand() *cobra.Command {
 		},
 		"options":   func(context.Context) ([]entry, error) { return optionEntries(), nil },
 		"scenarios": func(context.Context) ([]entry, error) { return scenarioEntries(), nil },
+		"claims":    func(context.Context) ([]entry, error) { return claimEntries() },
 	}
 	names := slices.Sorted(maps.Keys(kinds))
 	asJSON := false
@@ -294,4 +295,23 @@ func optionEntries() []entry {
 		}
 	}
 	return all
+}
+
+func claimEntries() ([]entry, error) {
+	all, err := harness.Claims()
+	if err != nil {
+		return nil, err
+	}
+	var entries []entry
+	for _, c := range all {
+		e := entry{Name: c.ID, Doc: c.Says, More: []string{"done: " + c.Done, "expected: " + c.Expected}}
+		if schemes := c.Schemes(); len(schemes) > 0 {
+			e.More = append(e.More, "scheme "+strings.Join(schemes, ", "))
+		}
+		if why := c.Unexercised(); why != "" {
+			e.More = append(e.More, "not exercised: "+why)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
 }

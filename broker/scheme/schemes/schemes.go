@@ -14,6 +14,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/multimaster"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
+	"github.com/faultline-mq/faultline/broker/scheme/shared"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 	"github.com/faultline-mq/faultline/broker/scheme/standby"
 )
@@ -23,6 +24,7 @@ var known = []scheme.Definition{
 	classic.Definition(),
 	forwarding.Definition(),
 	isr.Definition(),
+	shared.Definition(),
 	mirrored.Definition(),
 	multimaster.Definition(),
 	single.Definition(),

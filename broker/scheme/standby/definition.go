@@ -65,13 +65,15 @@ func Definition() scheme.Definition {
 // survives as long as its disk does, whatever the slaves have; and a lost disk takes
 // everything, because the empty master leads again. With a controller a slave takes
 // over, and only what every candidate has survives: what was acknowledged by all
-// replicas, or by all in sync.
+// replicas, or by all in sync. What was shown and is cut may be sent again by its
+// producer, and then stands at two offsets.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
-	p := scheme.Promise{AtMostOnce: true, Order: "producer", Offsets: "global", Epochs: true, PerReplica: true}
+	p := scheme.Promise{Order: "producer", Offsets: "global", Epochs: true, PerReplica: true}
 	reads, whole := o.Bool(readOption), len(f.Lost(o)) == 0
 	if !o.Bool(controllerOption) {
 		p.Acknowledged, p.Recovers = o.Acks() != 0 && whole, whole
 		p.CommittedReads = whole && !reads
+		p.AtMostOnce = p.CommittedReads
 		p.Fresh = p.Acknowledged && !reads
 	} else {
 		sync := o.String(roleOption) == "SYNC_MASTER" && o.Acks() == -1 && !o.Bool("unclean.leader.election.enable")
@@ -84,6 +86,7 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 		lost := slices.ContainsFunc(f.Lost(o), func(l scheme.Loss) bool { return !f.Planned || l.Nodes >= copies || !l.Alone })
 		p.Acknowledged = sync && (all || everywhere) && !lost
 		p.CommittedReads = p.Acknowledged && all && !reads
+		p.AtMostOnce = p.Acknowledged && all
 		p.Recovers = !lost
 	}
 	p.Monotonic = p.CommittedReads
