@@ -65,7 +65,7 @@ var bugs = []seeded.Bug{
 	{Name: "a read that saw just less is fresh", File: "reads.go", Old: "saw > v.h.Ops[newest].Offset {", With: "saw >= v.h.Ops[newest].Offset {", Run: byOracle},
 	{Name: "the last acknowledgement is the newest", File: "reads.go", Old: "if newest < 0 || v.h.Ops[acks[n]].Offset > v.h.Ops[newest].Offset {", With: "if true {", Run: byOracle},
 	{Name: "messages that were sent at once have an order", File: "order.go", Old: "v.h.Ops[byReturn[n]].Return < later.Call", With: "v.h.Ops[byReturn[n]].Return <= later.Call", Run: byOracle},
-	{Name: "only the message before counts", File: "order.go", Old: "if highest < 0 || v.found[byReturn[n]] > v.found[highest] {", With: "if true {", Run: byOracle},
+	{Name: "only the message before counts", File: "order.go", Old: "if highest < 0 || places[byReturn[n]] > places[highest] {", With: "if true {", Run: byOracle},
 	{Name: "two producers have one order", File: "order.go", Old: "if p := op.Value.Producer(); p != last {", With: "if p := int32(0); p != last {", Run: byOracle},
 	{Name: "epochs of replicas may differ", File: "replicas.go", Old: "a.Value == b.Value && a.Payload == b.Payload && a.Epoch == b.Epoch", With: "a.Value == b.Value && a.Payload == b.Payload", Run: byOracle},
 	{Name: "a record that a follower lacks is no divergence", File: "replicas.go", Old: "if a != nil && b != nil && same(*a, *b) {", With: "if b == nil || a != nil && same(*a, *b) {", Run: byOracle},
