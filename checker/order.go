@@ -66,7 +66,7 @@ func (v *view) byProducer(k *keyView) [][]int32 {
 	)
 	for _, i := range k.sends {
 		op := &v.h.Ops[i]
-		if !v.acked[i] || v.found[i] == history.NoOffset || v.reused[op.Value] {
+		if v.traits[i]&promised == 0 || v.found[i] == history.NoOffset || v.reused[op.Value] {
 			continue
 		}
 		if p := op.Value.Producer(); p != last {

@@ -23,11 +23,14 @@ type view struct {
 	byName map[string]*keyView
 	ids    ids                    // the first send of every value
 	reused map[history.Value]bool // values that more than one operation sent
-	found  []int64                // by index into Ops: offset in the drained leader's log, or NoOffset
-	told   []int64                // by index into Ops: offset at which a send was acknowledged, or NoOffset
-	acked  []bool                 // by index into Ops: a send whose acknowledgement promises something
-	faults []*faultView           // in order of ID
-	gaps   []string               // incarnations whose event numbering has a gap, in words
+	// Columns by index into Ops: an operation is large, so what is asked of all of them
+	// is read once.
+	traits []traits
+	found  []int64      // offset in the drained leader's log, or NoOffset
+	told   []int64      // offset at which a send was acknowledged, or NoOffset
+	keyOf  []int32      // index into all; nil where there is one key
+	faults []*faultView // in order of ID
+	gaps   []string     // incarnations whose event numbering has a gap, in words
 }
 
 // keyView is one partition.
@@ -118,36 +121,57 @@ func newView(h *history.History, o Options) (*view, error) {
 		v.place(k)
 	}
 	v.readQueues()
-	v.readTransactions()
 	return v, nil
 }
 
+// traits are what one byte tells of an operation.
+type traits uint8
+
+const (
+	isSend   traits = 1 << iota
+	isPoll          // of a log
+	promised        // a send whose acknowledgement promises something
+	refused         // a send that failed for certain
+)
+
 // part is what one stretch of the operations holds.
 type part struct {
-	values counting
-	sends  []int // by partition
-	polls  []int
-	err    error
+	from, to int
+	values   counting
+	sends    []int // by partition
+	polls    []int
+	txns     bool // some are part of a transaction
+	err      error
+}
+
+// stretches cuts n things into as many stretches as parts and calls f for all of them
+// at once.
+func stretches(n, parts int, f func(part, from, to int)) {
+	var running sync.WaitGroup
+	for p := range parts {
+		running.Go(func() { f(p, n*p/parts, n*(p+1)/parts) })
+	}
+	running.Wait()
 }
 
 // readOps sorts operations by partition and kind, and enters every value. It reads
 // them once, a stretch on each processor; all else goes by the columns kept of them.
 func (v *view) readOps() error {
 	n := len(v.h.Ops)
-	v.found, v.told, v.acked = make([]int64, n), make([]int64, n), make([]bool, n)
-	values := make([]history.Value, n)
-	parts := make([]part, runtime.GOMAXPROCS(0))
-	var running sync.WaitGroup
-	for p := range parts {
-		running.Go(func() { parts[p] = v.readPart(n*p/len(parts), n*(p+1)/len(parts), values) })
+	v.traits, v.found, v.told = make([]traits, n), make([]int64, n), make([]int64, n)
+	if len(v.all) > 1 {
+		v.keyOf = make([]int32, n)
 	}
-	running.Wait()
+	parts := make([]part, runtime.GOMAXPROCS(0))
+	stretches(n, len(parts), func(p, from, to int) { parts[p] = v.readPart(from, to) })
 	var all counting
+	txns := false
 	for p := range parts {
 		if parts[p].err != nil {
 			return parts[p].err
 		}
 		all.merge(&parts[p].values)
+		txns = txns || parts[p].txns
 	}
 	for i, k := range v.all {
 		sends, polls := 0, 0
@@ -156,69 +180,79 @@ func (v *view) readOps() error {
 		}
 		k.sends, k.polls = make([]int32, sends), make([]int32, polls)
 	}
+	var running sync.WaitGroup
 	running.Go(func() { v.list(parts) })
 	v.ids = all.table()
-	for i, value := range values {
-		if v.found[i] == history.NoOffset && !v.ids.enter(value, int32(i)) {
+	for i, of := range v.traits {
+		if value := history.Value(v.found[i]); of&isSend != 0 && !v.ids.enter(value, int32(i)) {
 			v.reused[value] = true
 		}
+		v.found[i] = history.NoOffset
 	}
 	running.Wait()
-	for i := range v.found {
-		v.found[i] = history.NoOffset
+	if txns {
+		v.readTransactions()
 	}
 	return nil
 }
 
-// These stand in found while operations are read, for those that are no sends.
-const (
-	isPoll  = -2
-	isOther = -3
-)
-
-// readPart takes the operations from one index to another into the columns.
-func (v *view) readPart(from, to int, values []history.Value) part {
-	p := part{sends: make([]int, len(v.all)), polls: make([]int, len(v.all))}
+// readPart takes the operations from one index to another into the columns. Until
+// they are entered, the values of sends stand in found.
+func (v *view) readPart(from, to int) part {
+	p := part{from: from, to: to, sends: make([]int, len(v.all)), polls: make([]int, len(v.all))}
 	for i := from; i < to; i++ {
 		op := &v.h.Ops[i]
 		if p.err = v.valid(i, op); p.err != nil {
 			return p
 		}
-		v.found[i], v.told[i] = history.NoOffset, history.NoOffset
+		p.txns = p.txns || op.Txn != 0
+		if v.keyOf != nil {
+			v.keyOf[i] = op.Key
+		}
+		v.told[i] = history.NoOffset
 		switch op.Kind {
 		case history.Send:
 			p.sends[op.Key]++
 			p.values.add(op.Value)
-			values[i] = op.Value
-			if acked(op) {
-				v.acked[i], v.told[i] = true, op.Offset
+			v.traits[i], v.found[i] = isSend, int64(op.Value)
+			switch {
+			case acked(op):
+				v.traits[i] |= promised
+				v.told[i] = op.Offset
+			case op.Outcome == history.Failed:
+				v.traits[i] |= refused
 			}
 		case history.Poll:
 			p.polls[op.Key]++
-			v.found[i] = isPoll
-		default:
-			v.found[i] = isOther
+			v.traits[i] = isPoll
 		}
 	}
 	return p
+}
+
+// key is the index of the key of the operation with index i.
+func (v *view) key(i int32) int32 {
+	if v.keyOf == nil {
+		return 0
+	}
+	return v.keyOf[i]
 }
 
 // list fills the lists of sends and polls of each partition.
 func (v *view) list(parts []part) {
 	sends, polls := make([]int, len(v.all)), make([]int, len(v.all))
 	var running sync.WaitGroup
-	n := len(v.h.Ops)
 	for p := range parts {
 		s, o := slices.Clone(sends), slices.Clone(polls)
 		running.Go(func() {
-			for i := n * p / len(parts); i < n*(p+1)/len(parts); i++ {
-				k := v.all[v.h.Ops[i].Key]
-				switch v.found[i] {
-				case isPoll:
-					k.polls[o[k.index]] = int32(i)
+			for i := int32(parts[p].from); i < int32(parts[p].to); i++ {
+				k := v.all[v.key(i)]
+				switch {
+				case v.traits[i]&isPoll != 0:
+					k.polls[o[k.index]] = i
 					o[k.index]++
-				case history.NoOffset:
-					k.sends[s[k.index]] = int32(i)
+				case v.traits[i]&isSend != 0:
+					k.sends[s[k.index]] = i
 					s[k.index]++
 				}
 			}
@@ -398,7 +432,7 @@ func (v *view) place(k *keyView) {
 				continue
 			}
 			op, sent := v.ids.find(rec.Value)
-			if rec.Payload != history.Good || !sent || v.h.Ops[op].Key != k.index || v.found[op] != history.NoOffset {
+			if rec.Payload != history.Good || !sent || v.key(op) != k.index || v.found[op] != history.NoOffset {
 				k.plain = false
 				continue
 			}
