@@ -75,7 +75,7 @@ var bugs = []seeded.Bug{
 	{Name: "a report that is missing is not missed", File: "insync.go", Old: "if int64(b-a) != next.Seq-e.Seq {", With: "if b < a {", Run: bySituation},
 	{Name: "two in sync are too few for two", File: "insync.go", Old: "len(e.ISR) >= least", With: "len(e.ISR) > least", Run: bySituation},
 	{Name: "the watermark itself was passed", File: "insync.go", Old: "op.Offset >= w.to {", With: "op.Offset > w.to {", Run: bySituation},
-	{Name: "an append is over when it failed to be answered", File: "linearizable.go", Old: "if !acked(op) || v.reused[op.Value] {\n		ret = history.Infinity\n	}", With: "", Run: byPorcupine},
+	{Name: "an append is over when it failed to be answered", File: "linearizable.go", Old: "	if !acked(op) || v.reused[op.Value] {\n		return history.Infinity\n	}\n", With: "", Run: byPorcupine},
 	{Name: "a read shows its first record alone", File: "linearizable.go", Old: "last = max(last, op.Records[j].Offset)", With: "if last == history.NoOffset {\n				last = op.Records[j].Offset\n			}", Run: byPorcupine},
 	{Name: "an acknowledged message may be absent", File: "linearizable.go", Old: "case v.found[i] == history.NoOffset:\n			l.breakAt", With: "case v.found[i] < history.NoOffset:\n			l.breakAt", Run: byPorcupine},
 	{Name: "an acknowledged offset may be another", File: "linearizable.go", Old: "case op.Offset != history.NoOffset && op.Offset != v.found[i]:", With: "case op.Offset != history.NoOffset && op.Offset > v.found[i]:", Run: byPorcupine},
