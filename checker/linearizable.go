@@ -96,8 +96,8 @@ func (v *view) linearizableLog(k *keyView) (ops int, ok bool) {
 	}
 	log := k.leader.log
 	positions := linear.NewPositions(len(log))
-	appends := make([]int, runtime.GOMAXPROCS(0))
-	stretches(len(log), len(appends), func(part, from, to int) {
+	counts := make([]int, runtime.GOMAXPROCS(0))
+	stretches(len(log), len(counts), func(part, from, to int) {
 		for p := from; p < to; p++ {
 			if log[p].Payload == history.Sentinel {
 				continue
@@ -105,14 +105,23 @@ func (v *view) linearizableLog(k *keyView) (ops int, ok bool) {
 			i, _ := v.ids.find(log[p].Value)
 			op := &v.h.Ops[i]
 			positions.Append(p, op.Call, v.appended(op))
-			appends[part]++
+			counts[part]++
 		}
 	})
-	for _, n := range appends {
+	stretches(len(k.polls), len(counts), func(part, from, to int) {
+		counts[part] += v.readPositions(log, k.polls[from:to], positions)
+	})
+	for _, n := range counts {
 		ops += n
 	}
+	return ops, positions.Legal()
+}
+
+// readPositions notes what polls saw of a drained log that holds all of it, and returns
+// how many saw something.
+func (v *view) readPositions(log []history.Record, polls []int32, positions linear.Positions) (reads int) {
 	places := make([]int, len(v.h.Header.Clients))
-	for _, i := range k.polls {
+	for _, i := range polls {
 		op := &v.h.Ops[i]
 		place := &places[op.Client]
 		last, told := lastGood(op), false
@@ -130,10 +139,10 @@ func (v *view) linearizableLog(k *keyView) (ops int, ok bool) {
 			told = true
 		}
 		if told {
-			ops++
+			reads++
 		}
 	}
-	return ops, positions.Legal()
+	return reads
 }
 
 // allStand reports whether every message that was acknowledged stands in the drained

@@ -475,18 +475,40 @@ func (v *view) odd(k *keyView) []oddRecord {
 	return k.odd
 }
 
-// sift gathers the deliveries that the drained log does not show. A consumer mostly
-// reads on where it was, so its place in the log is remembered.
+// sift gathers the deliveries that the drained log does not show.
 func (v *view) sift(k *keyView) {
-	var odd map[sighting]*oddRecord
 	var log []history.Record
 	// What a drain did not prove is no answer to what was delivered: two deliveries
 	// are compared with each other then.
 	if k.decisive && k.leader != nil {
 		log = k.leader.log
 	}
+	parts := make([]map[sighting]*oddRecord, runtime.GOMAXPROCS(0))
+	stretches(len(k.polls), len(parts), func(part, from, to int) { parts[part] = v.siftPolls(log, k.polls[from:to]) })
+	odd := map[sighting]*oddRecord{}
+	for _, part := range parts {
+		for s, o := range part {
+			if all := odd[s]; all != nil {
+				all.last, all.polls = max(all.last, o.last), all.polls+o.polls
+			} else {
+				odd[s] = o
+			}
+		}
+	}
+	for _, o := range odd {
+		k.odd = append(k.odd, *o)
+	}
+	slices.SortFunc(k.odd, func(a, b oddRecord) int {
+		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.value, b.value), cmp.Compare(a.payload, b.payload))
+	})
+}
+
+// siftPolls gathers what some polls delivered and a log does not show. A consumer mostly
+// reads on where it was, so its place in the log is remembered.
+func (v *view) siftPolls(log []history.Record, polls []int32) map[sighting]*oddRecord {
+	var odd map[sighting]*oddRecord
 	places := make([]int, len(v.h.Header.Clients))
-	for _, i := range k.polls {
+	for _, i := range polls {
 		op := &v.h.Ops[i]
 		place := &places[op.Client]
 		for j := range op.Records {
@@ -518,12 +540,7 @@ func (v *view) sift(k *keyView) {
 			}
 		}
 	}
-	for _, o := range odd {
-		k.odd = append(k.odd, *o)
-	}
-	slices.SortFunc(k.odd, func(a, b oddRecord) int {
-		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.value, b.value), cmp.Compare(a.payload, b.payload))
-	})
+	return odd
 }
 
 // at returns the record at offset in the drained leader's log.
@@ -552,10 +569,17 @@ func search(log []history.Record, offset int64) (int, bool) {
 }
 
 // searchFrom is search, where the record probably is the one at index place or close
-// behind it.
+// behind it: as far as its offset is, or nearer, by the gaps in between.
 func searchFrom(log []history.Record, place int, offset int64) (int, bool) {
-	if place > 0 && place < len(log) && log[place].Offset == offset && log[place-1].Offset < offset {
-		return place, true
+	const gaps = 8
+	if place > 0 && place < len(log) && log[place].Offset <= offset && offset-log[place].Offset < int64(len(log)-place) {
+		n := place + int(offset-log[place].Offset)
+		for last := max(place, n-gaps); n > last && log[n].Offset > offset; {
+			n--
+		}
+		if log[n].Offset == offset && log[n-1].Offset < offset {
+			return n, true
+		}
 	}
 	return search(log, offset)
 }

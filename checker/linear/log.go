@@ -3,6 +3,7 @@ package linear
 import (
 	"math"
 	"slices"
+	"sync/atomic"
 )
 
 // decideLog decides an append-only log. docs/checking.md gives the argument.
@@ -257,7 +258,7 @@ func (l *readLog) decide(n int, holes []int64, where layout) Result {
 // Positions decides a log of which the caller knows the position of every record,
 // each of another value: as Exact does for Log with positions for offsets, and without
 // the operations in memory, by 16 bytes for each position. Operations may come in any
-// order. Other positions than 0 to n-1 say nothing.
+// order, and from several goroutines at once. Other positions than 0 to n-1 say nothing.
 type Positions []window
 
 // window is when a position may be passed.
@@ -274,13 +275,21 @@ func NewPositions(n int) Positions {
 
 func (p Positions) notBefore(position, t int64) {
 	if position >= 0 && position < int64(len(p)) {
-		p[position].from = max(p[position].from, t)
+		for from := &p[position].from; ; {
+			if before := atomic.LoadInt64(from); t <= before || atomic.CompareAndSwapInt64(from, before, t) {
+				return
+			}
+		}
 	}
 }
 
 func (p Positions) by(position, t int64) {
 	if position >= 0 && position < int64(len(p)) {
-		p[position].until = min(p[position].until, t)
+		for until := &p[position].until; ; {
+			if before := atomic.LoadInt64(until); t >= before || atomic.CompareAndSwapInt64(until, before, t) {
+				return
+			}
+		}
 	}
 }
 
