@@ -14,6 +14,7 @@ const (
 	byOracle    = "TestAgainstOracle"
 	bySituation = "TestAnomalies"
 	byPorcupine = "TestPartitionsAgainstPorcupine"
+	byPlain     = "TestPlainPartitions"
 	byWitness   = "TestWitness"
 	byQueue     = "Test(QueuesSurvive|Exclusive)"
 
@@ -26,6 +27,7 @@ var bugs = []seeded.Bug{
 	{Name: "a value is one number off", File: "ids.go", Old: "return op - 1, op != 0\n		}\n		return 0, false", With: "return max(op-2, 0), op != 0\n		}\n		return 0, false", Run: byOracle},
 	{Name: "the last of two sends counts as the first", File: "ids.go", Old: "if *slot != 0 {\n		return false\n	}", With: "", Run: byOracle},
 	{Name: "reused values are not noted", File: "view.go", Old: "			v.reused[value] = true", With: "			_ = v.reused", Run: byOracle},
+	{Name: "a poll enters its value", File: "view.go", Old: "			v.traits[i] = isPoll\n", With: "			p.values.add(op.Value)\n			v.traits[i], v.found[i] = isPoll|isSend, int64(op.Value)\n", Run: byOracle},
 	{Name: "a drain before all were in sync proves loss", File: "view.go", Old: "case !d.InSync:", With: "case !d.InSync && !d.Quiet:", Run: byOracle},
 	{Name: "a drain with open connections proves loss", File: "view.go", Old: "case !d.Quiet:", With: "case !d.Quiet && !d.InSync:", Run: byOracle},
 	{Name: "a leader that was not read to its end proves loss", File: "view.go", Old: "case !k.leader.readable:", With: "case false:", Run: byOracle},
@@ -77,6 +79,11 @@ var bugs = []seeded.Bug{
 	{Name: "the watermark itself was passed", File: "insync.go", Old: "op.Offset >= w.to {", With: "op.Offset > w.to {", Run: bySituation},
 	{Name: "an append is over when it failed to be answered", File: "linearizable.go", Old: "	if !acked(op) || v.reused[op.Value] {\n		return history.Infinity\n	}\n", With: "", Run: byPorcupine},
 	{Name: "a read shows its first record alone", File: "linearizable.go", Old: "last = max(last, op.Records[j].Offset)", With: "if last == history.NoOffset {\n				last = op.Records[j].Offset\n			}", Run: byPorcupine},
+	{Name: "plain: what failed may stand in the log", File: "linearizable.go", Old: "return found != history.NoOffset\n", With: "return false\n", Run: byPlain},
+	{Name: "plain: an acknowledged message may be absent", File: "linearizable.go", Old: "return found == history.NoOffset ||", With: "return found != history.NoOffset &&", Run: byPlain},
+	{Name: "plain: a delivery that the log does not show is forgotten", File: "linearizable.go", Old: "|| len(v.odd(k)) > 0 {", With: "{", Run: byPlain},
+	{Name: "plain: reads are forgotten", File: "linearizable.go", Old: "			positions.Get(p, op.Return)\n", With: "", Run: byPlain},
+	{Name: "plain: ends are forgotten", File: "linearizable.go", Old: "			positions.End(end, op.Call, op.Return)\n", With: "", Run: byPlain},
 	{Name: "an acknowledged message may be absent", File: "linearizable.go", Old: "case v.found[i] == history.NoOffset:\n			l.breakAt", With: "case v.found[i] < history.NoOffset:\n			l.breakAt", Run: byPorcupine},
 	{Name: "an acknowledged offset may be another", File: "linearizable.go", Old: "case op.Offset != history.NoOffset && op.Offset != v.found[i]:", With: "case op.Offset != history.NoOffset && op.Offset > v.found[i]:", Run: byPorcupine},
 	{Name: "what failed may stand in the log", File: "linearizable.go", Old: "case v.h.Ops[send].Outcome == history.Failed:", With: "case v.h.Ops[send].Outcome == history.Pending:", Run: byPorcupine},
