@@ -258,7 +258,8 @@ func (l *readLog) decide(n int, holes []int64, where layout) Result {
 // Positions decides a log of which the caller knows the position of every record,
 // each of another value: as Exact does for Log with positions for offsets, and without
 // the operations in memory, by 16 bytes for each position. Operations may come in any
-// order, and from several goroutines at once. Other positions than 0 to n-1 say nothing.
+// order, and from several goroutines: appends of different positions at once, and reads
+// at once. Other positions than 0 to n-1 say nothing.
 type Positions []window
 
 // window is when a position may be passed.
@@ -275,21 +276,13 @@ func NewPositions(n int) Positions {
 
 func (p Positions) notBefore(position, t int64) {
 	if position >= 0 && position < int64(len(p)) {
-		for from := &p[position].from; ; {
-			if before := atomic.LoadInt64(from); t <= before || atomic.CompareAndSwapInt64(from, before, t) {
-				return
-			}
-		}
+		p[position].from = max(p[position].from, t)
 	}
 }
 
 func (p Positions) by(position, t int64) {
 	if position >= 0 && position < int64(len(p)) {
-		for until := &p[position].until; ; {
-			if before := atomic.LoadInt64(until); t >= before || atomic.CompareAndSwapInt64(until, before, t) {
-				return
-			}
-		}
+		p[position].until = min(p[position].until, t)
 	}
 }
 
@@ -301,13 +294,27 @@ func (p Positions) Append(position int, call, ret int64) {
 }
 
 // Get notes a read of the record at a position.
-func (p Positions) Get(position int, ret int64) { p.by(int64(position), ret) }
+func (p Positions) Get(position int, ret int64) {
+	if position >= 0 && position < len(p) {
+		replace(&p[position].until, ret, func(was int64) bool { return ret < was })
+	}
+}
 
 // End notes a read that saw that a position is the next one to be taken.
 func (p Positions) End(position int, call, ret int64) {
-	if ret != Never {
-		p.by(int64(position)-1, ret)
-		p.notBefore(int64(position), call)
+	if ret == Never {
+		return
+	}
+	p.Get(position-1, ret)
+	if position >= 0 && position < len(p) {
+		replace(&p[position].from, call, func(was int64) bool { return call > was })
+	}
+}
+
+// replace sets a time to t where it is better than what was there.
+func replace(at *int64, t int64, better func(was int64) bool) {
+	for was := atomic.LoadInt64(at); better(was) && !atomic.CompareAndSwapInt64(at, was, t); {
+		was = atomic.LoadInt64(at)
 	}
 }
 
