@@ -109,7 +109,8 @@ func BenchmarkAgainstSearch(b *testing.B) {
 	for _, c := range []struct {
 		object     Object
 		n, clients int
-	}{{Queue, 300, 5}, {Log, 3_000, 20}, {Log, 20_000, 20}, {Log, 100_000, 20}, {Register, 3_000, 20}} {
+		memory     int // in units of what a search is given: it ends there undecided, and early
+	}{{Queue, 300, 5, 1}, {Log, 3_000, 20, 1}, {Log, 20_000, 20, 1}, {Log, 100_000, 20, 4}, {Register, 3_000, 20, 1}} {
 		b.Run(fmt.Sprintf("%s/%d", c.object, c.n), func(b *testing.B) {
 			ops := load(c.object, c.n, c.clients)
 			var exact, search time.Duration
@@ -125,7 +126,7 @@ func BenchmarkAgainstSearch(b *testing.B) {
 				}
 				exact += time.Since(begin) / times
 				begin = time.Now()
-				r, err := Search(b.Context(), c.object, ops, DefaultLimit)
+				r, err := searchOps(b.Context(), c.object, ops, bounds{DefaultLimit, searchMemory * c.memory})
 				search += time.Since(begin)
 				if err != nil || r.Verdict == Illegal {
 					b.Fatal(r, err)
