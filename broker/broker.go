@@ -158,7 +158,7 @@ type Reply struct {
 }
 
 // Append writes raw batches at the end of a lane's log. Seq numbers the lane's
-// writes (appends and truncations) of this incarnation, from 1, without gaps; a
+// writes (appends, truncations and what is kept) of this incarnation, from 1, without gaps; a
 // lane that was removed and opened again goes on where it was.
 type Append struct {
 	Lane    Lane
@@ -186,6 +186,15 @@ type RemoveLane struct{ Lane Lane }
 type Checkpoint struct {
 	Lane Lane
 	HW   int64
+}
+
+// Keep replaces what a partition keeps beside its log, atomically and durably,
+// whatever fsync says. It is one of the lane's writes, with a Seq of its own: once it
+// is written it is durable. What was asked for after it is done after it.
+type Keep struct {
+	Lane  Lane
+	Seq   uint64
+	State []byte
 }
 
 // MetaAppend writes records to the metadata log and makes them durable,
@@ -224,6 +233,7 @@ func (Sync) effect()       {}
 func (OpenLane) effect()   {}
 func (RemoveLane) effect() {}
 func (Checkpoint) effect() {}
+func (Keep) effect()       {}
 func (MetaAppend) effect() {}
 func (Emit) effect()       {}
 func (LogLine) effect()    {}

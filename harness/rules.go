@@ -2,6 +2,7 @@ package harness
 
 import (
 	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness/system/reference"
 )
 
 // Rule is one rule of a replication protocol that a run may reach: a hunt that
@@ -53,22 +54,41 @@ func emitted(kind string) func(*history.NodeEvent) bool {
 	return func(e *history.NodeEvent) bool { return e.Kind == kind }
 }
 
-var isrOnly = []string{"isr"}
+var (
+	isrOnly = []string{"isr"}
+	// a leader that waits for followers is elected anew where it goes
+	moving = []string{"isr", "quorum"}
+	// followers pull, and cut what their leader does not have
+	pulling      = []string{"isr", "quorum", "standby"}
+	mirroredOnly = []string{"mirrored"}
+	quorumOnly   = authority("raft")
+	ownViews     = authority("peers")
+)
+
+// authority names the schemes of the reference broker that have this one.
+func authority(name string) (names []string) {
+	for _, s := range (reference.System{}).Schemes() {
+		if s.Authority == name {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
 
 // Rules lists the rules that a hunt looks out for, in the order in which it
 // prints them. They are read off what nodes report and what clients are
 // answered; a rule whose case shows in neither is not listed.
 func Rules() []Rule {
 	return []Rule{
-		{Name: "leader-change", Doc: "a partition got another leader in a later epoch", Schemes: isrOnly, counts: "leader-change"},
-		{Name: "controller-change", Doc: "the metadata quorum elected another controller"},
-		{Name: "isr-shrink", Doc: "a replica left the in-sync set", Schemes: isrOnly, counts: "isr-shrink"},
-		{Name: "isr-expand", Doc: "a replica that caught up joined the in-sync set", Schemes: isrOnly, counts: "isr-expand"},
+		{Name: "leader-change", Doc: "a partition got another leader in a later epoch", Schemes: moving, counts: "leader-change"},
+		{Name: "controller-change", Doc: "the metadata quorum elected another controller", Schemes: quorumOnly},
+		{Name: "isr-shrink", Doc: "a replica left the in-sync set", Schemes: pulling, counts: "isr-shrink"},
+		{Name: "isr-expand", Doc: "a replica that caught up joined the in-sync set", Schemes: pulling, counts: "isr-expand"},
 		{Name: "isr-alone", Doc: "a leader went on with itself alone in sync", Schemes: isrOnly, event: func(e *history.NodeEvent) bool {
 			return e.Kind == "isr" && len(e.ISR) == 1
 		}},
-		{Name: "truncation", Doc: "a follower cut what its leader does not have", Schemes: isrOnly, counts: "truncation"},
-		{Name: "truncation-deep", Doc: "more than one record was cut at once", Schemes: isrOnly, event: func(e *history.NodeEvent) bool {
+		{Name: "truncation", Doc: "a follower cut what its leader does not have", Schemes: pulling, counts: "truncation"},
+		{Name: "truncation-deep", Doc: "more than one record was cut at once", Schemes: pulling, event: func(e *history.NodeEvent) bool {
 			return e.Kind == "truncate" && e.To-e.From > 1
 		}},
 		{Name: "truncation-at-high-watermark", Doc: "a cut began right at the high watermark that its follower knew", Schemes: isrOnly, event: func(e *history.NodeEvent) bool {
@@ -86,8 +106,16 @@ func Rules() []Rule {
 			Name: "last-leader-election", Doc: "the last leader was elected, with nobody in sync or eligible", Schemes: isrOnly,
 			Unless: map[string]string{"eligible.leader.replicas.version": "0", "unclean.leader.election.enable": "true"}, counts: "unclean-election",
 		},
+		{Name: "peer-down", Doc: "a node declared another one dead", Schemes: ownViews, event: emitted("peer-down")},
+		{Name: "mirror-promoted", Doc: "a mirror took over with records in its log", Schemes: mirroredOnly, event: func(e *history.NodeEvent) bool {
+			return e.Kind == "leader" && e.Offset > 0
+		}},
+		{Name: "mirror-discarded", Doc: "a node that came back threw its content away", Schemes: mirroredOnly, event: func(e *history.NodeEvent) bool {
+			return e.Kind == "truncate" && e.From < e.To
+		}},
 		{Name: "recovery", Doc: "a node started again after it was killed or lost power"},
 		{Name: "recovery-torn", Doc: "a node that started cut a torn tail", event: emitted("torn")},
+		{Name: "corrupt-refused", Doc: "a node refused a log whose middle is damaged", event: emitted("corrupt")},
 		{Name: "restart-clean", Doc: "a node started again after a graceful stop"},
 		{Name: "not-leader", Doc: "a node that does not lead refused a send", op: answered(history.Send, "NOT_LEADER_OR_FOLLOWER", "NOT_LEADER_FOR_PARTITION")},
 		{Name: "not-enough-replicas", Doc: "a send was refused because too few replicas were in sync", Schemes: isrOnly, op: answered(history.Send, "NOT_ENOUGH_REPLICAS")},
@@ -95,10 +123,10 @@ func Rules() []Rule {
 			Name: "not-enough-after-append", Doc: "the in-sync set shrank below the minimum while a send was waiting", Schemes: isrOnly,
 			op: answered(history.Send, "NOT_ENOUGH_REPLICAS_AFTER_APPEND"),
 		},
-		{Name: "replication-timeout", Doc: "a send was appended and not replicated in time", Schemes: isrOnly, op: answered(history.Send, "REQUEST_TIMED_OUT")},
+		{Name: "replication-timeout", Doc: "a send was appended and not replicated in time", Schemes: pulling, op: answered(history.Send, "REQUEST_TIMED_OUT")},
 		{Name: "read-not-leader", Doc: "a node that does not lead refused a read", op: answered(history.Poll, "NOT_LEADER_OR_FOLLOWER", "NOT_LEADER_FOR_PARTITION")},
-		{Name: "read-old-epoch", Doc: "a read under an older epoch than the leader's was refused", Schemes: isrOnly, op: answered(history.Poll, "FENCED_LEADER_EPOCH")},
-		{Name: "read-new-epoch", Doc: "a read under a newer epoch than the node knew was refused", Schemes: isrOnly, op: answered(history.Poll, "UNKNOWN_LEADER_EPOCH")},
+		{Name: "read-old-epoch", Doc: "a read under an older epoch than the leader's was refused", Schemes: moving, op: answered(history.Poll, "FENCED_LEADER_EPOCH")},
+		{Name: "read-new-epoch", Doc: "a read under a newer epoch than the node knew was refused", Schemes: moving, op: answered(history.Poll, "UNKNOWN_LEADER_EPOCH")},
 		{Name: "read-out-of-range", Doc: "a read outside the log was refused", op: answered(history.Poll, "OFFSET_OUT_OF_RANGE")},
 		{Name: "send-unanswered", Doc: "a send was never answered, and may have happened or not", op: func(op *history.Op) bool {
 			return op.Kind == history.Send && op.Outcome == history.Indeterminate && op.Code != "REQUEST_TIMED_OUT"

@@ -88,6 +88,10 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
+	scheme, err := lookupScheme(sys, p.Scheme)
+	if err != nil {
+		return Plan{}, err
+	}
 	// One stream per part: what one part draws does not shift the others.
 	part := func(name string) *rand.Rand {
 		sum := uint64(14695981039346656037)
@@ -100,9 +104,10 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 		p.Nodes = pick(part("nodes"), 3, 3, 5)
 	}
 	if !s.Fixed[DimFaults] {
-		p.Faults = drawFaults(part("faults"), p.Nodes, p.Scheme)
+		p.Faults = drawFaults(part("faults"), p.Nodes, scheme)
 	}
-	s.drawOptions(part("options"), &p)
+	s.drawOptions(part("options"), &p, scheme)
+	s.sound(&p, scheme)
 	s.drawTimeout(part("timeout"), &p, sys)
 	s.drawLoad(part("load"), &p)
 	if !s.Fixed[DimTime] {
@@ -111,18 +116,37 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if p, err = p.Resolve(); err != nil {
 		return Plan{}, fmt.Errorf("%w (seed %d)", err, seed)
 	}
+	if !promises(p) {
+		for _, o := range scheme.Options {
+			if _, fixed := s.Base.Options[o.Name]; o.Safe != "" && !fixed {
+				p.Options[o.Name] = o.Safe
+			}
+		}
+	}
 	if s.Fixed[DimTargets] || p.Targets != "" {
 		return p, nil
 	}
-	ports(part("ports"), p)
+	ports(part("ports"), p, scheme)
 	spare(part("spare"), p, sys)
 	overlap(part("overlap"), p)
 	if !s.Fixed[DimFaults] {
-		p = follow(part("follow"), p)
-		p = react(part("react"), p, sys.Detection(p.spec("")))
-		s.haze(part("haze"), &p)
+		p = follow(part("follow"), p, scheme)
+		p = react(part("react"), p, scheme, sys.Detection(p.spec("")))
+		s.haze(part("haze"), &p, scheme)
 	}
 	return p.Resolve()
+}
+
+// lookupScheme returns a system's scheme by name.
+func lookupScheme(sys system.System, name string) (system.Scheme, error) {
+	var known []string
+	for _, s := range sys.Schemes() {
+		if s.Name == name {
+			return s, nil
+		}
+		known = append(known, s.Name)
+	}
+	return system.Scheme{}, fmt.Errorf("%w: unknown scheme %q of system %s; known schemes: %s", ErrBadPlan, name, sys.Name(), strings.Join(known, ", "))
 }
 
 func pick[T any](rng *rand.Rand, from ...T) T { return from[rng.IntN(len(from))] }
@@ -133,7 +157,7 @@ var swarmKinds = []int{1, 2, 2, 3, 3, 4}
 
 // drawFaults draws a non-empty subset of the faults; of partitions half the time
 // only some shapes.
-func drawFaults(rng *rand.Rand, nodes int, scheme string) []string {
+func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 	count := pick(rng, swarmKinds...)
 	var faults []string
 	for _, kind := range rng.Perm(len(swarmFaults)) {
@@ -141,8 +165,17 @@ func drawFaults(rng *rand.Rand, nodes int, scheme string) []string {
 		if len(faults) == count {
 			break
 		}
-		if kind, _, _ := strings.Cut(f, ":"); scheme == "single" && (strings.HasSuffix(f, "wipe") || slices.Contains([]string{"corrupt-file", "membership", "leadership"}, kind)) {
-			continue // nothing is promised of the only copy, and nobody else could lead it
+		if kind, _, _ := strings.Cut(f, ":"); !scheme.Survives && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file") || !scheme.Moves && (kind == "membership" || kind == "leadership") {
+			continue // nothing is promised of a lost disk, or nobody else could lead
+		}
+		if scheme.Survived != nil && !slices.Contains(scheme.Survived, f) {
+			continue
+		}
+		if scheme.Shared && slices.Contains([]string{"disk-full", "disk-error"}, f) {
+			continue // the device is that of nodes that are not hit
+		}
+		if scheme.Shared && f == "disk-slow" {
+			f = pick(rng, f, "lock-remove", "clock:skew")
 		}
 		if f == "partition" && slices.ContainsFunc(faults, func(other string) bool { return strings.HasPrefix(other, f) }) {
 			continue
@@ -167,14 +200,14 @@ func drawFaults(rng *rand.Rand, nodes int, scheme string) []string {
 }
 
 // drawOptions draws what the user did not set.
-func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
+func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	ms := func(values ...int) string { return strconv.Itoa(pick(rng, values...)) }
 	set := func(name, value string) {
 		if _, fixed := s.Base.Options[name]; !fixed && rng.IntN(3) > 0 { // often the default
 			p.Options[name] = value
 		}
 	}
-	power := s.Base.Scheme == "single" && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
+	power := !scheme.Survives && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
@@ -186,10 +219,13 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 		set("fsync", fsync)
 	}
 	set("fsync.interval.ms", ms(50, 500, 3000))
-	if p.Scheme == "isr" {
-		set("replica.lag.time.max.ms", ms(1000, 1500, 2000, 3000))
-		set("replica.fetch.wait.max.ms", ms(50, 200, 500, 1000))
-		set("replica.fetch.max.bytes", ms(1, 4096, 16384, 1<<20))
+	for _, o := range scheme.Options {
+		if len(o.Draw) > 0 && !o.Protocol {
+			set(o.Name, pick(rng, o.Draw...))
+		}
+	}
+	rf := min(3, p.Nodes)
+	if scheme.Factor {
 		if p.Nodes > 3 {
 			set("replication.factor", strconv.Itoa(p.Nodes))
 		}
@@ -198,19 +234,44 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan) {
 			// With fewer replicas than nodes a fault could hit one that has none.
 			p.Options["replication.factor"] = strconv.Itoa(p.Nodes)
 		}
-		rf := min(3, p.Nodes)
 		if v, err := strconv.Atoi(p.Options["replication.factor"]); err == nil {
 			rf = min(v, p.Nodes)
 		}
+	}
+	if scheme.InSync {
 		least := pick(rng, 2, 2, 2, max(2, min(3, rf)))
 		if slices.ContainsFunc(p.Faults, func(f string) bool { return strings.HasPrefix(f, "membership") }) && rf == p.Nodes {
 			least = 2 // a node that leaves takes a replica with it
 		}
 		set("min.insync.replicas", strconv.Itoa(least))
-		const elr = "eligible.leader.replicas.version"
-		if _, fixed := s.Base.Options[elr]; !fixed {
-			p.Options[elr] = ms(0, 1) // two protocols
+	}
+	for _, o := range scheme.Options {
+		_, fixed := s.Base.Options[o.Name]
+		if o.Protocol && !fixed {
+			p.Options[o.Name] = pick(rng, o.Draw...)
 		}
+		if v, ok := scheme.Hunted[o.Name]; ok && !fixed {
+			p.Options[o.Name] = v
+		}
+	}
+}
+
+// sound takes a scheme's drawn options back where with them nothing is promised
+// whatever happens, and without them something is.
+func (s Swarm) sound(p *Plan, scheme system.Scheme) {
+	calm := *p
+	calm.Faults = nil
+	if promises(calm) {
+		return
+	}
+	calm.Options = maps.Clone(p.Options)
+	for _, o := range scheme.Options {
+		if _, fixed := s.Base.Options[o.Name]; !fixed {
+			delete(calm.Options, o.Name)
+		}
+	}
+	if promises(calm) {
+		p.Options = calm.Options
 	}
 }
 
@@ -312,18 +373,20 @@ func spare(rng *rand.Rand, p Plan, sys system.System) {
 // ports lets some cuts stop one kind of traffic only: a leader that loses its
 // followers and not the quorum stays one. Shapes in which some leader may keep all
 // its followers could stop nothing.
-func ports(rng *rand.Rand, p Plan) {
+func ports(rng *rand.Rand, p Plan, scheme system.Scheme) {
 	whole := []nemesis.Shape{nemesis.ClientShape, nemesis.Bridge, nemesis.Ring}
 	for i := range p.Steps {
 		if s := &p.Steps[i]; s.Fault == "partition" && !slices.Contains(whole, s.Shape) && s.Port == nemesis.AnyPort {
-			s.Port = port(p.Scheme, pick(rng, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.PeerPort, nemesis.PeerPort, nemesis.QuorumPort))
+			s.Port = port(scheme, pick(rng, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.AnyPort, nemesis.PeerPort, nemesis.PeerPort, nemesis.QuorumPort))
 		}
 	}
 }
 
-// port is the drawn one, if a scheme uses it: single copies have no peers.
-func port(scheme string, drawn nemesis.Port) nemesis.Port {
-	if scheme == "single" && drawn == nemesis.PeerPort {
+// port is the drawn one, if a scheme uses it: single copies have no peers, and nodes
+// that go by their own views no quorum.
+func port(scheme system.Scheme, drawn nemesis.Port) nemesis.Port {
+	quorum := scheme.Authority == "raft"
+	if drawn == nemesis.PeerPort && scheme.Single && quorum || drawn == nemesis.QuorumPort && !quorum {
 		return nemesis.AnyPort
 	}
 	return drawn
@@ -337,7 +400,7 @@ func promises(p Plan) bool {
 
 // follow lets whoever is cut off by a step that no other one meets suffer something
 // worse before it is healed: a leader that lost its followers goes, or its disk does.
-func follow(rng *rand.Rand, p Plan) Plan {
+func follow(rng *rand.Rand, p Plan, scheme system.Scheme) Plan {
 	for i, cut := range p.Steps {
 		r := nemesis.Step{Fault: pick(rng, "kill", "pause", "power", "wipe"), Seed: rng.Uint64()}
 		length := cut.Until - cut.At
@@ -350,7 +413,7 @@ func follow(rng *rand.Rand, p Plan) Plan {
 		}
 		more := p
 		more.Steps = slices.Clone(p.Steps)
-		more.Steps[i].As, more.Steps[i].Port = fmt.Sprintf("cut-%d", i), port(p.Scheme, pick(rng, cut.Port, nemesis.PeerPort))
+		more.Steps[i].As, more.Steps[i].Port = fmt.Sprintf("cut-%d", i), port(scheme, pick(rng, cut.Port, nemesis.PeerPort))
 		r.ID, r.Targets = len(more.Steps), "@"+more.Steps[i].As
 		more.Steps = append(more.Steps, r)
 		if promises(more) {
@@ -361,11 +424,11 @@ func follow(rng *rand.Rand, p Plan) Plan {
 }
 
 // react adds steps that wait for an event of the cluster, from some time on.
-func react(rng *rand.Rand, p Plan, detection time.Duration) Plan {
+func react(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration) Plan {
 	length := max(3*detection/2, time.Second)
 	reactions := make([]nemesis.Step, pick(rng, 0, 3, 6, 10))
 	for i := range reactions {
-		reactions[i] = reaction(rng, p.Scheme)
+		reactions[i] = reaction(rng, scheme)
 	}
 	if rng.IntN(2) == 0 { // what takes data goes only with few others
 		slices.SortStableFunc(reactions, func(a, b nemesis.Step) int {
@@ -390,9 +453,9 @@ func react(rng *rand.Rand, p Plan, detection time.Duration) Plan {
 
 // reaction draws a fault that waits for an event: most often the new leader goes
 // at once. Where nobody else could lead, what happens is that a process starts.
-func reaction(rng *rand.Rand, scheme string) nemesis.Step {
+func reaction(rng *rand.Rand, scheme system.Scheme) nemesis.Step {
 	r := nemesis.Step{When: nemesis.LeaderChange, Targets: nemesis.TargetEvent, Fault: pick(rng, "kill", "pause", "partition"), Seed: rng.Uint64()}
-	if scheme == "single" {
+	if scheme.Single {
 		r.When, r.Fault = nemesis.NodeStart, pick(rng, "kill", "restart", "power", "power")
 	}
 	if rng.IntN(2) == 0 {
@@ -415,7 +478,7 @@ func reaction(rng *rand.Rand, scheme string) nemesis.Step {
 // haze lays a fault over all others that makes everything slower, and what
 // happens in a millisecond without it can be met by another fault: on a slow disk a
 // power loss finds more that is not synced. A new member would hardly ever catch up under it.
-func (s Swarm) haze(rng *rand.Rand, p *Plan) {
+func (s Swarm) haze(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	h := nemesis.Step{ID: len(p.Steps), Fault: pick(rng, "delay", "delay", "loss", "disk-slow"), At: 100 * time.Millisecond, Seed: rng.Uint64()}
 	if slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool { return o.Fault == "power" }) {
 		h.Fault = pick(rng, h.Fault, "disk-slow")
@@ -423,7 +486,7 @@ func (s Swarm) haze(rng *rand.Rand, p *Plan) {
 	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority, nemesis.TargetMinority)
 	if h.Fault == "disk-slow" {
 		h.Targets = pick(rng, nemesis.TargetMinority, nemesis.TargetFollower)
-		if p.Scheme == "single" { // nobody waits for another one's disk
+		if scheme.Single { // nobody waits for another one's disk
 			h.Targets = pick(rng, nemesis.TargetMajority, nemesis.TargetAll)
 		}
 	}
@@ -490,6 +553,10 @@ func meet(rng *rand.Rand, prev, s *nemesis.Step, nodes []string) bool {
 	switch {
 	case admin(prev) || admin(s):
 		return false
+	case prev.Fault == "lock-remove" && s.Fault == "lock-remove":
+		return false
+	case prev.Fault == "lock-remove" || s.Fault == "lock-remove":
+		return true // it is about no process
 	case cut && cuts:
 		// Two cuts together may leave no majority, so that no leader could be named.
 		return s.Shape != nemesis.IsolateLeader && s.Shape != nemesis.Primaries && named(s)

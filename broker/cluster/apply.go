@@ -52,6 +52,8 @@ func (s *State) apply(index, term uint64, e *envelope, cmd Command) (outcome, bo
 		return s.deleteTopic(c), true
 	case AlterPartition:
 		return s.alterPartition(c), true
+	case ReportLeader:
+		return s.reportLeader(c), true
 	case ElectLeaders:
 		return s.electLeaders(c), true
 	case Reassign:
@@ -136,56 +138,42 @@ func (s *State) setLeaving(index uint64, c SetLeaving) outcome {
 	b.Leaving, b.LeavingAt = true, index
 	s.setBroker(b)
 	var o outcome
-	for _, p := range s.hosted(b.ID) {
+	for _, p := range s.decided(b.ID) {
 		s.leave(&o.changes, p, b.ID)
 	}
 	return o
 }
 
 func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
-	if err := ValidTopicName(c.Name); err != nil {
-		return refuse(kerr.InvalidTopicException, "%v", err)
+	t, bad := s.newTopic(index, c)
+	if bad != nil {
+		return *bad
 	}
-	if s.Topic(c.Name) != nil {
-		return refuse(kerr.TopicAlreadyExists, "topic %q exists already", c.Name)
+	if t.MinISR == 0 {
+		t.MinISR = e.MinISR
 	}
-	flat := strings.ReplaceAll(c.Name, ".", "_")
-	for _, t := range s.topics {
-		if strings.ReplaceAll(t.Name, ".", "_") == flat {
-			return refuse(kerr.InvalidTopicException, "topic %q collides with %q: names may not differ in '.' and '_' alone", c.Name, t.Name)
-		}
+	if _, set := c.Configs[uncleanConfig]; !set {
+		t.Unclean = e.Unclean
 	}
-	t := &Topic{
-		Name: c.Name, ID: topicID(index), Created: index, Scheme: c.Scheme, Configs: maps.Clone(c.Configs),
-		MinISR: e.MinISR, Unclean: e.Unclean, Eligible: e.Eligible && !s.mutants.On(mutant.LastReplicaStanding),
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Configs)) {
-		value := c.Configs[name]
-		if err := KnownConfig(name, value); err != nil {
-			return refuse(kerr.InvalidConfig, "%v", err)
-		}
-		switch name {
-		case minISRConfig:
-			n, _ := strconv.ParseInt(value, 10, 32) // KnownConfig checked it
-			t.MinISR = int32(n)
-		case uncleanConfig:
-			t.Unclean = value == "true"
-		}
-	}
+	t.Eligible, t.Election = e.Eligible && !s.mutants.On(mutant.LastReplicaStanding), e.Election
 	assignment, bad := s.assign(c)
 	if bad != nil {
 		return *bad
 	}
 	o := outcome{value: t}
 	for i, replicas := range assignment {
-		p := &Partition{Topic: c.Name, Index: int32(i), Replicas: replicas, Leader: broker.None}
+		p := &Partition{Topic: c.Name, Index: int32(i), Replicas: replicas, Leader: broker.None, LastLeader: broker.None}
 		for _, id := range replicas {
 			if s.electable(id) {
 				p.ISR = append(p.ISR, id)
 			}
 		}
-		p.Leader = p.ISR[0]
-		p.LastLeader = p.Leader
+		if t.Election == ElectReplicas {
+			p.ISR = replicas
+		} else {
+			p.Leader = p.ISR[0]
+			p.LastLeader = p.Leader
+		}
 		t.Partitions = append(t.Partitions, p)
 		o.changes = append(o.changes, Change{Topic: t, Partition: p})
 	}
@@ -199,6 +187,42 @@ func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
 	at, _ := s.findTopic(t.Name)
 	s.topics = slices.Insert(s.topics, at, t)
 	return o
+}
+
+// newTopic makes a topic without partitions: its name is free and its configs exist.
+// MinISR is 0 where they do not set it.
+func (s *State) newTopic(index uint64, c CreateTopic) (*Topic, *outcome) {
+	fail := func(e *kerr.Error, format string, args ...any) (*Topic, *outcome) {
+		o := refuse(e, format, args...)
+		return nil, &o
+	}
+	if err := ValidTopicName(c.Name); err != nil {
+		return fail(kerr.InvalidTopicException, "%v", err)
+	}
+	if s.Topic(c.Name) != nil {
+		return fail(kerr.TopicAlreadyExists, "topic %q exists already", c.Name)
+	}
+	flat := strings.ReplaceAll(c.Name, ".", "_")
+	for _, t := range s.topics {
+		if strings.ReplaceAll(t.Name, ".", "_") == flat {
+			return fail(kerr.InvalidTopicException, "topic %q collides with %q: names may not differ in '.' and '_' alone", c.Name, t.Name)
+		}
+	}
+	t := &Topic{Name: c.Name, ID: topicID(index), Created: index, Scheme: c.Scheme, Configs: maps.Clone(c.Configs)}
+	for _, name := range slices.Sorted(maps.Keys(c.Configs)) {
+		value := c.Configs[name]
+		if err := KnownConfig(name, value); err != nil {
+			return fail(kerr.InvalidConfig, "%v", err)
+		}
+		switch name {
+		case minISRConfig:
+			n, _ := strconv.ParseInt(value, 10, 32) // KnownConfig checked it
+			t.MinISR = int32(n)
+		case uncleanConfig:
+			t.Unclean = value == "true"
+		}
+	}
+	return t, nil
 }
 
 // topicID is a version 8 UUID (RFC 9562: contents are the maker's own) of the raft index.
@@ -347,6 +371,31 @@ func (s *State) alterPartition(c AlterPartition) outcome {
 	return o
 }
 
+// reportLeader takes what a leader says that the quorum did not make, or of a set that
+// is not the quorum's to decide.
+func (s *State) reportLeader(c ReportLeader) outcome {
+	t := s.TopicByID(c.TopicID)
+	if t == nil || t.Election == ElectInSync || c.Index < 0 || int(c.Index) >= len(t.Partitions) {
+		return refuse(kerr.UnknownTopicOrPartition, "%s-%d does not exist, or the quorum elects its leaders", c.Topic, c.Index)
+	}
+	p := t.Partitions[c.Index]
+	isr := ordered(p.Replicas, c.ISR)
+	switch {
+	case c.Epoch < p.Epoch || c.Epoch == p.Epoch && p.Leader != broker.None && c.Leader != p.Leader:
+		return refuse(kerr.FencedLeaderEpoch, "%s-%d: epoch %d is over; it is %d", c.Topic, c.Index, c.Epoch, p.Epoch)
+	case t.Election == ElectFixed && (c.Epoch != p.Epoch || c.Leader != p.Leader):
+		return refuse(kerr.InvalidRequest, "%s-%d: its leader is %d, in epoch %d", c.Topic, c.Index, p.Leader, p.Epoch)
+	case !slices.Contains(isr, c.Leader):
+		return refuse(kerr.InvalidRequest, "%s-%d: broker %d is no replica, or not in sync with itself", c.Topic, c.Index, c.Leader)
+	case c.Epoch == p.Epoch && c.Leader == p.Leader && slices.Equal(isr, p.ISR):
+		return outcome{}
+	}
+	next := *p
+	next.Leader, next.LastLeader, next.Epoch, next.ISR = c.Leader, c.Leader, c.Epoch, isr
+	next.PartEpoch++
+	return outcome{changes: []Change{{Topic: s.put(&next), Partition: &next}}}
+}
+
 // electLeaders answers with the first refusal; the other partitions are elected all the same.
 func (s *State) electLeaders(c ElectLeaders) outcome {
 	var o outcome
@@ -363,6 +412,8 @@ func (s *State) electLeaders(c ElectLeaders) outcome {
 		}
 		preferred := p.Replicas[0]
 		switch {
+		case s.Topic(id.Topic).Election == ElectReplicas:
+			fail(kerr.InvalidRequest, "%s-%d: its replicas elect among themselves", id.Topic, id.Index)
 		case p.Leader == broker.None && c.Unclean:
 			leader, isr, unclean := s.elect(p, p.ISR, true)
 			if leader == broker.None {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 // Broker is one registered broker.
@@ -45,6 +46,18 @@ type Partition struct {
 	LastLeader broker.NodeID   // the newest broker that led it, None if none did
 }
 
+// Election is who makes a partition's leaders.
+type Election string
+
+// The elections. With ElectFixed the last leader leads, if it is up; the quorum elects
+// no other by itself, and is told who is in sync. With ElectReplicas the replicas elect
+// among themselves, and the quorum is told that, too.
+const (
+	ElectInSync   Election = ""
+	ElectFixed    Election = "fixed"
+	ElectReplicas Election = "replicas"
+)
+
 // Topic is one topic.
 type Topic struct {
 	Name       string
@@ -55,6 +68,7 @@ type Topic struct {
 	MinISR     int32             // effective min.insync.replicas
 	Unclean    bool              // effective unclean.leader.election.enable
 	Eligible   bool              // its partitions keep eligible leader replicas (KIP-966)
+	Election   Election          // who makes the leaders of its partitions
 	Partitions []*Partition
 }
 
@@ -108,6 +122,17 @@ type (
 		Epoch     int32 // leader epoch
 		PartEpoch int32 // the partition epoch that the change is based on
 		ISR       []Member
+	}
+	// ReportLeader tells who leads a partition whose replicas elect among themselves, and
+	// who is in sync. It is taken where its epoch is not behind. Where the leader is fixed,
+	// only the in-sync set is taken.
+	ReportLeader struct {
+		Topic   string
+		TopicID [16]byte
+		Index   int32
+		Leader  broker.NodeID
+		Epoch   int32
+		ISR     []broker.NodeID
 	}
 	// ElectLeaders elects the preferred leader of partitions where it is in the
 	// in-sync set; with Unclean also any live replica where no leader is left.
@@ -177,6 +202,8 @@ type Change struct {
 	Unclean bool
 	// Eligible: the new leader was eligible, and not in the in-sync set.
 	Eligible bool
+	// Peers is the node's own view as of this change, where no quorum decides.
+	Peers *scheme.Neighbours
 }
 
 // Send is a message for another node's Cluster, on the quorum channel.
@@ -233,6 +260,8 @@ type Config struct {
 	// EligibleLeaders are the schemes whose topics keep eligible leader replicas from
 	// their creation on (Kafka: the feature eligible.leader.replicas.version).
 	EligibleLeaders []string
+	// Elections are the schemes that do not elect from an in-sync set.
+	Elections map[string]Election
 	// PreviousEpoch goes with the registration, see RegisterBroker.
 	PreviousEpoch int64
 	// Mutants are seeded bugs, the same on every voter; none without the build tag.

@@ -35,13 +35,14 @@ type envelope struct {
 	Oldest Ticket `cbor:"4,keyasint"`
 	// Term binds a controller's duty to the term in which it decided; 0 is any.
 	Term uint64 `cbor:"5,keyasint,omitempty"`
-	// MinISR, Unclean and Eligible are the proposer's defaults, for CreateTopic: what
+	// MinISR, Unclean, Eligible and Election are the proposer's defaults, for CreateTopic: what
 	// is applied must not depend on the configuration of the node that applies it.
 	MinISR   int32           `cbor:"6,keyasint,omitempty"`
 	Unclean  bool            `cbor:"7,keyasint,omitempty"`
 	Kind     uint8           `cbor:"8,keyasint"`
 	Body     cbor.RawMessage `cbor:"9,keyasint"`
 	Eligible bool            `cbor:"10,keyasint,omitempty"`
+	Election Election        `cbor:"11,keyasint,omitempty"`
 }
 
 // kind numbers the commands in the log; 0 is none. Numbers are never reused.
@@ -73,6 +74,8 @@ func kind(cmd Command) uint8 {
 		return 12
 	case changeMember:
 		return 13
+	case ReportLeader:
+		return 14
 	}
 	return 0
 }
@@ -124,6 +127,8 @@ func decodeEnvelope(data []byte) (envelope, Command, error) {
 		cmd, err = body[RemoveVoter](e.Body)
 	case 13:
 		cmd, err = body[changeMember](e.Body)
+	case 14:
+		cmd, err = body[ReportLeader](e.Body)
 	default:
 		err = fmt.Errorf("unknown kind of command %d", e.Kind)
 	}

@@ -175,7 +175,7 @@ func (c *Cluster) rebalance() {
 	for _, t := range c.st.topics {
 		for _, p := range t.Partitions {
 			preferred := p.Replicas[0]
-			if p.Leader != preferred && c.st.preferable(p) && len(ps) < rebalanceBatch {
+			if t.Election == ElectInSync && p.Leader != preferred && c.st.preferable(p) && len(ps) < rebalanceBatch {
 				ps = append(ps, PartitionID{Topic: t.Name, Index: p.Index})
 			}
 		}

@@ -628,6 +628,7 @@ func (c *Cluster) propose(cmd Command, duty string, term uint64) Ticket {
 		t = c.withDefaults(t)
 		cmd = t
 		env.MinISR, env.Unclean, env.Eligible = c.cfg.MinISR, c.cfg.Unclean, slices.Contains(c.cfg.EligibleLeaders, t.Scheme)
+		env.Election = c.cfg.Elections[t.Scheme]
 	}
 	if step, ok := cmd.(changeMember); ok {
 		p.step = &step

@@ -294,13 +294,19 @@ func (s *State) replace(changes *[]Change, p *Partition, next Partition, leader 
 			next.LastLeader = leader
 		}
 	}
+	t := s.put(&next)
+	eligible := !unclean && leader != p.Leader && slices.Contains(p.ELR, leader)
+	*changes = append(*changes, Change{Topic: t, Partition: &next, Unclean: unclean, Eligible: eligible})
+}
+
+// put replaces a partition of its topic.
+func (s *State) put(p *Partition) *Topic {
 	i, _ := s.findTopic(p.Topic)
 	t := *s.topics[i]
 	t.Partitions = slices.Clone(t.Partitions)
-	t.Partitions[p.Index] = &next
+	t.Partitions[p.Index] = p
 	s.topics[i] = &t
-	eligible := !unclean && leader != p.Leader && slices.Contains(p.ELR, leader)
-	*changes = append(*changes, Change{Topic: &t, Partition: &next, Unclean: unclean, Eligible: eligible})
+	return &t
 }
 
 // least is how many replicas have to be in sync for anything to be acknowledged
@@ -335,6 +341,12 @@ func (s *State) eligible(p *Partition, isr []broker.NodeID) []broker.NodeID {
 // is that of KIP-966: nothing is lost as long as fewer replicas go down out of order,
 // before the in-sync set is at its minimum again, than that minimum.
 func (s *State) elect(p *Partition, isr []broker.NodeID, unclean bool) (broker.NodeID, []broker.NodeID, bool) {
+	if s.Topic(p.Topic).Election == ElectFixed && !unclean {
+		if s.electable(p.LastLeader) {
+			return p.LastLeader, ordered(p.Replicas, append(minus(isr, []broker.NodeID{p.LastLeader}), p.LastLeader)), false
+		}
+		return broker.None, isr, false
+	}
 	candidates := isr
 	if len(isr) == 0 {
 		candidates = s.eligible(p, nil)
@@ -379,6 +391,18 @@ func (s *State) hosted(id broker.NodeID) []*Partition {
 	return ps
 }
 
+// decided gives those of them whose leaders the quorum makes.
+func (s *State) decided(id broker.NodeID) []*Partition {
+	return slices.DeleteFunc(s.hosted(id), func(p *Partition) bool { return s.Topic(p.Topic).Election == ElectReplicas })
+}
+
+// unclean reports whether the quorum may elect a replica outside the in-sync set by
+// itself.
+func (s *State) unclean(p *Partition) bool {
+	t := s.Topic(p.Topic)
+	return t.Unclean && t.Election == ElectInSync
+}
+
 // without removes a broker from a partition's in-sync set. As its last member it
 // stays where there are no eligible leader replicas: nothing else says then that it
 // has every acknowledged record.
@@ -396,14 +420,14 @@ func (s *State) without(p *Partition, id broker.NodeID) []broker.NodeID {
 // only its process died; Kafka does not tell these apart, and nor is it done here.
 func (s *State) gone(id broker.NodeID, crashed bool) []Change {
 	var changes []Change
-	for _, p := range s.hosted(id) {
+	for _, p := range s.decided(id) {
 		next := *p
 		leader, isr, unclean := p.Leader, s.without(p, id), false
 		if crashed && s.Topic(p.Topic).Eligible {
 			next.ISR, next.ELR = isr, minus(p.ELR, []broker.NodeID{id})
 		}
 		if leader == id || leader == broker.None { // the last eligible one may have gone, and the last leader be up
-			leader, isr, unclean = s.elect(&next, isr, s.Topic(p.Topic).Unclean)
+			leader, isr, unclean = s.elect(&next, isr, s.unclean(p))
 		}
 		if leader != p.Leader || !slices.Equal(isr, p.ISR) || len(next.ELR) != len(p.ELR) {
 			s.replace(&changes, p, next, leader, isr, unclean)
@@ -415,9 +439,9 @@ func (s *State) gone(id broker.NodeID, crashed bool) []Change {
 // back elects leaders where there was none and this broker can change that.
 func (s *State) back(id broker.NodeID) []Change {
 	var changes []Change
-	for _, p := range s.hosted(id) {
+	for _, p := range s.decided(id) {
 		if p.Leader == broker.None {
-			leader, isr, unclean := s.elect(p, p.ISR, s.Topic(p.Topic).Unclean)
+			leader, isr, unclean := s.elect(p, p.ISR, s.unclean(p))
 			s.change(&changes, p, leader, isr, unclean)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/node"
-	"github.com/faultline-mq/faultline/broker/options"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 	"github.com/faultline-mq/faultline/broker/vfs"
 )
 
@@ -54,6 +54,9 @@ type Config struct {
 	MetaDir string // the metadata log; default DataDir
 	Logs    vfs.FS // instead of DataDir
 	Meta    vfs.FS // instead of MetaDir; default Logs
+	// Shared is the directory of the storage device that the nodes share, for schemes that
+	// keep their logs there; the same on every node, and there already. "": there is none.
+	Shared string
 
 	Version string // what the node says that it is
 
@@ -174,7 +177,7 @@ func (c Config) Validate() error {
 	if _, _, err := c.advertised(); err != nil {
 		return err
 	}
-	if _, err := options.Resolve(c.Set); err != nil {
+	if _, err := schemes.Resolve(c.Set); err != nil {
 		return err
 	}
 	if c.MaxConnections < 1 || c.IdleTimeout <= 0 || c.FrameTimeout <= 0 || c.WriteTimeout <= 0 || c.QueueBytes < 1 {

@@ -20,6 +20,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
 // host is a backend with real metadata of one broker, and partitions whose machines
@@ -80,7 +81,8 @@ func (h *host) Configs(*cluster.Topic) map[string]string {
 	return map[string]string{"min.insync.replicas": "2"}
 }
 
-func (h *host) Reply(r broker.Reply) { require.NotContains(h.t, h.replies, r.ID); h.replies[r.ID] = r }
+func (h *host) Send(broker.NodeID, broker.Message, []broker.Slice) {}
+func (h *host) Reply(r broker.Reply)                               { require.NotContains(h.t, h.replies, r.ID); h.replies[r.ID] = r }
 
 func (h *host) Partition(topic string, index int32) kafka.Partition {
 	if p := h.parts[fmt.Sprintf("%s-%d", topic, index)]; p != nil && h.hosted {
@@ -98,7 +100,7 @@ func newHost(t *testing.T) *host {
 	var err error
 	h.c, err = cluster.New(c, nil, broker.Time{})
 	require.NoError(t, err)
-	h.s = kafka.New(h, kafka.Config{Self: 1, ClusterID: "test", AutoCreate: true, Scheme: "isr", Schemes: map[string]int{"isr": 0, "single": 1}, Nodes: []broker.NodeID{1, 2, 3}})
+	h.s = kafka.New(h, kafka.Config{Self: 1, ClusterID: "test", AutoCreate: true, Scheme: "isr", Schemes: schemes.Known(), Nodes: []broker.NodeID{1, 2, 3}})
 	h.settle()
 	h.create("t", 2)
 	h.create("u", 1)

@@ -76,7 +76,7 @@ func TestReassignments(t *testing.T) {
 	require.Zero(t, h.settled(create).(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode)
 	p := alter(0, false, "s", []int32{1})
 	require.Equal(t, kerr.InvalidReplicaAssignment.Code, p.ErrorCode)
-	require.Contains(t, *p.ErrorMessage, "scheme single copies nothing")
+	require.Contains(t, *p.ErrorMessage, "replicas of scheme single stay")
 
 	list := kmsg.NewPtrListPartitionReassignmentsRequest()
 	require.Empty(t, h.ask(list).(*kmsg.ListPartitionReassignmentsResponse).Topics)

@@ -1,11 +1,14 @@
 package kafka
 
 import (
+	"cmp"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 func (s *Server) metadata(id broker.ReqID, r kmsg.Request) {
@@ -79,17 +82,59 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		mp := kmsg.NewMetadataResponseTopicPartition()
 		mp.Partition, mp.Leader, mp.LeaderEpoch = p.Index, int32(p.Leader), p.Epoch
 		mp.Replicas, mp.ISR = ids(p.Replicas), ids(p.ISR)
-		for _, id := range p.Replicas {
+		replicas := p.Replicas
+		if v, ok := s.ownView(t, p); ok {
+			mp.Leader, mp.LeaderEpoch, mp.ISR = int32(v.Leader), v.Epoch, ids(v.InSync)
+		}
+		if v, ok := s.proxied(t.Name, p.Index); ok {
+			// Any node takes requests: each names itself.
+			replicas = v.Replicas
+			mp.Leader, mp.LeaderEpoch, mp.Replicas, mp.ISR = int32(s.cfg.Self), -1, ids(v.Replicas), ids(v.InSync)
+			if own := s.b.State().Broker(s.cfg.Self); own == nil || own.Fenced {
+				mp.Leader, mp.ErrorCode = int32(broker.None), kerr.LeaderNotAvailable.Code
+			}
+		}
+		for _, id := range replicas {
 			if b := s.b.State().Broker(id); b == nil || b.Fenced {
 				mp.OfflineReplicas = append(mp.OfflineReplicas, int32(id))
 			}
 		}
-		if p.Leader == broker.None {
+		if mp.Leader == int32(broker.None) {
 			mp.ErrorCode = kerr.LeaderNotAvailable.Code
 		}
 		m.Partitions = append(m.Partitions, mp)
 	}
 	return m
+}
+
+// ownView is what this node's replica says of a partition whose leader and in-sync
+// set are not the quorum's to decide, if that is not older than what the quorum was told.
+func (s *Server) ownView(t *cluster.Topic, p *cluster.Partition) (scheme.View, bool) {
+	if d := s.scheme(cmp.Or(t.Scheme, s.cfg.Scheme)); d != nil && d.Election == scheme.Lock {
+		if own := s.b.Partition(t.Name, p.Index); own != nil {
+			return own.Machine().View(), true
+		}
+		return scheme.View{Leader: broker.None, Epoch: -1}, true
+	}
+	if t.Election == cluster.ElectInSync {
+		return scheme.View{}, false
+	}
+	host := s.b.Partition(t.Name, p.Index)
+	if host == nil {
+		return scheme.View{}, false
+	}
+	v := host.Machine().View()
+	return v, v.Leader != broker.None && v.Epoch >= p.Epoch
+}
+
+// proxied is the view of a partition that any node takes requests for.
+func (s *Server) proxied(topic string, index int32) (scheme.View, bool) {
+	p := s.b.Partition(topic, index)
+	if p == nil {
+		return scheme.View{}, false
+	}
+	v := p.Machine().View()
+	return v, v.Proxied
 }
 
 func ids(nodes []broker.NodeID) []int32 {

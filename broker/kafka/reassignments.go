@@ -40,10 +40,12 @@ func (s *Server) alterPartitionReassignments(id broker.ReqID, r kmsg.Request) {
 			for _, r := range p.Replicas {
 				c.Replicas = append(c.Replicas, broker.NodeID(r))
 			}
-			if known := s.b.State().Topic(t.Topic); known != nil && s.cfg.Schemes[known.Scheme] > 0 {
-				rp.ErrorCode = kerr.InvalidReplicaAssignment.Code
-				rp.ErrorMessage = text(rp.ErrorCode, fmt.Sprintf("scheme %s copies nothing to other replicas", known.Scheme))
-				continue
+			if known := s.b.State().Topic(t.Topic); known != nil {
+				if d := s.scheme(known.Scheme); d != nil && !d.Moves {
+					rp.ErrorCode = kerr.InvalidReplicaAssignment.Code
+					rp.ErrorMessage = text(rp.ErrorCode, fmt.Sprintf("replicas of scheme %s stay where they are", known.Scheme))
+					continue
+				}
 			}
 			waiting++
 			s.propose(c, func(r cluster.Result) {

@@ -3,7 +3,6 @@ package kafka
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -12,6 +11,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 // SchemeConfig is the topic config that chooses the replication scheme.
@@ -68,18 +68,31 @@ func (s *Server) createTopics(id broker.ReqID, r kmsg.Request) {
 // second replica of a scheme without fail-over would take over empty.
 func (s *Server) fitScheme(c *cluster.CreateTopic) (int16, string) {
 	name := cmp.Or(c.Scheme, s.cfg.Scheme)
-	limit, known := s.cfg.Schemes[name]
+	d := s.scheme(name)
 	switch {
 	case s.cfg.Schemes == nil:
-	case !known:
-		return kerr.InvalidConfig.Code, fmt.Sprintf("unknown %s %q; known schemes: %s", SchemeConfig, name, strings.Join(slices.Sorted(maps.Keys(s.cfg.Schemes)), ", "))
-	case limit == 0:
-	case int(c.ReplicationFactor) > limit || slices.ContainsFunc(c.Assignment, func(r []broker.NodeID) bool { return len(r) > limit }):
-		return kerr.InvalidReplicationFactor.Code, fmt.Sprintf("scheme %s has at most %d replicas of a partition", name, limit)
+	case d == nil:
+		var known []string
+		for _, d := range s.cfg.Schemes {
+			known = append(known, d.Name)
+		}
+		return kerr.InvalidConfig.Code, fmt.Sprintf("unknown %s %q; known schemes: %s", SchemeConfig, name, strings.Join(known, ", "))
+	case d.Replicas != scheme.One:
+	case c.ReplicationFactor > 1 || slices.ContainsFunc(c.Assignment, func(r []broker.NodeID) bool { return len(r) > 1 }):
+		return kerr.InvalidReplicationFactor.Code, fmt.Sprintf("scheme %s has one replica of a partition", name)
 	case c.ReplicationFactor == -1 && len(c.Assignment) == 0:
-		c.ReplicationFactor = int16(limit)
+		c.ReplicationFactor = 1
 	}
 	return 0, ""
+}
+
+// scheme returns a scheme's definition, nil where there is none.
+func (s *Server) scheme(name string) *scheme.Definition {
+	i := slices.IndexFunc(s.cfg.Schemes, func(d scheme.Definition) bool { return d.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &s.cfg.Schemes[i]
 }
 
 // assignment takes over a manual assignment, which must number partitions from 0.

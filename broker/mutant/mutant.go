@@ -45,6 +45,13 @@ const (
 	ChecksumIgnored
 	RecoverUnsynced
 	LastReplicaStanding
+	NoFence
+	NoSkewMargin
+	ConfirmBeforeCheck
+	PromoteUnsynced
+	RejoinKeeps
+	MirrorsForgotten
+	UnroutableConfirmed
 	names // how many there are
 )
 

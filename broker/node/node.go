@@ -17,8 +17,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
-	"github.com/faultline-mq/faultline/broker/scheme/isr"
-	"github.com/faultline-mq/faultline/broker/scheme/single"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
 // Config is what a node is made from.
@@ -36,15 +35,10 @@ type Config struct {
 	Mutants     mutant.Set // seeded bugs; none without the build tag
 }
 
-// Schemes lists the replication schemes of this broker by name.
-func Schemes() map[string]scheme.Factory {
-	return map[string]scheme.Factory{"isr": isr.New, "single": single.New}
-}
-
 // Validate checks what New relies on.
 func (c Config) Validate() error {
-	if _, ok := Schemes()[c.Scheme]; !ok {
-		return fmt.Errorf("unknown scheme %q; known schemes: isr, single", c.Scheme)
+	if _, err := schemes.Lookup(c.Scheme); err != nil {
+		return err
 	}
 	if !slices.ContainsFunc(c.Members, func(m broker.Member) bool { return m.ID == c.ID && m.Name == c.Name }) {
 		return fmt.Errorf("node %d (%s) is not a member of the cluster %v", c.ID, c.Name, c.Members)
@@ -63,7 +57,8 @@ type LaneState struct {
 	Lane    broker.Lane
 	Start   int64
 	Batches []batch.Info
-	High    int64 // checkpointed high watermark
+	High    int64  // checkpointed high watermark
+	Kept    []byte // what the scheme keeps beside the log (broker.Keep), nil for nothing
 	// Corrupt names damage in the middle of the log, from Start plus Batches on;
 	// what stood behind it is not to be trusted.
 	Corrupt string
@@ -89,7 +84,7 @@ type Node struct {
 	now     broker.Time
 	eff     []broker.Effect
 	seq     int64 // of events
-	c       *cluster.Cluster
+	c       authority
 	k       *kafka.Server
 	opts    scheme.Options
 	found   map[broker.Lane]LaneState
@@ -141,9 +136,7 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	n.opts = scheme.DefaultOptions()
 	n.opts.Mutants = cfg.Mutants
 	n.opts.SyncAlways = o.String("fsync") == "always"
-	n.opts.ReplicaLag = o.Duration("replica.lag.time.max.ms")
-	n.opts.FetchBytes = o.Int("replica.fetch.max.bytes")
-	n.opts.FetchWait = o.Duration("replica.fetch.wait.max.ms")
+	n.opts.Set = o
 	if o.String("fsync") == "interval" {
 		n.syncAt = now.Mono + o.Duration("fsync.interval.ms")
 	}
@@ -155,22 +148,12 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		n.names[m.ID] = m.Name
 		ids = append(ids, m.ID)
 	}
-	voters := slices.DeleteFunc(slices.Clone(cfg.Members), func(m broker.Member) bool { return cfg.Voters != nil && !slices.Contains(cfg.Voters, m.ID) })
-	tick := o.Duration("quorum.tick.ms")
-	c, err := cluster.New(cluster.Config{
-		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Directory: rec.Directory, Voters: voters, Names: n.names,
-		TickInterval: tick, ElectionTicks: 10, HeartbeatTicks: 2,
-		BrokerHeartbeat: o.Duration("broker.heartbeat.interval.ms"), SessionTimeout: o.Duration("broker.session.timeout.ms"),
-		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
-		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
-		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
-		EligibleLeaders: eligibleLeaders(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
-	}, rec.Meta, now)
+	c, err := n.newAuthority(rec)
 	if err != nil {
-		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
+		return nil, err
 	}
 	n.c = c
-	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: map[string]int{"isr": 0, "single": 1}, Nodes: ids})
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: n.beside(), Nodes: ids})
 	records := int64(0)
 	for _, l := range rec.Lanes {
 		if k := len(l.Batches); k > 0 {
@@ -185,13 +168,40 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	return n, nil
 }
 
-// eligibleLeaders gives the schemes that keep eligible leader replicas: those of one
-// copy have no other to choose.
+// beside are the schemes that a topic may have: those of the node's own authority.
+func (n *Node) beside() []scheme.Definition {
+	return slices.DeleteFunc(slices.Clone(schemes.Known()), func(d scheme.Definition) bool { return d.Metadata != n.metadata() })
+}
+
+// metadata is the authority of the node's scheme.
+func (n *Node) metadata() scheme.Metadata {
+	d, _ := schemes.Lookup(n.cfg.Scheme) // Validate found it
+	return d.Metadata
+}
+
+// eligibleLeaders gives the schemes that keep eligible leader replicas.
 func eligibleLeaders(o options.Values) []string {
-	if o.Int("eligible.leader.replicas.version") == 0 {
-		return nil
+	var names []string
+	for _, d := range schemes.Known() {
+		if d.Eligible != nil && d.Eligible(o) {
+			names = append(names, d.Name)
+		}
 	}
-	return []string{"isr"}
+	return names
+}
+
+// elections gives the schemes whose leaders are not elected from an in-sync set.
+func elections(o options.Values) map[string]cluster.Election {
+	m := map[string]cluster.Election{}
+	for _, d := range schemes.Known() {
+		switch d.ElectionUnder(o) {
+		case scheme.Fixed:
+			m[d.Name] = cluster.ElectFixed
+		case scheme.Replicas:
+			m[d.Name] = cluster.ElectReplicas
+		}
+	}
+	return m
 }
 
 // Step takes one input and returns what to do, in order. The slice is valid
@@ -203,13 +213,18 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 	}
 	switch i := in.(type) {
 	case broker.Request:
+		n.c.Client(i.ClientID)
 		n.k.Handle(i)
 	case broker.RequestGone:
 		n.k.Gone(i.ID)
 	case broker.PeerMessage:
 		n.peer(i)
 	case broker.Link:
+		if i.Channel == n.c.Channel() {
+			n.c.Link(now, i.Peer, i.Up)
+		}
 		if i.Channel == broker.Peer {
+			n.k.Link(i.Peer, i.Up)
 			for _, p := range n.parts {
 				p.m.Link(i.Peer, i.Up)
 			}
@@ -222,7 +237,13 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 			break
 		}
 		n.c.Stored(now, i.Seq)
+	case broker.DeviceDone:
+		n.device(i)
 	case broker.ReadFailed:
+		if p := n.byLane[i.Lane]; p != nil && p.shared {
+			p.m.Message(n.cfg.ID, &i) // whoever damaged it, this node may still serve others
+			break
+		}
 		// The bytes on disk are not what was written: this replica can no longer be
 		// trusted with anything. At the next start recovery refuses the damage.
 		n.fail(fmt.Sprintf("log %s is damaged at offset %d: %v", i.Lane, i.Offset, i.Err))
@@ -232,6 +253,11 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 		if !n.leaving {
 			n.leaving, n.stopAt = true, now.Mono+stopLimit
 			n.c.Leave(now)
+			for _, p := range n.parts {
+				if r, ok := p.m.(scheme.Resigner); ok {
+					r.Resign()
+				}
+			}
 		}
 	}
 	n.pump()
@@ -288,6 +314,11 @@ func (n *Node) wake() {
 func (n *Node) finish(reason string) {
 	n.checkpoint()
 	n.syncAll()
+	for _, p := range n.parts {
+		if p.shared {
+			p.m.Close() // others need not wait for its lease
+		}
+	}
 	epoch := n.epoch
 	if epoch < 0 {
 		epoch = n.former
@@ -297,7 +328,7 @@ func (n *Node) finish(reason string) {
 
 func (n *Node) checkpoint() {
 	for _, p := range n.parts {
-		if high := p.m.High(); high != p.checkpointed {
+		if high := p.m.High(); !p.shared && high != p.checkpointed {
 			p.checkpointed = high
 			n.do(broker.Checkpoint{Lane: p.lane, HW: high})
 		}
@@ -312,7 +343,7 @@ func (n *Node) pump() {
 			n.do(w)
 		}
 		for _, s := range out.Sends {
-			n.do(broker.Send{To: s.To, Channel: broker.Quorum, Msg: s.Msg})
+			n.do(broker.Send{To: s.To, Channel: n.c.Channel(), Msg: s.Msg})
 		}
 		for _, ev := range out.Events {
 			n.Emit(ev)
@@ -360,10 +391,8 @@ func (n *Node) register() {
 		return
 	}
 	n.epoch = b.Epoch
-	for _, t := range n.c.State().Topics() {
-		for _, p := range t.Partitions {
-			n.assign(cluster.Change{Topic: t, Partition: p})
-		}
+	for _, ch := range n.c.Current() {
+		n.assign(ch)
 	}
 	n.dropUnknownLanes()
 }
@@ -412,7 +441,7 @@ func (n *Node) assign(ch cluster.Change) {
 	t, cp := ch.Topic, ch.Partition
 	id := partID{t.ID, cp.Index}
 	p := n.byID[id]
-	if !slices.Contains(cp.Replicas, n.cfg.ID) {
+	if ch.Peers == nil && !slices.Contains(cp.Replicas, n.cfg.ID) {
 		if p != nil && cp.PartEpoch > p.partEpoch {
 			n.remove(p) // reassigned: others have it all
 		}
@@ -433,7 +462,7 @@ func (n *Node) assign(ch cluster.Change) {
 	}
 	p.m.Assigned(scheme.Assignment{
 		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
-		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible,
+		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible, Peers: ch.Peers,
 	})
 }
 
@@ -453,14 +482,19 @@ func LaneKey(l broker.Lane) string {
 }
 
 func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
+	d, err := schemes.Lookup(t.Scheme)
+	if err != nil {
+		d, _ = schemes.Lookup(n.cfg.Scheme) // Validate checked it
+	}
 	p := &partition{
+		shared: d.Shared, open: !d.Shared,
 		n: n, id: partID{t.ID, cp.Index}, topic: t.Name, key: fmt.Sprintf("%s-%d", t.Name, cp.Index),
 		lane: Lane(t.Name, cp.Index, t.Created), index: logindex.New(0, nil), partEpoch: -1, seq: n.written[Lane(t.Name, cp.Index, t.Created)],
 	}
 	high := int64(0)
 	if l, ok := n.found[p.lane]; ok {
 		p.index = logindex.New(l.Start, l.Batches)
-		high = l.High
+		high, p.kept = l.High, l.Kept
 		if l.Corrupt != "" {
 			p.refused, p.damaged = true, true
 			n.Emit(broker.Event{Kind: "corrupt", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: l.Corrupt})
@@ -469,17 +503,12 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 			n.Emit(broker.Event{Kind: "torn", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: fmt.Sprintf("cut %d bytes of a torn tail", l.Torn)})
 		}
 		delete(n.found, p.lane)
-	} else {
+	} else if !d.Shared {
 		n.do(broker.OpenLane{Lane: p.lane})
 	}
 	p.sync = broker.Sync{Lane: p.lane}
 	p.stable, p.checkpointed = p.index.End(), high
-	name := t.Scheme
-	factory, ok := Schemes()[name]
-	if !ok {
-		factory = Schemes()[n.cfg.Scheme]
-	}
-	p.m = factory(p, n.opts, high)
+	p.m = d.New(p, n.opts, high)
 	return p
 }
 
@@ -491,17 +520,38 @@ func (n *Node) remove(p *partition) {
 	delete(n.byLane, p.lane)
 	// Should the replica come back, reports of these writes are none of its own.
 	n.written[p.lane] = p.seq
+	if p.shared {
+		n.do(broker.Device{Lane: p.lane, Do: broker.RemoveLog})
+		return
+	}
 	n.do(broker.RemoveLane{Lane: p.lane})
 }
 
-func (n *Node) peer(in broker.PeerMessage) {
-	if in.Channel == broker.Quorum {
-		n.c.Message(n.now, in.From, in.Msg)
+// device takes an answer of the shared storage device.
+func (n *Node) device(in broker.DeviceDone) {
+	p := n.byLane[in.Lane]
+	if p == nil {
 		return
 	}
-	if m, ok := in.Msg.(*PartitionMessage); ok {
-		if p := n.byID[partID{m.Topic, m.Index}]; p != nil {
+	if in.Do == broker.OpenLog && in.Err == nil && in.Held {
+		p.adopt(in.Log)
+	}
+	p.m.Message(n.cfg.ID, &in)
+}
+
+func (n *Node) peer(in broker.PeerMessage) {
+	switch m := in.Msg.(type) {
+	case *PartitionMessage:
+		if p := n.byID[partID{m.Topic, m.Index}]; p != nil && in.Channel == broker.Peer {
 			p.m.Message(in.From, m.Body)
+		}
+	case *kafka.Forward:
+		n.k.Forwarded(in.From, m)
+	case *kafka.Forwarded:
+		n.k.Answered(in.From, m)
+	default:
+		if in.Channel == n.c.Channel() {
+			n.c.Message(n.now, in.From, in.Msg)
 		}
 	}
 }
@@ -518,7 +568,9 @@ func (n *Node) stored(in broker.Stored) {
 
 func (n *Node) syncAll() {
 	for _, p := range n.parts {
-		n.do(p.sync)
+		if p.open {
+			n.do(p.sync)
+		}
 	}
 }
 

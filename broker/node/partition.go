@@ -1,6 +1,8 @@
 package node
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/faultline-mq/faultline/broker"
@@ -9,6 +11,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -24,6 +27,9 @@ type partition struct {
 	index *logindex.Index
 
 	seq          uint64 // of the lane's writes
+	kept         []byte // what was kept at the start
+	keep         uint64 // the newest Keep's number, and that of the newest write that is done
+	writtenUpTo  uint64
 	unstable     []write
 	stable       int64
 	refused      bool
@@ -31,6 +37,8 @@ type partition struct {
 	partEpoch    int32          // of the newest assignment
 	proposal     cluster.Ticket // the newest proposal of an in-sync set
 	checkpointed int64
+	shared       bool // the log lies on the shared device
+	open         bool // and is open
 }
 
 // write is one append or truncation that is not stable yet.
@@ -40,8 +48,9 @@ type write struct {
 }
 
 var (
-	_ scheme.Host     = (*partition)(nil)
-	_ kafka.Partition = (*partition)(nil)
+	_ scheme.Host       = (*partition)(nil)
+	_ scheme.SharedHost = (*partition)(nil)
+	_ kafka.Partition   = (*partition)(nil)
 )
 
 func (p *partition) Self() broker.NodeID                  { return p.n.cfg.ID }
@@ -64,6 +73,23 @@ func (p *partition) Append(batches [][]byte, infos []batch.Info) {
 	}
 	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches})
 }
+
+// Persisted implements scheme.Host.
+func (p *partition) Persisted() []byte { return p.kept }
+
+// Persist implements scheme.Host.
+func (p *partition) Persist(state []byte) {
+	p.seq++
+	p.keep = p.seq
+	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
+	p.n.do(broker.Keep{Lane: p.lane, Seq: p.seq, State: state})
+	if p.n.opts.SyncAlways {
+		p.n.do(p.sync) // the write's own place in the lane
+	}
+}
+
+// Persisting implements scheme.Host.
+func (p *partition) Persisting() bool { return p.writtenUpTo < p.keep }
 
 // Truncate implements scheme.Host.
 func (p *partition) Truncate(to int64) int64 {
@@ -102,12 +128,13 @@ func (p *partition) storedUpTo(written, synced uint64) {
 	if p.n.opts.SyncAlways && !p.n.opts.Mutants.On(mutant.AckBeforeSync) {
 		mark = synced
 	}
-	before := p.stable
+	before, keeping := p.stable, p.Persisting()
+	p.writtenUpTo = max(p.writtenUpTo, written)
 	for len(p.unstable) > 0 && p.unstable[0].seq <= mark {
 		p.stable = p.unstable[0].end
 		p.unstable = p.unstable[1:]
 	}
-	if p.stable != before || len(p.unstable) == 0 {
+	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Persisting() {
 		p.m.Stored()
 	}
 }
@@ -136,11 +163,67 @@ func (p *partition) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
 	p.n.isr[t], p.proposal = p, t
 }
 
+// Report implements scheme.Host.
+func (p *partition) Report(epoch int32, inSync []broker.NodeID) {
+	p.n.c.Propose(p.n.now, cluster.ReportLeader{
+		Topic: p.topic, TopicID: p.id.topic, Index: p.id.index, Leader: p.n.cfg.ID, Epoch: epoch, ISR: slices.Clone(inSync),
+	})
+}
+
+// Keep implements scheme.Host.
+func (p *partition) Keep(r scheme.Record) {
+	t := p.n.c.Propose(p.n.now, peers.Keep{Topic: p.id.topic, Index: p.id.index, Record: r})
+	p.n.isr[t], p.proposal = p, t
+}
+
 // Eligible implements scheme.Host.
 func (p *partition) Eligible(id broker.NodeID, brokerEpoch int64) bool {
 	b := p.n.c.State().Broker(id)
 	return b != nil && (!b.Fenced && !b.Leaving || p.n.opts.Mutants.On(mutant.JoinFenced)) &&
 		(b.Epoch == brokerEpoch || p.n.opts.Mutants.On(mutant.JoinAnyBrokerEpoch))
+}
+
+// Owner implements scheme.SharedHost.
+func (p *partition) Owner() string { return p.n.cfg.Incarnation }
+
+func (p *partition) device(e broker.Device) {
+	e.Lane = p.lane
+	p.n.do(e)
+}
+
+// TryLock implements scheme.SharedHost.
+func (p *partition) TryLock(l broker.Lock) { p.device(broker.Device{Do: broker.TryLock, Lock: l}) }
+
+// CheckLock implements scheme.SharedHost.
+func (p *partition) CheckLock(l broker.Lock) { p.device(broker.Device{Do: broker.CheckLock, Lock: l}) }
+
+// Publish implements scheme.SharedHost.
+func (p *partition) Publish(l broker.Lock) { p.device(broker.Device{Do: broker.Publish, Lock: l}) }
+
+// CheckToken implements scheme.SharedHost.
+func (p *partition) CheckToken() { p.device(broker.Device{Do: broker.CheckToken}) }
+
+// OpenLog implements scheme.SharedHost.
+func (p *partition) OpenLog(fenced bool, token uint64) {
+	p.device(broker.Device{Do: broker.OpenLog, Fenced: fenced, Token: token})
+}
+
+// CloseLog implements scheme.SharedHost.
+func (p *partition) CloseLog(l broker.Lock) {
+	p.index, p.unstable, p.stable, p.open, p.refused = logindex.New(0, nil), nil, 0, false, false
+	p.device(broker.Device{Do: broker.CloseLog, Lock: l})
+}
+
+// adopt takes the shared log as it was found.
+func (p *partition) adopt(l *broker.LogState) {
+	p.index = logindex.New(l.Start, l.Batches)
+	p.unstable, p.stable, p.open, p.refused = nil, p.index.End(), true, l.Corrupt != ""
+	if l.Corrupt != "" {
+		p.Emit(broker.Event{Kind: "corrupt", Epoch: -1, Offset: p.stable, Detail: l.Corrupt})
+	}
+	if l.Torn > 0 {
+		p.Emit(broker.Event{Kind: "torn", Epoch: -1, Offset: p.stable, Detail: fmt.Sprintf("cut %d bytes of a torn tail", l.Torn)})
+	}
 }
 
 // Emit implements scheme.Host.
@@ -161,6 +244,10 @@ func (b backend) Propose(c cluster.Command) cluster.Ticket { return b.n.c.Propos
 func (b backend) Quorum() cluster.Quorum { return b.n.c.Quorum() }
 
 func (b backend) Reply(r broker.Reply) { b.n.do(r) }
+
+func (b backend) Send(to broker.NodeID, m broker.Message, s []broker.Slice) {
+	b.n.do(broker.Send{To: to, Channel: broker.Peer, Msg: m, Slices: s})
+}
 
 func (b backend) Configs(t *cluster.Topic) map[string]string {
 	return map[string]string{

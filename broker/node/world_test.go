@@ -19,7 +19,7 @@ import (
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/node"
-	"github.com/faultline-mq/faultline/broker/options"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
 // world runs real nodes on a virtual clock: messages and disks take a millisecond,
@@ -67,6 +67,7 @@ type peer struct {
 
 type lane struct {
 	batches [][]byte
+	kept    []byte
 	written uint64
 	synced  int // batches
 	corrupt string
@@ -96,7 +97,7 @@ func newWorld(t *testing.T, nodes int, schemeName string, set map[string]string)
 }
 
 func (w *world) config(p *peer) node.Config {
-	o, err := options.Resolve(w.set)
+	o, err := schemes.Resolve(w.set)
 	require.NoError(w.t, err)
 	c := node.Config{
 		ID: p.id, Name: fmt.Sprintf("n%d", p.id), Incarnation: fmt.Sprintf("n%d.%d", p.id, p.inc), Host: fmt.Sprintf("host%d", p.id), Port: 9092,
@@ -124,7 +125,7 @@ func (w *world) boot(p *peer) {
 	p.stopped = 0
 	for _, name := range sortedLanes(p.lanes) {
 		l := p.lanes[name]
-		s := node.LaneState{Lane: name, High: l.high, Corrupt: l.corrupt}
+		s := node.LaneState{Lane: name, High: l.high, Kept: l.kept, Corrupt: l.corrupt}
 		for _, b := range l.batches {
 			info, err := batch.Parse(b)
 			require.NoError(w.t, err)
@@ -271,6 +272,12 @@ func (p *peer) carryOut(e broker.Effect) {
 				}
 			})
 		}
+	case broker.Keep:
+		l := p.lanes[e.Lane]
+		require.Equal(w.t, l.written+1, e.Seq)
+		l.written++
+		l.kept = e.State
+		later(broker.Stored{Lane: e.Lane, Written: e.Seq, Err: p.failing})
 	case broker.Checkpoint:
 		p.lanes[e.Lane].high = e.HW
 	case broker.MetaAppend:

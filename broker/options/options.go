@@ -27,6 +27,14 @@ type Option struct {
 	Min     int64
 	Max     int64
 	Doc     string
+	// Draw are the values that random runs choose from; none: they leave it alone.
+	Draw []string
+	// Safe is the value that random runs fall back to where what they drew promises
+	// nothing; "": none.
+	Safe string
+	// Protocol: the values are different protocols, so that a random run chooses
+	// always, and not only now and then.
+	Protocol bool
 }
 
 const (
@@ -53,18 +61,17 @@ var registry = []Option{
 	{Name: "broker.session.timeout.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "1500", Kafka: "9000", Min: 50, Max: 600_000, Doc: "a broker without heartbeat for so long is fenced"},
 	{Name: "leader.rebalance.interval.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "10000", Kafka: "300000", Min: 0, Max: 3_600_000, Doc: "how often preferred leaders are elected; 0 = never"},
 	{Name: "quorum.tick.ms", Owner: broker, Type: "duration-ms", Unit: "ms", Default: "50", Kafka: "100", Min: 5, Max: 10_000, Doc: "raft tick; an election takes 10 to 20 of them"},
-	{Name: "replica.lag.time.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "3000", Kafka: "30000", Min: 100, Max: 600_000, Doc: "a follower that has not caught up for so long leaves the in-sync set"},
-	{Name: "replica.fetch.wait.max.ms", Owner: "scheme isr", Type: "duration-ms", Unit: "ms", Default: "500", Kafka: "500", Min: 1, Max: 60_000, Doc: "how long a leader may park a follower's fetch"},
-	{Name: "replica.fetch.max.bytes", Owner: "scheme isr", Type: "int", Unit: "bytes", Default: "1048576", Min: 1, Max: 1 << 30, Doc: "how much a follower fetches at once, at least one batch"},
-	{Name: "eligible.leader.replicas.version", Owner: "scheme isr", Type: "int", Default: "1", Min: 0, Max: 1, Doc: "1: replicas that leave the in-sync set while it is below the minimum stay eligible, and one whose broker went down out of order does not (KIP-966; Kafka: 1 in clusters that are new since 4.1); 0: the last in-sync replica is elected again, whatever it lost"},
+	{Name: "net_ticktime.ms", Owner: "metadata=peers", Type: "duration-ms", Unit: "ms", Default: "1500", Kafka: "60000", Min: 100, Max: 600_000, Doc: "a node that was not heard for so long is dead; a connection that closes is its death at once"},
+	{Name: "cluster_partition_handling", Owner: "metadata=peers", Type: "enum", Default: "ignore", Values: []string{"ignore", "pause_minority", "autoheal"}, Doc: "ignore: both sides of a partition go on; pause_minority: who sees no more than half of all members stops serving; autoheal: when it is over, all sides but one join anew"},
+	{Name: "queue-leader-locator", Owner: "metadata=peers", Type: "enum", Default: "balanced", Kafka: "client-local", Values: []string{"balanced", "client-local"}, Doc: "home of a new partition: the nodes in turn, or the node that was asked"},
 	{Name: "auto.create.topics.enable", Owner: broker, Type: "bool", Default: "true", Doc: "a metadata request that allows it creates the topic"},
 	{Name: Mutant, Owner: broker, Type: "mutant", Doc: "a bug that every node has (faultline mutants lists them)"},
 	{Name: "segment.bytes", Owner: broker, Type: "int", Unit: "bytes", Default: "67108864", Min: 4096, Max: 1 << 30, Doc: "size at which a log begins a new segment"},
 }
 
-// All returns the registry, sorted by name.
-func All() []Option {
-	all := slices.DeleteFunc(slices.Clone(registry), func(o Option) bool { return o.Name == Mutant && !mutant.Enabled })
+// All returns the registry and the options of schemes, sorted by name.
+func All(schemes ...Option) []Option {
+	all := slices.DeleteFunc(slices.Concat(registry, schemes), func(o Option) bool { return o.Name == Mutant && !mutant.Enabled })
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all
 }
@@ -72,9 +79,11 @@ func All() []Option {
 // Values are resolved options: every option has a valid value.
 type Values struct{ v map[string]string }
 
-// Resolve checks set against the registry and fills in defaults. An unknown
-// name, a wrong value or a contradiction is an error that names it and what is allowed.
-func Resolve(set map[string]string) (Values, error) {
+// Resolve checks set against the registry and the options of schemes and fills in
+// defaults. An unknown name, a wrong value or a contradiction is an error that names it
+// and what is allowed.
+func Resolve(set map[string]string, schemes ...Option) (Values, error) {
+	registry := slices.Concat(registry, schemes)
 	names := make([]string, 0, len(set))
 	for name := range set {
 		names = append(names, name)
@@ -83,7 +92,7 @@ func Resolve(set map[string]string) (Values, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(registry, func(o Option) bool { return o.Name == name })
 		if i < 0 {
-			return Values{}, fmt.Errorf("unknown option %q; known options: %s", name, strings.Join(Names(), ", "))
+			return Values{}, fmt.Errorf("unknown option %q; known options: %s", name, strings.Join(Names(schemes...), ", "))
 		}
 		if err := registry[i].check(set[name]); err != nil {
 			return Values{}, err
@@ -101,9 +110,6 @@ func Resolve(set map[string]string) (Values, error) {
 	}
 	if v.Duration("broker.session.timeout.ms") <= v.Duration("broker.heartbeat.interval.ms") {
 		return Values{}, fmt.Errorf("broker.session.timeout.ms (%s) must be above broker.heartbeat.interval.ms (%s)", v.v["broker.session.timeout.ms"], v.v["broker.heartbeat.interval.ms"])
-	}
-	if v.Duration("replica.fetch.wait.max.ms") > v.Duration("replica.lag.time.max.ms") {
-		return Values{}, fmt.Errorf("replica.fetch.wait.max.ms (%s) must not be above replica.lag.time.max.ms (%s), or idle followers leave the in-sync set", v.v["replica.fetch.wait.max.ms"], v.v["replica.lag.time.max.ms"])
 	}
 	return v, nil
 }
@@ -131,9 +137,9 @@ func (o Option) check(s string) error {
 }
 
 // Names returns the names of all options, sorted.
-func Names() []string {
+func Names(schemes ...Option) []string {
 	var names []string
-	for _, o := range All() {
+	for _, o := range All(schemes...) {
 		names = append(names, o.Name)
 	}
 	return names

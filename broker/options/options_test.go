@@ -18,8 +18,8 @@ func TestResolve(t *testing.T) {
 		err  []string          // parts of the error
 	}{
 		{name: "defaults", want: map[string]string{"acks": "all", "min.insync.replicas": "2", "fsync": "always", "broker.session.timeout.ms": "1500", "unclean.leader.election.enable": "false"}},
-		{name: "profile kafka", set: map[string]string{"profile": "kafka"}, want: map[string]string{"min.insync.replicas": "1", "replica.lag.time.max.ms": "30000", "fsync": "always"}},
-		{name: "set wins over profile", set: map[string]string{"profile": "kafka", "replica.lag.time.max.ms": "700"}, want: map[string]string{"replica.lag.time.max.ms": "700"}},
+		{name: "profile kafka", set: map[string]string{"profile": "kafka"}, want: map[string]string{"min.insync.replicas": "1", "broker.session.timeout.ms": "9000", "fsync": "always"}},
+		{name: "set wins over profile", set: map[string]string{"profile": "kafka", "min.insync.replicas": "3"}, want: map[string]string{"min.insync.replicas": "3"}},
 		{name: "unknown", set: map[string]string{"ack": "1"}, err: []string{`"ack"`, "known options", "acks"}},
 		{name: "enum", set: map[string]string{"acks": "2"}, err: []string{`acks="2"`, "0, 1, all, -1"}},
 		{name: "bool", set: map[string]string{"auto.create.topics.enable": "yes"}, err: []string{"true, false"}},
@@ -28,7 +28,6 @@ func TestResolve(t *testing.T) {
 		{name: "too large", set: map[string]string{"segment.bytes": "99999999999"}, err: []string{"bytes"}},
 		{name: "overflow", set: map[string]string{"partitions": "99999999999999999999"}, err: []string{"1 to 256"}},
 		{name: "session below heartbeat", set: map[string]string{"broker.session.timeout.ms": "300"}, err: []string{"broker.session.timeout.ms", "broker.heartbeat.interval.ms"}},
-		{name: "fetch wait above lag", set: map[string]string{"replica.lag.time.max.ms": "400"}, err: []string{"replica.fetch.wait.max.ms", "replica.lag.time.max.ms"}},
 		{name: "the first of two errors, by name", set: map[string]string{"zz": "1", "aa": "1"}, err: []string{`"aa"`}},
 	}
 	for _, c := range cases {
@@ -75,7 +74,7 @@ func TestRegistry(t *testing.T) {
 		for _, value := range []string{o.Default, o.Kafka} {
 			if value != "" {
 				_, err := options.Resolve(map[string]string{"profile": "kafka", o.Name: value})
-				if o.Name == "broker.session.timeout.ms" || o.Name == "replica.lag.time.max.ms" {
+				if o.Name == "broker.session.timeout.ms" {
 					_, err = options.Resolve(map[string]string{o.Name: value})
 				}
 				require.NoError(t, err, o.Name)

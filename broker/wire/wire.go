@@ -7,28 +7,51 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/node"
-	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/peers"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
 // MaxMessage is the largest message that is taken, in bytes.
 const MaxMessage = 80 << 20
 
-// kinds are the message types, as pointers where nodes pass pointers. Their position is their number on the wire: it
-// may grow, and never change.
-var kinds = []reflect.Type{
-	reflect.TypeFor[cluster.RaftMessage](),
-	reflect.TypeFor[cluster.Heartbeat](),
-	reflect.TypeFor[cluster.HeartbeatReply](),
-	reflect.TypeFor[*isr.Fetch](),
-	reflect.TypeFor[*isr.FetchAnswer](),
-}
+// kinds are the message types by their numbers on the wire, as pointers where nodes
+// pass pointers: those of the metadata quorum, and those of the schemes, which name
+// their own. Numbers never change.
+var kinds = func() map[byte]reflect.Type {
+	all := map[byte]reflect.Type{
+		0: reflect.TypeFor[cluster.RaftMessage](),
+		1: reflect.TypeFor[cluster.Heartbeat](),
+		2: reflect.TypeFor[cluster.HeartbeatReply](),
+		// Nodes that go by their own views, and requests that nodes pass on.
+		50: reflect.TypeFor[*peers.Heartbeat](),
+		51: reflect.TypeFor[*peers.Metadata](),
+		52: reflect.TypeFor[*peers.Rejoin](),
+		53: reflect.TypeFor[*kafka.Forward](),
+		54: reflect.TypeFor[*kafka.Forwarded](),
+	}
+	for _, d := range schemes.Known() {
+		for _, m := range d.Messages {
+			all[m.Number] = reflect.TypeOf(m.Type)
+		}
+	}
+	return all
+}()
+
+// numbers is the reverse of kinds.
+var numbers = func() map[reflect.Type]byte {
+	all := make(map[reflect.Type]byte, len(kinds))
+	for number, t := range kinds {
+		all[t] = number
+	}
+	return all
+}()
 
 // partition is a node.PartitionMessage on the wire.
 type partition struct {
@@ -59,8 +82,8 @@ func Encode(msg broker.Message) ([]byte, error) {
 		}
 		return encode(partitionKind, partition{p.Topic, p.Index, body})
 	}
-	if i := slices.Index(kinds, reflect.TypeOf(msg)); i >= 0 {
-		return encode(byte(i), msg)
+	if number, ok := numbers[reflect.TypeOf(msg)]; ok {
+		return encode(number, msg)
 	}
 	return nil, fmt.Errorf("message of type %T has no encoding", msg)
 }
@@ -92,15 +115,16 @@ func Decode(b []byte) (broker.Message, error) {
 		}
 		return &node.PartitionMessage{Topic: p.Topic, Index: p.Index, Body: body}, nil
 	}
-	if int(b[0]) >= len(kinds) {
+	kind, ok := kinds[b[0]]
+	if !ok {
 		return nil, fmt.Errorf("message of unknown type %d: a node of another version?", b[0])
 	}
-	v := reflect.New(kinds[b[0]])
+	v := reflect.New(kind)
 	if err := decMode.Unmarshal(b[1:], v.Interface()); err != nil {
-		return nil, fmt.Errorf("%s: %w", kinds[b[0]], err)
+		return nil, fmt.Errorf("%s: %w", kind, err)
 	}
 	if v.Elem().Kind() == reflect.Pointer && v.Elem().IsNil() {
-		return nil, fmt.Errorf("%s: no structure", kinds[b[0]])
+		return nil, fmt.Errorf("%s: no structure", kind)
 	}
 	return v.Elem().Interface(), nil
 }

@@ -201,8 +201,12 @@ func listCommand() *cobra.Command {
 		"schemes": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, s := range harness.Systems() {
-				for _, i := range s.Schemes() {
-					all = append(all, entry{Name: i.Name, Doc: i.Doc, More: []string{"system " + s.Name()}})
+				for _, sc := range s.Schemes() {
+					more := []string{"system " + s.Name(), "authority " + sc.Authority + "; leaders: " + sc.Election + "; replicas: " + sc.Replicas}
+					for _, o := range sc.Options {
+						more = append(more, "option "+o.Name+": "+o.Doc)
+					}
+					all = append(all, entry{Name: sc.Name, Doc: sc.Doc, More: more})
 				}
 			}
 			return all, nil
@@ -229,6 +233,7 @@ func listCommand() *cobra.Command {
 		},
 		"options":   func(context.Context) ([]entry, error) { return optionEntries(), nil },
 		"scenarios": func(context.Context) ([]entry, error) { return scenarioEntries(), nil },
+		"claims":    func(context.Context) ([]entry, error) { return claimEntries() },
 	}
 	names := slices.Sorted(maps.Keys(kinds))
 	asJSON := false
@@ -295,4 +300,23 @@ func optionEntries() []entry {
 		}
 	}
 	return all
+}
+
+func claimEntries() ([]entry, error) {
+	all, err := harness.Claims()
+	if err != nil {
+		return nil, err
+	}
+	var entries []entry
+	for _, c := range all {
+		e := entry{Name: c.ID, Doc: c.Says, More: []string{"done: " + c.Done, "expected: " + c.Expected}}
+		if schemes := c.Schemes(); len(schemes) > 0 {
+			e.More = append(e.More, "scheme "+strings.Join(schemes, ", "))
+		}
+		if why := c.Unexercised(); why != "" {
+			e.More = append(e.More, "not exercised: "+why)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
 }

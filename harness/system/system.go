@@ -31,7 +31,7 @@ type Spec struct {
 // System is one kind of system under test.
 type System interface {
 	Name() string
-	Schemes() []Info
+	Schemes() []Scheme
 	// Validate refuses an impossible configuration with one clear line.
 	Validate(Spec) error
 	// OptionList describes what can be set.
@@ -50,6 +50,38 @@ type System interface {
 	// ConnectDocker and ConnectSim return the cluster as clients see it.
 	ConnectDocker(Spec, *docker.Environment) Cluster
 	ConnectSim(Spec, *sim.World) Cluster
+}
+
+// Scheme describes a replication scheme that can be chosen.
+type Scheme struct {
+	Name      string
+	Doc       string
+	Authority string // who tells its nodes what there is: "raft" or "peers"
+	Election  string // who makes leaders, for people
+	Replicas  string // how many a partition has, for people
+	Single    bool   // a partition has one copy
+	Factor    bool   // it has as many as replication.factor says
+	InSync    bool   // min.insync.replicas is a matter of its own
+	Moves     bool   // replicas can be moved between nodes
+	Shared    bool   // that copy lies on a device that all nodes share
+	Survives  bool   // with default options, the loss of one disk takes nothing
+	Options   []Option
+	// Hunted are values of options that random runs set, because with them acknowledged
+	// messages survive, and Survived the faults that they draw. Nil: what they choose, and all.
+	Hunted   map[string]string
+	Survived []string
+}
+
+// Option is an option of a scheme.
+type Option struct {
+	Name string
+	Doc  string
+	// Draw are the values that random runs choose from; none: they leave it alone.
+	Draw []string
+	// Safe is what they fall back to where what they drew promises nothing; "": none.
+	Safe string
+	// Protocol: they choose always, and not only now and then.
+	Protocol bool
 }
 
 // Info names and describes something that can be chosen.

@@ -20,35 +20,14 @@ import (
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/pull"
 )
 
-// Fetch is a follower's request for records, and its acknowledgement: all
-// before Offset is in its log, all before Stable as durable as fsync promises.
-type Fetch struct {
-	ID          uint64
-	Epoch       int32 // leader epoch that the follower believes in
-	BrokerEpoch int64
-	Offset      int64
-	Stable      int64
-	LastEpoch   int32 // epoch of the last record before Offset, -1: none
-	High        int64 // high watermark that the follower knows
-	Max         int   // bytes
-	Wait        time.Duration
-}
-
-// FetchAnswer answers a Fetch.
-type FetchAnswer struct {
-	ID    uint64
-	Epoch int32 // the leader's epoch
-	Code  int16 // Kafka error code
-	High  int64
-	// Diverged: the logs part before Offset. KnownEpoch is the leader's largest
-	// epoch that is not above the follower's last, KnownEnd its end.
-	Diverged   bool
-	KnownEpoch int32
-	KnownEnd   int64
-	Data       []byte // raw batches from Offset on
-}
+// What replicas say to each other.
+type (
+	Fetch       = pull.Fetch
+	FetchAnswer = pull.FetchAnswer
+)
 
 type role uint8
 
@@ -68,39 +47,27 @@ type Machine struct {
 
 	// As leader.
 	epochStart int64 // log end when the epoch began
-	remotes    []*remote
+	peers      pull.Leader
 	maximal    []broker.NodeID // committed in-sync set and everything proposed on its partition epoch
 	pending    bool            // a proposal waits for its answer
 	all        scheme.Acks     // acks=all, by high watermark
 	one        scheme.Acks     // acks=1, by the leader's own stable end
 	checkAt    time.Duration   // next look at the in-sync set
 
-	pull puller
-}
-
-// remote is what a leader knows of another replica.
-type remote struct {
-	id          broker.NodeID
-	brokerEpoch int64
-	end         int64 // its log end, -1: has not fetched in this epoch
-	stable      int64
-	caughtUp    time.Duration // last moment at which it had all that the leader had
-	fetchedAt   time.Duration // its previous fetch, and the leader's log end then
-	endThen     int64
-	parked      *Fetch
-	parkedUntil time.Duration
+	pull pull.Follower
 }
 
 var _ scheme.Machine = (*Machine)(nil)
 
 // New makes the machine of one replica. It is a scheme.Factory.
 func New(h scheme.Host, o scheme.Options, high int64) scheme.Machine {
-	return &Machine{
+	m := &Machine{
 		h: h, o: o, high: min(high, h.Index().End()),
 		a:       scheme.Assignment{Leader: broker.None, Epoch: -1, PartEpoch: -1},
 		checkAt: scheme.Never,
-		pull:    puller{next: scheme.Never, expire: scheme.Never},
 	}
+	m.peers, m.pull = pull.NewLeader(h, o, &m.high), pull.NewFollower(h, o, &m.high)
+	return m
 }
 
 // Assigned implements scheme.Machine.
@@ -113,6 +80,7 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 	}
 	old := m.a
 	m.a = a
+	m.peers.Epoch = a.Epoch
 	switch {
 	case a.Leader == m.h.Self() && !m.h.Refused():
 		switch {
@@ -122,7 +90,7 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 		case m.role == leader && a.Epoch == old.Epoch+1:
 			// Replicas left, which takes a new epoch. Nobody else led in between, so what
 			// waits for an acknowledgement goes on waiting.
-			m.dismiss()
+			m.peers.Dismiss()
 		default:
 			m.stepDown()
 		}
@@ -136,19 +104,19 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 	default:
 		m.stepDown()
 		m.role = idle
-		m.pull.stop()
+		m.pull.Stop()
 		m.h.Advanced()
 	}
 }
 
 // lead begins a leader epoch here.
 func (m *Machine) lead() {
-	m.pull.stop()
+	m.pull.Stop()
 	m.role = leader
 	now := m.h.Now().Mono
 	m.h.Index().StartEpoch(m.a.Epoch)
 	m.epochStart = m.h.Index().End()
-	m.know()
+	m.peers.Know(m.a.Replicas)
 	if m.o.Mutants.On(mutant.LeadCommitsAll) {
 		m.high = m.epochStart
 	}
@@ -175,57 +143,29 @@ func (m *Machine) stepDown() {
 	m.role = idle
 	m.all.Abandon(m.h)
 	m.one.Abandon(m.h)
-	m.dismiss()
+	m.peers.Dismiss()
 	m.checkAt = scheme.Never
 }
 
-// dismiss forgets the followers of an epoch that is over.
-func (m *Machine) dismiss() {
-	for _, r := range m.remotes {
-		m.turnAway(r)
-	}
-	m.remotes = nil
-}
-
-// turnAway ends a follower's wait without records.
-func (m *Machine) turnAway(r *remote) {
-	m.answer(r, FetchAnswer{Code: kerr.NotLeaderForPartition.Code, Epoch: m.a.Epoch, High: -1}, 0, 0)
-}
-
-// know makes remotes of what replicas there are: one that came has shown nothing
-// yet, and one that left is answered no more.
-func (m *Machine) know() {
-	now := m.h.Now().Mono
-	var remotes []*remote
-	for _, id := range m.a.Replicas {
-		if id == m.h.Self() {
-			continue
-		}
-		r := &remote{id: id, end: -1, stable: -1, brokerEpoch: -1, caughtUp: now, fetchedAt: now}
-		if i := slices.IndexFunc(m.remotes, func(r *remote) bool { return r.id == id }); i >= 0 {
-			r = m.remotes[i]
-		}
-		remotes = append(remotes, r)
-	}
-	for _, r := range m.remotes {
-		if !slices.Contains(remotes, r) {
-			m.turnAway(r)
-		}
-	}
-	m.remotes = remotes
+// follow begins to pull from the leader of the present epoch.
+func (m *Machine) follow() {
+	m.role = follower
+	m.h.Emit(broker.Event{Kind: "follower", Epoch: m.a.Epoch, Leader: m.h.Name(m.a.Leader), Offset: m.h.Index().End()})
+	m.h.Advanced()
+	m.pull.Follow(m.a.Leader, m.a.Epoch)
 }
 
 // committed takes over a new in-sync set, or other replicas, in the same epoch. A
 // raised partition epoch voids every proposal that was based on the former one.
 func (m *Machine) committed(old scheme.Assignment) {
-	m.know()
+	m.peers.Know(m.a.Replicas)
 	m.maximal = slices.Clone(m.a.ISR)
 	m.pending = false
-	for _, r := range m.remotes {
-		if m.a.PartEpoch > old.PartEpoch+1 && !slices.Contains(m.a.ISR, r.id) {
+	for _, r := range m.peers.Remotes {
+		if m.a.PartEpoch > old.PartEpoch+1 && !slices.Contains(m.a.ISR, r.ID) {
 			// Changes were skipped (a snapshot of the metadata): it may have left and come
 			// back, empty.
-			r.end, r.stable = -1, -1
+			r.End, r.Stable = -1, -1
 		}
 	}
 	if !slices.Equal(old.ISR, m.a.ISR) {
@@ -287,7 +227,7 @@ func (m *Machine) Produce(p scheme.Produce) {
 	case 1:
 		m.one.Add(p.Token, base, end, deadline)
 	}
-	m.serveParked()
+	m.peers.ServeParked()
 	m.raise()
 }
 
@@ -297,7 +237,7 @@ func (m *Machine) Stored() {
 	case leader:
 		m.raise()
 	case follower:
-		m.pull.stored(m)
+		m.pull.Stored()
 	}
 }
 
@@ -311,21 +251,21 @@ func (m *Machine) raise() {
 	}
 	if len(m.a.ISR) >= m.a.MinISR && slices.Contains(m.a.ISR, m.h.Self()) {
 		mark := m.h.Stable()
-		for _, r := range m.remotes {
-			if m.o.Mutants.On(mutant.ExpansionAfterReply) && !slices.Contains(m.a.ISR, r.id) {
+		for _, r := range m.peers.Remotes {
+			if m.o.Mutants.On(mutant.ExpansionAfterReply) && !slices.Contains(m.a.ISR, r.ID) {
 				continue
 			}
-			if slices.Contains(m.maximal, r.id) || m.joining(r) {
+			if slices.Contains(m.maximal, r.ID) || m.joining(r) {
 				if m.o.Mutants.On(mutant.HighFromOneFollower) {
 					mark = m.h.Stable()
 				}
-				mark = min(mark, r.stable)
+				mark = min(mark, r.Stable)
 			}
 		}
 		if mark > m.high {
 			m.high = mark
 			m.h.Advanced()
-			m.serveParked()
+			m.peers.ServeParked()
 		}
 	}
 	code := int16(0)
@@ -337,14 +277,14 @@ func (m *Machine) raise() {
 
 // joining reports whether a replica outside the in-sync set is so close that the
 // high watermark waits for it (Kafka: Partition.maybeIncrementLeaderHW).
-func (m *Machine) joining(r *remote) bool {
-	return r.end >= m.epochStart && m.inTime(r) && m.h.Eligible(r.id, r.brokerEpoch)
+func (m *Machine) joining(r *pull.Remote) bool {
+	return r.End >= m.epochStart && m.inTime(r) && m.h.Eligible(r.ID, r.BrokerEpoch)
 }
 
 // inTime reports whether a replica has had all that the leader had within
 // replica.lag.time.max.
-func (m *Machine) inTime(r *remote) bool {
-	return r.end >= 0 && m.h.Now().Mono-r.caughtUp <= m.o.ReplicaLag
+func (m *Machine) inTime(r *pull.Remote) bool {
+	return r.End >= 0 && m.h.Now().Mono-r.CaughtUp <= m.o.ReplicaLag
 }
 
 // Message implements scheme.Machine.
@@ -353,91 +293,27 @@ func (m *Machine) Message(from broker.NodeID, msg broker.Message) {
 	case *Fetch:
 		m.fetched(from, f)
 	case *FetchAnswer:
-		if m.role == follower && from == m.a.Leader {
-			m.pull.answered(m, f)
-		}
+		m.pull.Answered(from, f)
 	}
 }
 
 // fetched serves a follower's fetch.
 func (m *Machine) fetched(from broker.NodeID, f *Fetch) {
-	i := slices.IndexFunc(m.remotes, func(r *remote) bool { return r.id == from })
-	var refusal *kerr.Error
+	r, diverged := m.peers.Take(from, f)
 	switch {
-	case m.role != leader || i < 0:
-		refusal = kerr.NotLeaderForPartition
-	case m.o.Mutants.On(mutant.FetchAnyEpoch):
-	case f.Epoch < m.a.Epoch:
-		refusal = kerr.FencedLeaderEpoch
-	case f.Epoch > m.a.Epoch:
-		refusal = kerr.UnknownLeaderEpoch
-	case f.BrokerEpoch < m.remotes[i].brokerEpoch:
-		refusal = kerr.StaleBrokerEpoch
-	}
-	if refusal != nil {
-		m.h.Send(from, &FetchAnswer{ID: f.ID, Epoch: m.a.Epoch, Code: refusal.Code, High: -1}, 0, 0, nil)
+	case r == nil:
+		return
+	case diverged:
+		if m.o.Mutants.On(mutant.HighBeforeTruncation) {
+			r.End, r.Stable = f.Offset, f.Stable
+			m.raise()
+		}
+		m.peers.Diverged(r, f)
 		return
 	}
-	r := m.remotes[i]
-	r.parked = nil // a follower has one fetch under way: an earlier one is given up
-	x := m.h.Index()
-	if (f.LastEpoch >= 0 || f.Offset > x.End()) && !m.o.Mutants.On(mutant.NoDivergenceCheck) {
-		known, end := x.EpochEnd(f.LastEpoch)
-		if known < f.LastEpoch || end < f.Offset {
-			if m.o.Mutants.On(mutant.HighBeforeTruncation) {
-				r.end, r.stable = f.Offset, f.Stable
-				m.raise()
-			}
-			r.park(f, 0)
-			m.answer(r, FetchAnswer{Epoch: m.a.Epoch, High: m.high, Diverged: true, KnownEpoch: known, KnownEnd: end}, 0, 0)
-			return
-		}
-	}
-	now := m.h.Now().Mono
-	switch {
-	case f.Stable >= x.End():
-		r.caughtUp = max(r.caughtUp, now)
-	case f.Stable >= r.endThen && r.end >= 0:
-		r.caughtUp = max(r.caughtUp, r.fetchedAt)
-	}
-	r.fetchedAt, r.endThen = now, x.End()
-	r.brokerEpoch, r.end, r.stable = f.BrokerEpoch, f.Offset, min(f.Stable, f.Offset)
-	r.park(f, now+min(f.Wait, m.o.FetchWait))
 	m.expand()
 	m.raise()
-	m.serve(r)
-}
-
-func (r *remote) park(f *Fetch, until time.Duration) { r.parked, r.parkedUntil = f, until }
-
-// serve answers a parked fetch if there is something to say: records, a higher
-// watermark, or the end of its wait.
-func (m *Machine) serve(r *remote) {
-	f := r.parked
-	if f == nil {
-		return
-	}
-	x := m.h.Index()
-	from, to, _ := x.Range(f.Offset, x.End(), min(f.Max, m.o.FetchBytes))
-	if from == to && min(m.high, f.Offset) <= f.High && m.h.Now().Mono < r.parkedUntil {
-		return
-	}
-	m.answer(r, FetchAnswer{Epoch: m.a.Epoch, High: m.high}, from, to)
-}
-
-func (m *Machine) serveParked() {
-	for _, r := range m.remotes {
-		m.serve(r)
-	}
-}
-
-func (m *Machine) answer(r *remote, a FetchAnswer, from, to int64) {
-	if r.parked == nil {
-		return
-	}
-	a.ID = r.parked.ID
-	r.parked = nil
-	m.h.Send(r.id, &a, from, to, &a.Data)
+	m.peers.Serve(r)
 }
 
 // expand proposes to take caught-up followers into the in-sync set: their stable
@@ -448,9 +324,9 @@ func (m *Machine) expand() {
 		return
 	}
 	want := slices.Clip(m.a.ISR) // an append copies it
-	for _, r := range m.remotes {
-		if !slices.Contains(want, r.id) && m.inTime(r) && (r.stable >= m.high && r.stable >= m.epochStart || m.o.Mutants.On(mutant.JoinBehind)) && m.h.Eligible(r.id, r.brokerEpoch) {
-			want = append(want, r.id)
+	for _, r := range m.peers.Remotes {
+		if !slices.Contains(want, r.ID) && m.inTime(r) && (r.Stable >= m.high && r.Stable >= m.epochStart || m.o.Mutants.On(mutant.JoinBehind)) && m.h.Eligible(r.ID, r.BrokerEpoch) {
+			want = append(want, r.ID)
 		}
 	}
 	if len(want) > len(m.a.ISR) {
@@ -467,8 +343,8 @@ func (m *Machine) review() {
 	now := m.h.Now().Mono
 	want := []broker.NodeID{}
 	for _, id := range m.maximal {
-		i := slices.IndexFunc(m.remotes, func(r *remote) bool { return r.id == id })
-		if i < 0 || now-m.remotes[i].caughtUp <= m.o.ReplicaLag && (slices.Contains(m.a.ISR, id) || m.h.Eligible(id, m.remotes[i].brokerEpoch)) {
+		r := m.peers.Find(id)
+		if r == nil || now-r.CaughtUp <= m.o.ReplicaLag && (slices.Contains(m.a.ISR, id) || m.h.Eligible(id, r.BrokerEpoch)) {
 			want = append(want, id)
 		}
 	}
@@ -486,9 +362,9 @@ func (m *Machine) propose(isr []broker.NodeID) {
 	members := make([]scheme.Member, len(isr))
 	for i, id := range isr {
 		members[i] = scheme.Member{ID: id, Epoch: m.h.BrokerEpoch()}
-		for _, r := range m.remotes {
-			if r.id == id {
-				members[i].Epoch = r.brokerEpoch
+		for _, r := range m.peers.Remotes {
+			if r.ID == id {
+				members[i].Epoch = r.BrokerEpoch
 			}
 		}
 		if !slices.Contains(m.maximal, id) {
@@ -515,9 +391,7 @@ func (m *Machine) inOrder(ids []broker.NodeID) []broker.NodeID {
 
 // Link implements scheme.Machine.
 func (m *Machine) Link(peer broker.NodeID, up bool) {
-	if m.role == follower && peer == m.a.Leader {
-		m.pull.link(m, up)
-	}
+	m.pull.Link(peer, up)
 }
 
 // Wake implements scheme.Machine.
@@ -535,9 +409,9 @@ func (m *Machine) Wake() {
 			m.review()
 			m.raise() // a replica that was about to join may have fallen behind
 		}
-		m.serveParked()
+		m.peers.ServeParked()
 	case follower:
-		m.pull.wake(m)
+		m.pull.Wake()
 	}
 }
 
@@ -545,15 +419,9 @@ func (m *Machine) Wake() {
 func (m *Machine) NextWake() time.Duration {
 	switch m.role {
 	case leader:
-		next := min(m.checkAt, m.all.Next(), m.one.Next())
-		for _, r := range m.remotes {
-			if r.parked != nil {
-				next = min(next, r.parkedUntil)
-			}
-		}
-		return next
+		return min(m.checkAt, m.all.Next(), m.one.Next(), m.peers.NextWake())
 	case follower:
-		return min(m.pull.next, m.pull.expire)
+		return m.pull.NextWake()
 	}
 	return scheme.Never
 }
@@ -595,7 +463,7 @@ func (m *Machine) startShown() int64 {
 // Close implements scheme.Machine.
 func (m *Machine) Close() {
 	m.stepDown()
-	m.pull.stop()
+	m.pull.Stop()
 	m.role = idle
 }
 

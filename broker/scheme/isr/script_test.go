@@ -101,6 +101,8 @@ type replica struct {
 
 var _ scheme.Host = (*replica)(nil)
 
+func (r *replica) Keep(scheme.Record) {}
+
 func (r *replica) Self() broker.NodeID    { return r.id }
 func (r *replica) Now() broker.Time       { return r.c.now }
 func (r *replica) Index() *logindex.Index { return r.index }
@@ -110,6 +112,11 @@ func (r *replica) BrokerEpoch() int64     { return r.epoch }
 func (r *replica) Advanced()              {}
 
 func (r *replica) Name(id broker.NodeID) string { return id.String() }
+
+func (r *replica) Persisted() []byte             { return nil }
+func (r *replica) Persist([]byte)                {}
+func (r *replica) Persisting() bool              { return false }
+func (r *replica) Report(int32, []broker.NodeID) {}
 
 func (r *replica) Append(batches [][]byte, infos []batch.Info) {
 	for i := range batches {

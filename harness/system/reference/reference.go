@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/faultline-mq/faultline/broker/options"
+	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
@@ -42,34 +44,47 @@ var _ system.System = System{}
 func (System) Name() string { return "reference" }
 
 // Schemes implements system.System.
-func (System) Schemes() []system.Info {
-	return []system.Info{
-		{Name: "isr", Doc: "followers pull; high watermark over the in-sync set; leaders elected by the metadata quorum (Kafka)"},
-		{Name: "single", Doc: "one replica per partition, no fail-over"},
+func (System) Schemes() []system.Scheme {
+	var all []system.Scheme
+	for _, d := range schemes.Known() {
+		s := system.Scheme{
+			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
+			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d), Hunted: d.Hunted, Survived: d.Survived,
+		}
+		for _, o := range d.Options {
+			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})
+		}
+		all = append(all, s)
 	}
+	return all
+}
+
+// survives reports whether a scheme promises anything where one of three disks is lost.
+func survives(d scheme.Definition) bool {
+	o, err := schemes.Resolve(nil)
+	const nodes = 3
+	f := scheme.Faults{Nodes: nodes, Replicas: d.Replicas.Count(o, nodes), Planned: true, Losses: []scheme.Loss{{Kind: scheme.LostDisk, Nodes: 1, Alone: true, Down: 1}}}
+	return err == nil && d.Promise(o, f).Acknowledged
 }
 
 // Validate implements system.System.
 func (s System) Validate(spec system.Spec) error {
-	var names []string
-	for _, i := range s.Schemes() {
-		names = append(names, i.Name)
+	d, err := schemes.Lookup(spec.Scheme)
+	if err != nil {
+		return fmt.Errorf("system reference: %w", err)
 	}
-	if !slices.Contains(names, spec.Scheme) {
-		return fmt.Errorf("unknown scheme %q of system reference; known schemes: %s", spec.Scheme, strings.Join(names, ", "))
-	}
-	o, err := options.Resolve(spec.Set)
+	o, err := schemes.Resolve(spec.Set)
 	if err != nil {
 		return err
 	}
-	rf := s.replication(spec, o)
+	rf := replication(spec, o)
 	if _, set := spec.Set["replication.factor"]; set && o.Int("replication.factor") != rf {
 		return fmt.Errorf("replication.factor=%d: scheme %s on %d nodes takes at most %d", o.Int("replication.factor"), spec.Scheme, len(spec.Nodes), rf)
 	}
 	if _, set := spec.Set["min.insync.replicas"]; set && o.Int("min.insync.replicas") > rf {
 		return fmt.Errorf("min.insync.replicas=%d is above the %d replicas of a partition: nothing could ever be written", o.Int("min.insync.replicas"), rf)
 	}
-	if removes(spec) && spec.Scheme != "single" && rf == len(spec.Nodes) && o.Int("min.insync.replicas") >= rf {
+	if removes(spec) && d.InSync && rf == len(spec.Nodes) && o.Int("min.insync.replicas") >= rf {
 		return fmt.Errorf("min.insync.replicas=%d with %d replicas on %d nodes: membership:remove would leave too few; use more nodes or a lower minimum", o.Int("min.insync.replicas"), rf, len(spec.Nodes))
 	}
 	return nil
@@ -83,38 +98,53 @@ func removes(spec system.Spec) bool {
 }
 
 func resolve(spec system.Spec) options.Values {
-	o, err := options.Resolve(spec.Set)
+	o, err := schemes.Resolve(spec.Set)
 	if err != nil {
 		// Validate was called before; an empty set always resolves.
-		o, _ = options.Resolve(nil)
+		o, _ = schemes.Resolve(nil)
 	}
 	return o
 }
 
-func (System) replication(spec system.Spec, o options.Values) int {
-	if spec.Scheme == "single" {
-		return 1
+// definition is that of a spec's scheme. Validate was called before.
+func definition(spec system.Spec) scheme.Definition {
+	d, err := schemes.Lookup(spec.Scheme)
+	if err != nil {
+		d = schemes.Known()[0]
 	}
-	return min(o.Int("replication.factor"), len(spec.Nodes))
+	return d
+}
+
+func replication(spec system.Spec, o options.Values) int {
+	d := definition(spec)
+	if d.Copies != nil {
+		return d.Copies(o, len(spec.Nodes))
+	}
+	return d.Replicas.Count(o, len(spec.Nodes))
 }
 
 // OptionList implements system.System.
 func (System) OptionList() []system.Info {
 	var infos []system.Info
-	for _, o := range options.All() {
-		doc := fmt.Sprintf("%s (%s; default %s", o.Doc, o.Owner, o.Default)
-		if o.Kafka != "" && o.Kafka != o.Default {
-			doc += ", with profile=kafka " + o.Kafka
-		}
-		if len(o.Values) > 0 {
-			doc += "; one of " + strings.Join(o.Values, ", ")
-		}
-		if o.Unit != "" {
-			doc += "; unit " + o.Unit
-		}
-		infos = append(infos, system.Info{Name: o.Name, Doc: doc + ")"})
+	for _, o := range schemes.Options() {
+		infos = append(infos, system.Info{Name: o.Name, Doc: describe(o)})
 	}
 	return infos
+}
+
+// describe is what is said of an option.
+func describe(o options.Option) string {
+	doc := fmt.Sprintf("%s (%s; default %s", o.Doc, o.Owner, o.Default)
+	if o.Kafka != "" && o.Kafka != o.Default {
+		doc += ", with profile=kafka " + o.Kafka
+	}
+	if len(o.Values) > 0 {
+		doc += "; one of " + strings.Join(o.Values, ", ")
+	}
+	if o.Unit != "" {
+		doc += "; unit " + o.Unit
+	}
+	return doc + ")"
 }
 
 // Options implements system.System.
@@ -122,7 +152,7 @@ func (s System) Options(spec system.Spec) map[string]string {
 	o := resolve(spec)
 	m := o.Map()
 	// What the scheme and the number of nodes allow: resolved options resolve again.
-	rf := s.replication(spec, o)
+	rf := replication(spec, o)
 	m["replication.factor"] = strconv.Itoa(rf)
 	m["min.insync.replicas"] = strconv.Itoa(min(o.Int("min.insync.replicas"), rf))
 	return m
@@ -138,160 +168,26 @@ func (System) Keys(spec system.Spec) []string {
 	return keys
 }
 
-// Detection implements system.System: the slowest of the session timeout, the time
-// after which a lagging follower leaves the in-sync set, and what it takes after all
-// nodes were down until all are in sync again: an election of the metadata quorum (at
-// most 20 ticks if the votes are not split), and the brokers' reports to it.
+// Detection implements system.System: the slowest of the session timeout and of what
+// the scheme waits for.
 func (System) Detection(spec system.Spec) time.Duration {
 	o := resolve(spec)
 	d := o.Duration("broker.session.timeout.ms")
-	if spec.Scheme == "isr" {
-		d = max(d, o.Duration("replica.lag.time.max.ms"), 20*o.Duration("quorum.tick.ms")+3*o.Duration("broker.heartbeat.interval.ms"))
+	if def := definition(spec); def.Detection != nil {
+		d = max(d, def.Detection(o))
 	}
 	return d
 }
 
-// Contract implements system.System. What is promised depends on the options:
-// acknowledged messages survive if every acknowledgement waited for the in-sync
-// set, that set has at least two members, no leader is elected outside it, and
-// what disks hold is lost or damaged on fewer nodes at once than that set has,
-// with other faults around it only as far as keepsCopies says; a power loss takes what
-// was not synced, which is nothing of importance with fsync=always.
-// Full, failing and slow disks, wrong clocks and bad links take nothing from the
-// promise.
+// Contract implements system.System: what the scheme promises under its options and
+// the planned faults.
 func (s System) Contract(spec system.Spec) history.Contract {
 	o := resolve(spec)
-	rf := s.replication(spec, o)
-	minISR := min(o.Int("min.insync.replicas"), rf)
-	copies := s.keepsCopies(spec, o, minISR)
-	c := history.Contract{
-		Expect: spec.Expect, AtMostOnce: true, Order: "producer", Offsets: "global", CommittedReads: true, Monotonic: true,
-		Epochs: true, PerReplica: true, Recovers: true,
+	p := definition(spec).Promise(o, s.faults(spec, replication(spec, o)))
+	return history.Contract{
+		Expect: spec.Expect, Acknowledged: p.Acknowledged, AtMostOnce: p.AtMostOnce, Order: p.Order, Offsets: p.Offsets, CommittedReads: p.CommittedReads,
+		Monotonic: p.Monotonic, Linearizable: p.Linearizable, Fresh: p.Fresh, Epochs: p.Epochs, PerReplica: p.PerReplica, MinInSync: p.MinInSync, Recovers: p.Recovers,
 	}
-	switch spec.Scheme {
-	case "single":
-		c.Acknowledged = o.Acks() != 0 && copies
-		c.CommittedReads = copies
-		c.Fresh = c.Acknowledged // one copy: whoever reads after an acknowledgement sees it
-	default:
-		safe := !o.Bool("unclean.leader.election.enable") && copies
-		c.Acknowledged = o.Acks() == -1 && minISR >= 2 && safe
-		c.CommittedReads = minISR >= 2 && safe
-	}
-	if spec.Scheme == "isr" && o.Acks() == -1 {
-		c.MinInSync = minISR
-	}
-	// A replica that is damaged refuses to lead: where it was the last in sync,
-	// staying away is the right answer, and not to recover no breach.
-	c.Recovers = copies
-	c.Linearizable = c.Acknowledged
-	// What the high watermark covered is never cut again where it is safe; without
-	// that, offsets may be given twice.
-	c.Monotonic = c.CommittedReads
-	return c
-}
-
-// loses reports whether a step takes away or damages what disks hold.
-func loses(scheme string, step nemesis.Step, synced bool) bool {
-	switch step.Fault {
-	case "wipe", "corrupt-file":
-		return true
-	case "membership":
-		// Where there are other replicas, one that goes hands over before its disk is lost.
-		return step.Shape == nemesis.ReplaceNode || scheme == "single"
-	case "power":
-		return !synced
-	case "restart":
-		return step.Shape == nemesis.RestartWipe || step.Shape == nemesis.RestartPower && !synced
-	}
-	return false
-}
-
-// end is when a step is healed at the latest, as planned: one that waits for an
-// event may have to wait for it.
-func end(step nemesis.Step) time.Duration {
-	if step.When == "" {
-		return step.Until
-	}
-	return step.Until + step.Patience()
-}
-
-// orderly are the faults that end no process. Of all others it is held for possible: a
-// stop in order may lack the quorum or the time for it, and a broker whose disk is full
-// or fails ends itself.
-var orderly = []string{
-	"partition", "pause", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open", "disk-slow", "clock", "leadership", "cpu",
-}
-
-// keepsCopies reports whether lost and damaged disks leave a copy of everything
-// that was acknowledged to a replica that may lead. The least in-sync set has
-// minISR members: so they must hit fewer nodes than that at once. And they must
-// not hit the last one that is in sync:
-//
-//   - Without other faults within a detection time before, all are in sync.
-//   - With other faults, only eligible leader replicas help (KIP-966): as long as fewer
-//     brokers than minISR go down out of order, whatever is left of their disks, one that
-//     was in sync at the newest acknowledgement is still eligible. Deaths count as much
-//     as lost disks, because the broker cannot tell them apart; and so does every node
-//     that faults hit, from when all were in sync until they are again, by whichever of
-//     them. Without them the last in-sync replica is elected again, without what it lost
-//     (Kafka did so before).
-//
-// Faults that are named and not planned yet are held for the worst where they may be so.
-func (s System) keepsCopies(spec system.Spec, o options.Values, minISR int) bool {
-	synced := o.String("fsync") == "always"
-	if len(spec.Steps) == 0 {
-		return !slices.ContainsFunc(spec.Faults, func(f string) bool {
-			name, shape, _ := strings.Cut(f, ":")
-			step := nemesis.Step{Fault: name, Shape: nemesis.Shape(shape)}
-			worst := shape == "" && (name == "restart" || name == "membership")
-			return (loses(spec.Scheme, step, synced) || worst) && (spec.Scheme == "single" || name == "power")
-		})
-	}
-	eligible := spec.Scheme == "isr" && o.Int("eligible.leader.replicas.version") > 0
-	for _, step := range spec.Steps {
-		if !loses(spec.Scheme, step, synced) {
-			continue
-		}
-		if n, err := nemesis.CountTargets(step.Targets, spec.Nodes); err != nil || n >= minISR || spec.Scheme == "single" {
-			return false
-		}
-		if !s.alone(spec, step) && !(eligible && s.down(spec, step) < minISR) {
-			return false
-		}
-	}
-	return true
-}
-
-// alone reports whether all are in sync when a step begins, and no other fault is on
-// the cluster until it is healed.
-func (s System) alone(spec system.Spec, step nemesis.Step) bool {
-	harmless := []string{"clock"} // nothing is decided by wall clocks
-	return !slices.ContainsFunc(spec.Steps, func(o nemesis.Step) bool {
-		return o.ID != step.ID && o.At < end(step) && end(o)+s.Detection(spec) > step.At && !slices.Contains(harmless, o.Fault)
-	})
-}
-
-// down counts the nodes that may go down out of order around a step, from when all
-// were in sync until they are again: a node as often as faults hit it.
-func (s System) down(spec system.Spec, step nemesis.Step) int {
-	around, count := []nemesis.Step{step}, 0
-	for i := 0; i < len(around); i++ {
-		if !slices.Contains(orderly, around[i].Fault) {
-			n, err := nemesis.CountTargets(around[i].Targets, spec.Nodes)
-			if err != nil {
-				return len(spec.Nodes)
-			}
-			count += n
-		}
-		for _, o := range spec.Steps {
-			met := o.At < end(around[i])+s.Detection(spec) && end(o)+s.Detection(spec) > around[i].At
-			if met && !slices.ContainsFunc(around, func(a nemesis.Step) bool { return a.ID == o.ID }) {
-				around = append(around, o)
-			}
-		}
-	}
-	return count
 }
 
 // Where a node's volumes are mounted. The metadata log has its own, so that a lost,
@@ -306,6 +202,9 @@ const (
 func (s System) Docker(spec system.Spec) (docker.Config, error) {
 	p := environment.DefaultPorts
 	cfg := docker.Config{RunID: spec.RunID, Ports: p}
+	if definition(spec).Shared {
+		cfg.Shared = sidecar.SharedDir
+	}
 	places := slices.Concat(spec.Nodes, spec.Spares)
 	clock := "" // who need not be told a time does not look for one
 	if slices.ContainsFunc(spec.Steps, func(s nemesis.Step) bool { return s.Fault == "clock" }) {
@@ -327,6 +226,9 @@ func (s System) Docker(spec system.Spec) (docker.Config, error) {
 					"--cluster", strings.Join(members, ","), "--voters", strings.Join(voters, ","),
 					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
 					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
+				}
+				if cfg.Shared != "" {
+					cmd = append(cmd, "--shared", cfg.Shared)
 				}
 				if clock != "" {
 					cmd = append(cmd, "--clock", path.Join(clock, sidecar.ClockFile))
@@ -355,7 +257,7 @@ func sortedKeys(m map[string]string) []string {
 
 // Sim implements system.System.
 func (System) Sim(spec system.Spec) (sim.Options, error) {
-	o, err := options.Resolve(spec.Set)
+	o, err := schemes.Resolve(spec.Set)
 	if err != nil {
 		return sim.Options{}, err
 	}
@@ -363,6 +265,9 @@ func (System) Sim(spec system.Spec) (sim.Options, error) {
 	opts.Spares = spec.Spares
 	opts.Factory = func(h sim.Host) sim.Process { return newSimNode(h, spec.Scheme, o, len(spec.Nodes)) }
 	opts.Volume = newVolume
+	if definition(spec).Shared {
+		opts.Volume = newShared()
+	}
 	return opts, nil
 }
 
@@ -382,12 +287,12 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).Metadata == scheme.Peers,
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
 	}
-	return &cluster{Cluster: c, o: o, replication: s.replication(spec, o)}
+	return &cluster{Cluster: c, o: o, replication: replication(spec, o)}
 }
 
 // cluster is a running reference broker.
