@@ -156,6 +156,9 @@ type Check struct {
 	// Anomalies holds every anomaly up to Options.MaxAnomalies; Count is the whole number.
 	Anomalies []Anomaly `json:"anomalies,omitempty"`
 	Count     int       `json:"count"`
+	// Notes count by class what is reported under this clause and is neither an
+	// anomaly of it nor judged: sent-lost, late, …
+	Notes map[string]int `json:"notes,omitempty"`
 	// Remedy says what to change where the verdict is Unknown.
 	Remedy string `json:"remedy,omitempty"`
 
@@ -183,6 +186,12 @@ func (c *Check) note(class string, n int) {
 		c.classes = map[string]int{}
 	}
 	c.classes[class] += n
+	if n > 0 {
+		if c.Notes == nil {
+			c.Notes = map[string]int{}
+		}
+		c.Notes[class] += n
+	}
 }
 
 // undecided records why the clause could not be decided, and what to change.

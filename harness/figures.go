@@ -2,6 +2,7 @@ package harness
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -76,7 +77,7 @@ func figures(res *checker.Result, h *history.History, p Plan) Figures {
 }
 
 // findings counts anomalies by clause, class and event. What clauses only note
-// (sent-lost) has no event.
+// (sent-lost, …) has no event.
 func findings(res *checker.Result) []Finding {
 	var all []Finding
 	add := func(clause, class, event string, n int) {
@@ -90,9 +91,9 @@ func findings(res *checker.Result) []Finding {
 		for _, a := range c.Anomalies {
 			add(c.Name, a.Class, a.Event, 1)
 		}
-	}
-	if n := res.Anomalies[checker.ClassSentLost]; n > 0 {
-		add(checker.ClauseSurvives, checker.ClassSentLost, "", n)
+		for _, class := range slices.Sorted(maps.Keys(c.Notes)) {
+			add(c.Name, class, "", c.Notes[class])
+		}
 	}
 	return all
 }
