@@ -112,8 +112,8 @@ func (v *view) healed() (last int64, why string) {
 }
 
 // affects reports whether the fault touches partition k: it names k, or one of
-// its targets holds a replica of k (where the drain does not tell who does,
-// every partition counts).
+// its targets holds a replica of k, or led or followed it once (where the drain
+// does not tell who does, every partition counts).
 func (f *faultView) affects(k *keyView) bool {
 	if len(f.Keys) > 0 {
 		return slices.Contains(f.Keys, k.name)
@@ -121,7 +121,10 @@ func (f *faultView) affects(k *keyView) bool {
 	if len(k.replicas) < 2 || len(f.Targets) == 0 {
 		return true
 	}
-	return slices.ContainsFunc(k.replicas, func(r *replicaView) bool { return slices.Contains(f.Targets, r.Node) })
+	return slices.ContainsFunc(k.replicas, func(r *replicaView) bool { return slices.Contains(f.Targets, r.Node) }) ||
+		slices.ContainsFunc(k.events, func(e *history.NodeEvent) bool {
+			return (e.Kind == "leader" || e.Kind == "follower") && slices.Contains(f.Targets, e.Node)
+		})
 }
 
 // attempts counts the sends that were called while f was whole and could feel

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"github.com/faultline-mq/faultline/checker/history"
+	"github.com/faultline-mq/faultline/harness/system/reference"
 )
 
 // Rule is one rule of a replication protocol that a run may reach: a hunt that
@@ -53,7 +54,22 @@ func emitted(kind string) func(*history.NodeEvent) bool {
 	return func(e *history.NodeEvent) bool { return e.Kind == kind }
 }
 
-var isrOnly = []string{"isr"}
+var (
+	isrOnly      = []string{"isr"}
+	mirroredOnly = []string{"mirrored"}
+	quorumOnly   = authority("raft")
+	ownViews     = authority("peers")
+)
+
+// authority names the schemes of the reference broker that have this one.
+func authority(name string) (names []string) {
+	for _, s := range (reference.System{}).Schemes() {
+		if s.Authority == name {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
 
 // Rules lists the rules that a hunt looks out for, in the order in which it
 // prints them. They are read off what nodes report and what clients are
@@ -61,7 +77,7 @@ var isrOnly = []string{"isr"}
 func Rules() []Rule {
 	return []Rule{
 		{Name: "leader-change", Doc: "a partition got another leader in a later epoch", Schemes: isrOnly, counts: "leader-change"},
-		{Name: "controller-change", Doc: "the metadata quorum elected another controller"},
+		{Name: "controller-change", Doc: "the metadata quorum elected another controller", Schemes: quorumOnly},
 		{Name: "isr-shrink", Doc: "a replica left the in-sync set", Schemes: isrOnly, counts: "isr-shrink"},
 		{Name: "isr-expand", Doc: "a replica that caught up joined the in-sync set", Schemes: isrOnly, counts: "isr-expand"},
 		{Name: "isr-alone", Doc: "a leader went on with itself alone in sync", Schemes: isrOnly, event: func(e *history.NodeEvent) bool {
@@ -86,6 +102,13 @@ func Rules() []Rule {
 			Name: "last-leader-election", Doc: "the last leader was elected, with nobody in sync or eligible", Schemes: isrOnly,
 			Unless: map[string]string{"eligible.leader.replicas.version": "0", "unclean.leader.election.enable": "true"}, counts: "unclean-election",
 		},
+		{Name: "peer-down", Doc: "a node declared another one dead", Schemes: ownViews, event: emitted("peer-down")},
+		{Name: "mirror-promoted", Doc: "a mirror took over with records in its log", Schemes: mirroredOnly, event: func(e *history.NodeEvent) bool {
+			return e.Kind == "leader" && e.Offset > 0
+		}},
+		{Name: "mirror-discarded", Doc: "a node that came back threw its content away", Schemes: mirroredOnly, event: func(e *history.NodeEvent) bool {
+			return e.Kind == "truncate" && e.From < e.To
+		}},
 		{Name: "recovery", Doc: "a node started again after it was killed or lost power"},
 		{Name: "recovery-torn", Doc: "a node that started cut a torn tail", event: emitted("torn")},
 		{Name: "restart-clean", Doc: "a node started again after a graceful stop"},

@@ -161,6 +161,9 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		if kind, _, _ := strings.Cut(f, ":"); !scheme.Survives && (strings.HasSuffix(f, "wipe") || kind == "corrupt-file") || !scheme.Moves && (kind == "membership" || kind == "leadership") {
 			continue // nothing is promised of a lost disk, or nobody else could lead
 		}
+		if scheme.Survived != nil && !slices.Contains(scheme.Survived, f) {
+			continue
+		}
 		if f == "partition" && slices.ContainsFunc(faults, func(other string) bool { return strings.HasPrefix(other, f) }) {
 			continue
 		}
@@ -230,8 +233,12 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 		set("min.insync.replicas", strconv.Itoa(least))
 	}
 	for _, o := range scheme.Options {
-		if _, fixed := s.Base.Options[o.Name]; o.Protocol && !fixed {
+		_, fixed := s.Base.Options[o.Name]
+		if o.Protocol && !fixed {
 			p.Options[o.Name] = pick(rng, o.Draw...)
+		}
+		if v, ok := scheme.Hunted[o.Name]; ok && !fixed {
+			p.Options[o.Name] = v
 		}
 	}
 }
@@ -357,9 +364,11 @@ func ports(rng *rand.Rand, p Plan, scheme system.Scheme) {
 	}
 }
 
-// port is the drawn one, if a scheme uses it: single copies have no peers.
+// port is the drawn one, if a scheme uses it: single copies have no peers, and nodes
+// that go by their own views no quorum.
 func port(scheme system.Scheme, drawn nemesis.Port) nemesis.Port {
-	if scheme.Single && drawn == nemesis.PeerPort {
+	quorum := scheme.Authority == "raft"
+	if drawn == nemesis.PeerPort && scheme.Single && quorum || drawn == nemesis.QuorumPort && !quorum {
 		return nemesis.AnyPort
 	}
 	return drawn

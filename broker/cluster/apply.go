@@ -145,35 +145,18 @@ func (s *State) setLeaving(index uint64, c SetLeaving) outcome {
 }
 
 func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
-	if err := ValidTopicName(c.Name); err != nil {
-		return refuse(kerr.InvalidTopicException, "%v", err)
+	t, bad := s.newTopic(index, c)
+	if bad != nil {
+		return *bad
 	}
-	if s.Topic(c.Name) != nil {
-		return refuse(kerr.TopicAlreadyExists, "topic %q exists already", c.Name)
+	if t.MinISR == 0 {
+		t.MinISR = e.MinISR
 	}
-	flat := strings.ReplaceAll(c.Name, ".", "_")
-	for _, t := range s.topics {
-		if strings.ReplaceAll(t.Name, ".", "_") == flat {
-			return refuse(kerr.InvalidTopicException, "topic %q collides with %q: names may not differ in '.' and '_' alone", c.Name, t.Name)
-		}
+	if _, set := c.Configs[uncleanConfig]; !set {
+		t.Unclean = e.Unclean
 	}
-	t := &Topic{
-		Name: c.Name, ID: topicID(index), Created: index, Scheme: c.Scheme, Configs: maps.Clone(c.Configs),
-		MinISR: e.MinISR, Unclean: e.Unclean, Eligible: e.Eligible && !s.mutants.On(mutant.LastReplicaStanding), Election: e.Election,
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Configs)) {
-		value := c.Configs[name]
-		if err := KnownConfig(name, value); err != nil {
-			return refuse(kerr.InvalidConfig, "%v", err)
-		}
-		switch name {
-		case minISRConfig:
-			n, _ := strconv.ParseInt(value, 10, 32) // KnownConfig checked it
-			t.MinISR = int32(n)
-		case uncleanConfig:
-			t.Unclean = value == "true"
-		}
-	}
+	t.Eligible = e.Eligible && !s.mutants.On(mutant.LastReplicaStanding)
+	t.Election = e.Election
 	assignment, bad := s.assign(c)
 	if bad != nil {
 		return *bad
@@ -205,6 +188,42 @@ func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
 	at, _ := s.findTopic(t.Name)
 	s.topics = slices.Insert(s.topics, at, t)
 	return o
+}
+
+// newTopic makes a topic without partitions: its name is free and its configs exist.
+// MinISR is 0 where they do not set it.
+func (s *State) newTopic(index uint64, c CreateTopic) (*Topic, *outcome) {
+	fail := func(e *kerr.Error, format string, args ...any) (*Topic, *outcome) {
+		o := refuse(e, format, args...)
+		return nil, &o
+	}
+	if err := ValidTopicName(c.Name); err != nil {
+		return fail(kerr.InvalidTopicException, "%v", err)
+	}
+	if s.Topic(c.Name) != nil {
+		return fail(kerr.TopicAlreadyExists, "topic %q exists already", c.Name)
+	}
+	flat := strings.ReplaceAll(c.Name, ".", "_")
+	for _, t := range s.topics {
+		if strings.ReplaceAll(t.Name, ".", "_") == flat {
+			return fail(kerr.InvalidTopicException, "topic %q collides with %q: names may not differ in '.' and '_' alone", c.Name, t.Name)
+		}
+	}
+	t := &Topic{Name: c.Name, ID: topicID(index), Created: index, Scheme: c.Scheme, Configs: maps.Clone(c.Configs)}
+	for _, name := range slices.Sorted(maps.Keys(c.Configs)) {
+		value := c.Configs[name]
+		if err := KnownConfig(name, value); err != nil {
+			return fail(kerr.InvalidConfig, "%v", err)
+		}
+		switch name {
+		case minISRConfig:
+			n, _ := strconv.ParseInt(value, 10, 32) // KnownConfig checked it
+			t.MinISR = int32(n)
+		case uncleanConfig:
+			t.Unclean = value == "true"
+		}
+	}
+	return t, nil
 }
 
 // topicID is a version 8 UUID (RFC 9562: contents are the maker's own) of the raft index.

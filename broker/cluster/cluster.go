@@ -10,6 +10,7 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
 // Broker is one registered broker.
@@ -201,6 +202,8 @@ type Change struct {
 	Unclean bool
 	// Eligible: the new leader was eligible, and not in the in-sync set.
 	Eligible bool
+	// Peers is the node's own view as of this change, where no quorum decides.
+	Peers *scheme.Neighbours
 }
 
 // Send is a message for another node's Cluster, on the quorum channel.

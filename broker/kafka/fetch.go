@@ -74,7 +74,7 @@ func (s *Server) tryFetch(f *fetch) bool {
 	if !failed && bytes < int(max(req.MinBytes, 1)) && s.b.Now().Mono < f.until {
 		return false
 	}
-	s.b.Reply(broker.Reply{ID: f.id, Resp: f.resp, Slices: slices})
+	s.answer(broker.Reply{ID: f.id, Resp: f.resp, Slices: slices})
 	return true
 }
 

@@ -81,7 +81,8 @@ func (h *host) Configs(*cluster.Topic) map[string]string {
 	return map[string]string{"min.insync.replicas": "2"}
 }
 
-func (h *host) Reply(r broker.Reply) { require.NotContains(h.t, h.replies, r.ID); h.replies[r.ID] = r }
+func (h *host) Send(broker.NodeID, broker.Message, []broker.Slice) {}
+func (h *host) Reply(r broker.Reply)                               { require.NotContains(h.t, h.replies, r.ID); h.replies[r.ID] = r }
 
 func (h *host) Partition(topic string, index int32) kafka.Partition {
 	if p := h.parts[fmt.Sprintf("%s-%d", topic, index)]; p != nil && h.hosted {

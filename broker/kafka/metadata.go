@@ -80,10 +80,19 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		mp := kmsg.NewMetadataResponseTopicPartition()
 		mp.Partition, mp.Leader, mp.LeaderEpoch = p.Index, int32(p.Leader), p.Epoch
 		mp.Replicas, mp.ISR = ids(p.Replicas), ids(p.ISR)
+		replicas := p.Replicas
 		if v, ok := s.ownView(t, p); ok {
 			mp.Leader, mp.LeaderEpoch, mp.ISR = int32(v.Leader), v.Epoch, ids(v.InSync)
 		}
-		for _, id := range p.Replicas {
+		if v, ok := s.proxied(t.Name, p.Index); ok {
+			// Any node takes requests: each names itself.
+			replicas = v.Replicas
+			mp.Leader, mp.LeaderEpoch, mp.Replicas, mp.ISR = int32(s.cfg.Self), -1, ids(v.Replicas), ids(v.InSync)
+			if own := s.b.State().Broker(s.cfg.Self); own == nil || own.Fenced {
+				mp.Leader, mp.ErrorCode = int32(broker.None), kerr.LeaderNotAvailable.Code
+			}
+		}
+		for _, id := range replicas {
 			if b := s.b.State().Broker(id); b == nil || b.Fenced {
 				mp.OfflineReplicas = append(mp.OfflineReplicas, int32(id))
 			}
@@ -108,6 +117,16 @@ func (s *Server) ownView(t *cluster.Topic, p *cluster.Partition) (scheme.View, b
 	}
 	v := host.Machine().View()
 	return v, v.Leader != broker.None && v.Epoch >= p.Epoch
+}
+
+// proxied is the view of a partition that any node takes requests for.
+func (s *Server) proxied(topic string, index int32) (scheme.View, bool) {
+	p := s.b.Partition(topic, index)
+	if p == nil {
+		return scheme.View{}, false
+	}
+	v := p.Machine().View()
+	return v, v.Proxied
 }
 
 func ids(nodes []broker.NodeID) []int32 {

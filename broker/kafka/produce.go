@@ -28,21 +28,10 @@ type token struct {
 
 func (s *Server) produce(id broker.ReqID, r kmsg.Request) {
 	req := r.(*kmsg.ProduceRequest)
-	resp := kmsg.NewPtrProduceResponse()
-	resp.SetVersion(req.Version)
-	p := &produce{resp: resp, waiting: 1} // one for this function itself
+	p := &produce{resp: produceResponse(req), waiting: 1} // one for this function itself
 	s.produces[id] = p
 	for ti, t := range req.Topics {
-		rt := kmsg.NewProduceResponseTopic()
-		rt.Topic = t.Topic
-		for range t.Partitions {
-			rp := kmsg.NewProduceResponseTopicPartition()
-			rp.BaseOffset, rp.LogAppendTime = -1, -1
-			rt.Partitions = append(rt.Partitions, rp)
-		}
-		resp.Topics = append(resp.Topics, rt)
 		for pi := range t.Partitions {
-			resp.Topics[ti].Partitions[pi].Partition = t.Partitions[pi].Partition
 			s.token++
 			s.tokens[s.token] = token{id, ti, pi}
 			p.waiting++
@@ -52,10 +41,27 @@ func (s *Server) produce(id broker.ReqID, r kmsg.Request) {
 	if req.Acks == 0 {
 		// Nothing is answered, not even a refusal.
 		delete(s.produces, id)
-		s.b.Reply(broker.Reply{ID: id})
+		s.answer(broker.Reply{ID: id})
 		return
 	}
 	s.produceDone(id, p)
+}
+
+// produceResponse returns a response with the partitions of a request, to be filled in.
+func produceResponse(req *kmsg.ProduceRequest) *kmsg.ProduceResponse {
+	resp := kmsg.NewPtrProduceResponse()
+	resp.SetVersion(req.Version)
+	for _, t := range req.Topics {
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic = t.Topic
+		for _, want := range t.Partitions {
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.Partition, rp.BaseOffset, rp.LogAppendTime = want.Partition, -1, -1
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
 }
 
 func (s *Server) producePartition(tok uint64, req *kmsg.ProduceRequest, topic string, rp *kmsg.ProduceRequestTopicPartition) {

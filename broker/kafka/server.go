@@ -30,6 +30,8 @@ type Backend interface {
 	// Partition returns a partition hosted by this node, nil where it is not.
 	Partition(topic string, index int32) Partition
 	Reply(broker.Reply)
+	// Send sends a message to the same handlers on another node.
+	Send(to broker.NodeID, m broker.Message, s []broker.Slice)
 	// Configs are the defaults of a topic's configs.
 	Configs(*cluster.Topic) map[string]string
 	BrokerConfigs() map[string]string
@@ -67,12 +69,19 @@ type Server struct {
 	waits    []*wait
 	dirty    []Partition
 	admin    map[cluster.Ticket]func(cluster.Result)
+
+	passed []*passed // in order of their ids
+	passID uint64
+	inner  broker.ReqID
+	then   map[broker.ReqID]func(broker.Reply) // of inner requests
+	cut    map[broker.NodeID]bool              // streams that broke
 }
 
 // New returns a server without requests.
 func New(b Backend, cfg Config) *Server {
 	return &Server{
 		b: b, cfg: cfg, produces: map[broker.ReqID]*produce{}, tokens: map[uint64]token{}, admin: map[cluster.Ticket]func(cluster.Result){},
+		then: map[broker.ReqID]func(broker.Reply){}, cut: map[broker.NodeID]bool{},
 	}
 }
 
@@ -126,13 +135,16 @@ func (s *Server) Handle(r broker.Request) {
 		s.b.Reply(broker.Reply{ID: r.ID})
 		return
 	}
-	a.handle(s, r.ID, r.Req)
+	if !s.spread(r) {
+		a.handle(s, r.ID, r.Req)
+	}
 }
 
 // Gone drops a request whose connection is closed.
 func (s *Server) Gone(id broker.ReqID) {
 	delete(s.produces, id)
 	s.fetches = slices.DeleteFunc(s.fetches, func(f *fetch) bool { return f.id == id })
+	s.passed = slices.DeleteFunc(s.passed, func(p *passed) bool { return p.g.id == id })
 }
 
 // Advanced notes that more of a partition may be readable now.
@@ -163,12 +175,13 @@ func (s *Server) Run() {
 func (s *Server) Wake() {
 	s.lookAgain()
 	now := s.b.Now().Mono
+	s.giveUp(func(p *passed) bool { return p.until <= now })
 	s.fetches = slices.DeleteFunc(s.fetches, func(f *fetch) bool { return f.until <= now && s.tryFetch(f) })
 }
 
 // NextWake is the earliest end of a parked read's wait.
 func (s *Server) NextWake() time.Duration {
-	next := scheme.Never
+	next := s.nextPass()
 	for _, w := range s.waits {
 		next = min(next, w.until)
 	}
@@ -192,7 +205,7 @@ func (s *Server) Result(r cluster.Result) {
 }
 
 func reply(s *Server, id broker.ReqID, resp kmsg.Response) {
-	s.b.Reply(broker.Reply{ID: id, Resp: resp})
+	s.answer(broker.Reply{ID: id, Resp: resp})
 }
 
 // text is an error message for a response, nil for success.

@@ -145,6 +145,15 @@ func (x *Index) EpochAt(offset int64) int32 {
 	return -1
 }
 
+// BatchEnd is the end of the batch that contains offset, offset itself where none does.
+func (x *Index) BatchEnd(offset int64) int64 {
+	i := sort.Search(len(x.batches), func(i int) bool { return x.batches[i].Last >= offset })
+	if i < len(x.batches) && x.batches[i].Base <= offset {
+		return x.batches[i].Last + 1
+	}
+	return offset
+}
+
 // ByTimestamp returns the first batch with a record at or after ts
 // (milliseconds) below limit; ok is false where there is none.
 func (x *Index) ByTimestamp(ts, limit int64) (b batch.Info, ok bool) {

@@ -38,9 +38,29 @@ var registry = [names]Info{
 		ID: "M8", Name: "high-watermark-before-truncation", Scheme: "isr", Clauses: []string{"acknowledged-survive", "committed-reads"},
 		Doc: "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
 	},
+	ConfirmBeforeCheck: {
+		ID: "M9", Name: "confirm-on-mirror-death-before-pause", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
+		Doc: "A master confirms what only dead mirrors lack before it looks whether it is in the minority, although confirm.on.mirror.death is after-check.",
+	},
+	PromoteUnsynced: {
+		ID: "M10", Name: "promote-unsynchronised-mirror", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
+		Doc: "An unsynchronised mirror is promoted although ha-promote-on-failure is when-synced.",
+	},
+	RejoinKeeps: {
+		ID: "M11", Name: "rejoining-mirror-keeps-content", Scheme: "mirrored", Clauses: []string{"replicas-agree", "acknowledged-survive"},
+		Doc: "A mirror that comes back keeps what it has, and goes on behind it.",
+	},
+	MirrorsForgotten: {
+		ID: "M12", Name: "mirror-list-cleared", Scheme: "mirrored", Clauses: []string{"recovers", "acknowledged-survive"},
+		Doc: "A mirror that is promoted forgets the other mirrors, and takes no new ones.",
+	},
 	AckBeforeSync: {
 		ID: "M16", Name: "ack-before-fsync", Scheme: "single", Clauses: []string{"acknowledged-survive"},
 		Doc: "With fsync=always, what is written counts as durable before it is synced.",
+	},
+	UnroutableConfirmed: {
+		ID: "M17", Name: "unroutable-confirmed", Scheme: "classic", Clauses: []string{"acknowledged-survive"},
+		Doc: "A message that reaches no queue is confirmed although it is mandatory.",
 	},
 	ZombieReads: {
 		ID: "M24", Name: "zombie-leader-reads", Scheme: "isr", Clauses: []string{"committed-reads"},

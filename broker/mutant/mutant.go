@@ -45,6 +45,11 @@ const (
 	ChecksumIgnored
 	RecoverUnsynced
 	LastReplicaStanding
+	ConfirmBeforeCheck
+	PromoteUnsynced
+	RejoinKeeps
+	MirrorsForgotten
+	UnroutableConfirmed
 	names // how many there are
 )
 

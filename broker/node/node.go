@@ -84,7 +84,7 @@ type Node struct {
 	now     broker.Time
 	eff     []broker.Effect
 	seq     int64 // of events
-	c       *cluster.Cluster
+	c       authority
 	k       *kafka.Server
 	opts    scheme.Options
 	found   map[broker.Lane]LaneState
@@ -148,22 +148,12 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 		n.names[m.ID] = m.Name
 		ids = append(ids, m.ID)
 	}
-	voters := slices.DeleteFunc(slices.Clone(cfg.Members), func(m broker.Member) bool { return cfg.Voters != nil && !slices.Contains(cfg.Voters, m.ID) })
-	tick := o.Duration("quorum.tick.ms")
-	c, err := cluster.New(cluster.Config{
-		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Directory: rec.Directory, Voters: voters, Names: n.names,
-		TickInterval: tick, ElectionTicks: 10, HeartbeatTicks: 2,
-		BrokerHeartbeat: o.Duration("broker.heartbeat.interval.ms"), SessionTimeout: o.Duration("broker.session.timeout.ms"),
-		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
-		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
-		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
-		EligibleLeaders: eligibleLeaders(o), Elections: elections(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
-	}, rec.Meta, now)
+	c, err := n.newAuthority(rec)
 	if err != nil {
-		return nil, fmt.Errorf("metadata quorum of node %s: %w", cfg.Name, err)
+		return nil, err
 	}
 	n.c = c
-	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: schemes.Known(), Nodes: ids})
+	n.k = kafka.New(backend{n}, kafka.Config{Self: cfg.ID, ClusterID: "faultline", AutoCreate: o.Bool("auto.create.topics.enable"), Scheme: cfg.Scheme, Schemes: n.beside(), Nodes: ids})
 	records := int64(0)
 	for _, l := range rec.Lanes {
 		if k := len(l.Batches); k > 0 {
@@ -176,6 +166,17 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 	}
 	n.Emit(broker.Event{Kind: "start", Epoch: -1, Offset: records, Detail: found})
 	return n, nil
+}
+
+// beside are the schemes that a topic may have: those of the node's own authority.
+func (n *Node) beside() []scheme.Definition {
+	return slices.DeleteFunc(slices.Clone(schemes.Known()), func(d scheme.Definition) bool { return d.Metadata != n.metadata() })
+}
+
+// metadata is the authority of the node's scheme.
+func (n *Node) metadata() scheme.Metadata {
+	d, _ := schemes.Lookup(n.cfg.Scheme) // Validate found it
+	return d.Metadata
 }
 
 // eligibleLeaders gives the schemes that keep eligible leader replicas.
@@ -212,13 +213,18 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 	}
 	switch i := in.(type) {
 	case broker.Request:
+		n.c.Client(i.ClientID)
 		n.k.Handle(i)
 	case broker.RequestGone:
 		n.k.Gone(i.ID)
 	case broker.PeerMessage:
 		n.peer(i)
 	case broker.Link:
+		if i.Channel == n.c.Channel() {
+			n.c.Link(now, i.Peer, i.Up)
+		}
 		if i.Channel == broker.Peer {
+			n.k.Link(i.Peer, i.Up)
 			for _, p := range n.parts {
 				p.m.Link(i.Peer, i.Up)
 			}
@@ -326,7 +332,7 @@ func (n *Node) pump() {
 			n.do(w)
 		}
 		for _, s := range out.Sends {
-			n.do(broker.Send{To: s.To, Channel: broker.Quorum, Msg: s.Msg})
+			n.do(broker.Send{To: s.To, Channel: n.c.Channel(), Msg: s.Msg})
 		}
 		for _, ev := range out.Events {
 			n.Emit(ev)
@@ -374,10 +380,8 @@ func (n *Node) register() {
 		return
 	}
 	n.epoch = b.Epoch
-	for _, t := range n.c.State().Topics() {
-		for _, p := range t.Partitions {
-			n.assign(cluster.Change{Topic: t, Partition: p})
-		}
+	for _, ch := range n.c.Current() {
+		n.assign(ch)
 	}
 	n.dropUnknownLanes()
 }
@@ -426,7 +430,7 @@ func (n *Node) assign(ch cluster.Change) {
 	t, cp := ch.Topic, ch.Partition
 	id := partID{t.ID, cp.Index}
 	p := n.byID[id]
-	if !slices.Contains(cp.Replicas, n.cfg.ID) {
+	if ch.Peers == nil && !slices.Contains(cp.Replicas, n.cfg.ID) {
 		if p != nil && cp.PartEpoch > p.partEpoch {
 			n.remove(p) // reassigned: others have it all
 		}
@@ -447,7 +451,7 @@ func (n *Node) assign(ch cluster.Change) {
 	}
 	p.m.Assigned(scheme.Assignment{
 		Replicas: slices.Clone(cp.Replicas), ISR: slices.Clone(cp.ISR), Leader: cp.Leader, Epoch: cp.Epoch, PartEpoch: cp.PartEpoch,
-		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible,
+		MinISR: min(int(t.MinISR), len(cp.Replicas)), Unclean: ch.Unclean, Eligible: ch.Eligible, Peers: ch.Peers,
 	})
 }
 
@@ -508,13 +512,18 @@ func (n *Node) remove(p *partition) {
 }
 
 func (n *Node) peer(in broker.PeerMessage) {
-	if in.Channel == broker.Quorum {
-		n.c.Message(n.now, in.From, in.Msg)
-		return
-	}
-	if m, ok := in.Msg.(*PartitionMessage); ok {
-		if p := n.byID[partID{m.Topic, m.Index}]; p != nil {
+	switch m := in.Msg.(type) {
+	case *PartitionMessage:
+		if p := n.byID[partID{m.Topic, m.Index}]; p != nil && in.Channel == broker.Peer {
 			p.m.Message(in.From, m.Body)
+		}
+	case *kafka.Forward:
+		n.k.Forwarded(in.From, m)
+	case *kafka.Forwarded:
+		n.k.Answered(in.From, m)
+	default:
+		if in.Channel == n.c.Channel() {
+			n.c.Message(n.now, in.From, in.Msg)
 		}
 	}
 }

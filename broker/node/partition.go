@@ -10,6 +10,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/mutant"
+	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme"
 )
 
@@ -165,6 +166,12 @@ func (p *partition) Report(epoch int32, inSync []broker.NodeID) {
 	})
 }
 
+// KeepRecord implements scheme.Host.
+func (p *partition) KeepRecord(r scheme.Record) {
+	t := p.n.c.Propose(p.n.now, peers.Keep{Topic: p.id.topic, Index: p.id.index, Record: r})
+	p.n.isr[t], p.proposal = p, t
+}
+
 // Eligible implements scheme.Host.
 func (p *partition) Eligible(id broker.NodeID, brokerEpoch int64) bool {
 	b := p.n.c.State().Broker(id)
@@ -190,6 +197,10 @@ func (b backend) Propose(c cluster.Command) cluster.Ticket { return b.n.c.Propos
 func (b backend) Quorum() cluster.Quorum { return b.n.c.Quorum() }
 
 func (b backend) Reply(r broker.Reply) { b.n.do(r) }
+
+func (b backend) Send(to broker.NodeID, m broker.Message, s []broker.Slice) {
+	b.n.do(broker.Send{To: to, Channel: broker.Peer, Msg: m, Slices: s})
+}
 
 func (b backend) Configs(t *cluster.Topic) map[string]string {
 	return map[string]string{

@@ -67,6 +67,9 @@ type Definition struct {
 	Metadata Metadata
 	Election Election // by default
 	Replicas Placement
+	// Copies is the number of replicas on so many nodes, where options of the scheme
+	// decide it and not Replicas alone. Nil: they do not.
+	Copies func(o options.Values, nodes int) int
 	// InSync: the scheme keeps an in-sync set, of which min.insync.replicas says how
 	// large it has to be.
 	InSync bool
@@ -87,6 +90,11 @@ type Definition struct {
 	Detection func(options.Values) time.Duration
 	// Promise says what holds under the planned faults.
 	Promise func(options.Values, Faults) Promise
+	// Hunted are the values of its options with which random runs look for losses that
+	// are none of its claims, and Survived the faults that they draw. Nil: those that
+	// they choose, and all.
+	Hunted   map[string]string
+	Survived []string
 }
 
 // ElectionUnder is who makes leaders under these options.
@@ -174,6 +182,13 @@ type Faults struct {
 	Cuts    int // connections between nodes cut, wholly or in part
 	Slow    int // links delayed, lossy or throttled, disks slow
 	Leaders int // leadership moved by an operator
+	// Other is how many faults there are that are of none of these kinds and may end
+	// processes or hold them up.
+	Other int
+	// Ended is how many processes end, in order or not, and AtOnce how many of them at
+	// most from when all were in sync until they are again. Both are the number of nodes
+	// where times and targets are not known.
+	Ended, AtOnce int
 }
 
 // Lost gives the losses without those that take nothing of importance: a power loss

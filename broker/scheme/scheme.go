@@ -3,13 +3,10 @@
 // beside this one; what schemes share (waiting acknowledgements, the pulling
 // follower) are composed parts, never a switch over scheme names.
 //
-// The interface was sketched against two schemes that are not built yet:
-// mirrored (every node names itself leader by its own view, pushes to all
-// mirrors and confirms when all live ones have it: Link tells it who is gone,
-// Send pushes, View.Epoch is -1) and shared (one log, whoever holds the lock
-// leads: its lock and token are further effects behind a Host of its own kind,
-// its Assigned is "you may try"). Both need no further method of Machine
-// (docs/decisions/scheme-interface.md has their scripts).
+// Where no quorum decides (metadata=peers), Assigned brings this node's own view
+// (Neighbours) and the record that nodes keep of the partition; the machines decide
+// who leads (docs/decisions/scheme-interface.md has the scripts by which the interface
+// was tried before it was frozen).
 package scheme
 
 import (
@@ -36,6 +33,50 @@ type Assignment struct {
 	MinISR    int
 	Unclean   bool // the leader was elected outside the in-sync set
 	Eligible  bool // it was not in the in-sync set either, and is known to have all that was acknowledged
+	// Peers is this node's own view where no quorum decides (metadata=peers); nil where
+	// one does. The other fields then say nothing but PartEpoch, which each node counts
+	// for itself.
+	Peers *Neighbours
+}
+
+// Record is what nodes that decide by their own views keep of a partition and tell
+// each other. Who leads is decided by the machines, from records and views.
+type Record struct {
+	// Version is raised with every change. Of two records the one with the higher
+	// version holds, of equal ones that of the master with the lower id.
+	Version int64
+	Master  broker.NodeID
+	Mirrors []broker.NodeID // all copies, the master first, then by age
+	Synced  []broker.NodeID // those of them that have everything, in the same order
+}
+
+// Newer says whether r replaces o.
+func (r Record) Newer(o Record) bool {
+	if r.Version != o.Version {
+		return r.Version > o.Version
+	}
+	return r.Master < o.Master
+}
+
+// Neighbours is what a node sees of the others.
+type Neighbours struct {
+	Record Record // the newest that this node knows
+	// Live are the members that count as one cluster with this node, itself among
+	// them. One that was declared dead and comes back is not live until it, or this
+	// node, has restarted (RabbitMQ: a partition that was noticed).
+	Live []broker.NodeID
+	// Reached are those that can be talked to, live or not, itself among them.
+	Reached []broker.NodeID
+	// Left are those that are not live because they stopped in order.
+	Left []broker.NodeID
+	// Unchecked: some were just declared dead, and the partition policy has not spoken
+	// yet. Another assignment follows that says what it did.
+	Unchecked bool
+	// Paused: the policy does not let this node serve.
+	Paused bool
+	// Session counts the times that this process joined the cluster: a node that was
+	// paused, or lost by autoheal, joins anew as if it had restarted.
+	Session int
 }
 
 // Member is a replica with the broker epoch by which the leader knows it. Epoch is
@@ -57,6 +98,11 @@ type View struct {
 	// EpochStart is the log end at which this leader began. While Visible is below
 	// it, a former leader may have shown more than Visible (KIP-207).
 	EpochStart int64
+	// Proxied: any node takes requests for the partition. Leader is then where they are
+	// answered, None while they are answered (or refused) here; InSync begins with the master.
+	Proxied bool
+	// Replicas are the copies of a partition whose scheme chooses them itself.
+	Replicas []broker.NodeID
 }
 
 // Produce is a write request for one partition.
@@ -115,6 +161,9 @@ type Host interface {
 	// Report tells the authority who is in sync with this replica, which leads epoch by
 	// its peers' vote. What the authority knows comes as Assigned.
 	Report(epoch int32, inSync []broker.NodeID)
+	// KeepRecord replaces the record of a partition where no quorum decides, and tells the
+	// other nodes. ISRAnswer(0) comes as soon as it is durable here, for the newest one.
+	KeepRecord(r Record)
 	// Eligible reports whether a broker may join the in-sync set: registered with
 	// exactly this broker epoch, not fenced, not leaving.
 	Eligible(id broker.NodeID, brokerEpoch int64) bool

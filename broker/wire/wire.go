@@ -12,7 +12,9 @@ import (
 
 	"github.com/faultline-mq/faultline/broker"
 	"github.com/faultline-mq/faultline/broker/cluster"
+	"github.com/faultline-mq/faultline/broker/kafka"
 	"github.com/faultline-mq/faultline/broker/node"
+	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
@@ -27,6 +29,12 @@ var kinds = func() map[byte]reflect.Type {
 		0: reflect.TypeFor[cluster.RaftMessage](),
 		1: reflect.TypeFor[cluster.Heartbeat](),
 		2: reflect.TypeFor[cluster.HeartbeatReply](),
+		// Nodes that go by their own views, and requests that nodes pass on.
+		50: reflect.TypeFor[*peers.Heartbeat](),
+		51: reflect.TypeFor[*peers.Metadata](),
+		52: reflect.TypeFor[*peers.Rejoin](),
+		53: reflect.TypeFor[*kafka.Forward](),
+		54: reflect.TypeFor[*kafka.Forwarded](),
 	}
 	for _, d := range schemes.Known() {
 		for _, m := range d.Messages {

@@ -65,6 +65,10 @@ type Scheme struct {
 	Moves     bool   // replicas can be moved between nodes
 	Survives  bool   // with default options, the loss of one disk takes nothing
 	Options   []Option
+	// Hunted are values of options that random runs set, because with them acknowledged
+	// messages survive, and Survived the faults that they draw. Nil: what they choose, and all.
+	Hunted   map[string]string
+	Survived []string
 }
 
 // Option is an option of a scheme.

@@ -113,6 +113,7 @@ func (r *replica) Name(id broker.NodeID) string { return id.String() }
 
 func (r *replica) Kept() []byte                  { return nil }
 func (r *replica) Keep([]byte)                   {}
+func (r *replica) KeepRecord(scheme.Record)      {}
 func (r *replica) Keeping() bool                 { return false }
 func (r *replica) Report(int32, []broker.NodeID) {}
 

@@ -8,7 +8,9 @@ import (
 
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/classic"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
+	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 	"github.com/faultline-mq/faultline/broker/scheme/standby"
@@ -16,7 +18,9 @@ import (
 
 // known are the schemes, in the order in which they are listed.
 var known = []scheme.Definition{
+	classic.Definition(),
 	isr.Definition(),
+	mirrored.Definition(),
 	single.Definition(),
 	quorum.Definition(),
 	standby.Definition(),

@@ -132,6 +132,9 @@ func (n *Node) Report(epoch int32, inSync []broker.NodeID) {
 	}
 }
 
+// KeepRecord implements scheme.Host: the scripts of schemes with a quorum have no records.
+func (n *Node) KeepRecord(scheme.Record) {}
+
 // Kept implements scheme.Host.
 func (n *Node) Kept() []byte { return n.found }
 

@@ -68,7 +68,7 @@ func (c *Cluster) Ready(ctx context.Context, replication int) (ok bool, detail s
 			switch {
 			case !ok:
 				return false, fmt.Sprintf("%s does not know %s", node, k)
-			case p.Leader == "":
+			case p.Answers == "":
 				return false, fmt.Sprintf("%s has no leader in the view of %s", k, node)
 			case len(p.ISR) < replication:
 				return false, fmt.Sprintf("%s has %d of %d replicas in sync in the view of %s", k, len(p.ISR), replication, node)
@@ -95,21 +95,27 @@ func (c *Cluster) Answers(ctx context.Context) (ok bool, detail string) {
 }
 
 // Leader implements nemesis.Roles: the leader with the highest epoch that any
-// node names.
+// node names; where there are no epochs the master that most nodes name.
 func (c *Cluster) Leader(ctx context.Context, key string) (string, int32, error) {
 	k, err := c.ParseKey(key)
 	if err != nil {
 		return "", -1, err
 	}
 	name, epoch := "", int32(-1)
+	votes := map[string]int{}
 	for _, node := range c.Nodes {
 		md, err2 := c.Metadata(ctx, admin, node, AskTimeout)
 		if err2 != nil {
 			err = err2
 			continue
 		}
-		if p, ok := md[k]; ok && p.Leader != "" && p.Epoch > epoch {
-			name, epoch = p.Leader, p.Epoch
+		p, ok := md[k]
+		if !ok || p.Answers == "" {
+			continue
+		}
+		votes[p.Answers]++
+		if p.Epoch > epoch || name == "" || p.Epoch == epoch && votes[p.Answers] > votes[name] {
+			name, epoch = p.Answers, p.Epoch
 		}
 	}
 	if name == "" {

@@ -37,6 +37,9 @@ type Cluster struct {
 	// Foreign is true for systems other than the reference broker: their
 	// NOT_LEADER_OR_FOLLOWER may come after the append and is indeterminate.
 	Foreign bool
+	// Own says that nodes go by their own views: each names itself leader, and the
+	// first in-sync replica that it names answers.
+	Own bool
 }
 
 // NodeOf returns the name of a broker id, "" where it is unknown.
@@ -277,7 +280,8 @@ func codeName(code int16) string {
 
 // PartitionState is a partition as a node's metadata shows it.
 type PartitionState struct {
-	Leader   string // "" where there is none
+	Leader   string // to whom clients send; "" where there is none
+	Answers  string // who answers: Leader, or behind it the master; "" where there is none
 	Epoch    int32
 	Replicas []string
 	ISR      []string
@@ -316,9 +320,15 @@ func (c *Cluster) metadata(ctx context.Context, client, node string, timeout tim
 			continue
 		}
 		for _, p := range t.Partitions {
-			out[Partition{*t.Topic, p.Partition}] = PartitionState{
-				Leader: c.NodeOf(p.Leader), Epoch: p.LeaderEpoch, Replicas: c.names(p.Replicas), ISR: c.names(p.ISR),
+			st := PartitionState{Leader: c.NodeOf(p.Leader), Epoch: p.LeaderEpoch, Replicas: c.names(p.Replicas), ISR: c.names(p.ISR)}
+			st.Answers = st.Leader
+			if c.Own {
+				st.Answers = ""
+				if len(st.ISR) > 0 {
+					st.Answers = st.ISR[0]
+				}
 			}
+			out[Partition{*t.Topic, p.Partition}] = st
 		}
 	}
 	return out, md, nil

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -40,7 +41,7 @@ func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, dead
 	d := &r.Drain
 	state, why := c.inSync(ctx, key, true, deadline)
 	d.InSync, d.Reason = why == "", why
-	if state.Leader == "" {
+	if state.Answers == "" {
 		d.Missing = why == missing
 		d.At = int64(c.Clock.Now())
 		return r
@@ -56,7 +57,7 @@ func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, dead
 	d.Complete = d.InSync && sentinel >= 0
 	for _, node := range state.Replicas {
 		rep := c.drainReplica(ctx, key, node, sentinel, deadline)
-		rep.Leader = node == after.Leader
+		rep.Leader = node == after.Answers
 		d.Complete = d.Complete && rep.Complete
 		if !rep.Complete && d.Reason == "" {
 			d.Reason = rep.Reason
@@ -82,6 +83,7 @@ func (c *Cluster) inSync(ctx context.Context, key Partition, all bool, deadline 
 	for {
 		best = PartitionState{Epoch: -1}
 		answers, known := 0, 0
+		masters := map[string]string{} // by who names them
 		for _, node := range c.Nodes {
 			md, err := c.Metadata(ctx, admin, node, AskTimeout)
 			if err != nil {
@@ -90,7 +92,8 @@ func (c *Cluster) inSync(ctx context.Context, key Partition, all bool, deadline 
 			answers++
 			if p, ok := md[key]; ok {
 				known++
-				if p.Leader != "" && (p.Epoch > best.Epoch || p.Epoch == best.Epoch && node == p.Leader) {
+				masters[node] = p.Answers
+				if p.Answers != "" && (p.Epoch > best.Epoch || p.Epoch == best.Epoch && node == p.Answers) {
 					best = p
 				}
 			}
@@ -99,8 +102,10 @@ func (c *Cluster) inSync(ctx context.Context, key Partition, all bool, deadline 
 		switch {
 		case answers >= c.First && known == 0:
 			why = missing
-		case best.Leader == "":
+		case best.Answers == "":
 			why = fmt.Sprintf("%s has no leader", key)
+		case all && c.Own && c.differ(masters) != "":
+			why = fmt.Sprintf("the nodes do not agree on the master of %s: %s", key, c.differ(masters))
 		case all && len(best.ISR) < len(best.Replicas):
 			why = fmt.Sprintf("%s has %d of %d replicas in sync", key, len(best.ISR), len(best.Replicas))
 		}
@@ -108,6 +113,24 @@ func (c *Cluster) inSync(ctx context.Context, key Partition, all bool, deadline 
 			return best, why
 		}
 	}
+}
+
+// differ words the masters that nodes name, where not all of them name the same one.
+func (c *Cluster) differ(masters map[string]string) string {
+	var words []string
+	same := true
+	for _, node := range c.Nodes[:c.First] {
+		name := masters[node]
+		same = same && name != "" && name == masters[c.Nodes[0]]
+		if name == "" {
+			name = "none"
+		}
+		words = append(words, fmt.Sprintf("%s names %s", node, name))
+	}
+	if same {
+		return ""
+	}
+	return strings.Join(words, ", ")
 }
 
 // sendSentinel appends the drain's mark, acknowledged by all, and returns its offset.
@@ -119,7 +142,7 @@ func (c *Cluster) sendSentinel(ctx context.Context, index int32, key Partition, 
 		state, missing := c.inSync(ctx, key, false, deadline)
 		if missing == "" {
 			value := workloads.EncodeSentinel(c.RunID, history.MakeValue(index, attempt), workloads.MinPayload)
-			resp, err := c.Transport.RoundTrip(ctx, admin, state.Leader, produceRequest(key, value, (*numbers)(nil).of(0), -1, AskTimeout), AskTimeout+AskTimeout/2)
+			resp, err := c.Transport.RoundTrip(ctx, admin, state.Answers, produceRequest(key, value, (*numbers)(nil).of(0), -1, AskTimeout), AskTimeout+AskTimeout/2)
 			p := produced(resp)
 			switch {
 			case err != nil:
@@ -128,6 +151,8 @@ func (c *Cluster) sendSentinel(ctx context.Context, index int32, key Partition, 
 				why = "malformed response"
 			case p.ErrorCode != 0:
 				why = codeName(p.ErrorCode)
+			case p.BaseOffset < 0:
+				why = "it was confirmed and is in no log"
 			default:
 				return p.BaseOffset, ""
 			}

@@ -22,11 +22,16 @@ func (s System) faults(spec system.Spec, replicas int) scheme.Faults {
 				f.Losses = append(f.Losses, scheme.Loss{Kind: kind, Nodes: unplanned(name, f.Nodes)})
 			}
 		}
+		f.Ended, f.AtOnce = f.Nodes, f.Nodes
 		return f
 	}
 	detection := s.Detection(spec)
 	for _, step := range spec.Steps {
 		count(&f, step)
+		if ends(step) {
+			f.Ended += targets(spec, step)
+			f.AtOnce = max(f.AtOnce, down(spec, step, detection))
+		}
 		if kind, loses := lost(step); loses {
 			f.Losses = append(f.Losses, scheme.Loss{Kind: kind, Nodes: targets(spec, step), Alone: alone(spec, step, detection), Down: down(spec, step, detection)})
 		}
@@ -58,8 +63,14 @@ func count(f *scheme.Faults, step nemesis.Step) {
 		f.Slow++
 	case "leadership":
 		f.Leaders++
+	case "clock":
+	default:
+		f.Other++
 	}
 }
+
+// ends reports whether a step may end processes.
+func ends(step nemesis.Step) bool { return !slices.Contains(orderly, step.Fault) }
 
 // lost says how a step takes away or damages what disks hold, if it does.
 func lost(step nemesis.Step) (scheme.LossKind, bool) {
