@@ -31,8 +31,8 @@ test-docker: ## every test that needs Docker, the long ones too
 test-faults: ## every fault and scenario in Docker: faults proven and healed, and not proven where they are stubbed
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 60m -v -run 'TestDocker(Faults|MembersAndClocks|Stubbed|UpgradeStubbed|Sabotage|Power|CorruptFile|Scenarios)|TestDiskFaults|TestPacketFaults|TestLimitFaults|TestNewNodes|TestSabotage|TestKilledHarness' ./harness ./harness/environment/docker
 
-test-checkers: ## bugs seeded into the procedures that decide linearizability: their tests must find each
-	FAULTLINE_CHECKER_BUGS=1 $(GO) test -count=1 -timeout 60m -run 'TestBugs$$' ./checker/linear
+test-checkers: ## bugs seeded into the checkers, one after another: their tests must find each
+	FAULTLINE_CHECKER_BUGS=1 $(GO) test -count=1 -timeout 60m -run 'TestBugs$$' ./checker ./checker/linear
 
 lint: ## gofumpt, vet, staticcheck
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi

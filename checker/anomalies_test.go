@@ -1,6 +1,10 @@
 package checker
 
 import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,10 +14,54 @@ import (
 
 type contractChange = func(*history.Contract)
 
-// TestAnomalies judges small histories. Each case that breaks names every
-// clause that convicts it: the companions of a clause are part of its meaning.
-// A near miss has no clause to break, and must be valid as a whole.
-func TestAnomalies(t *testing.T) {
+// situation is a small history and what is found in it. Each that breaks a promise
+// names every clause that convicts it: the companions of a clause are part of its
+// meaning. A near miss has no clause to break, and must be valid as a whole.
+type situation struct {
+	name   string
+	class  string
+	count  int // of class
+	breaks []string
+	text   string
+	change contractChange
+	alter  func(*history.History)
+	// noted: class is counted and never judged; the run is Valid, or what verdict says.
+	noted   bool
+	verdict Verdict
+}
+
+func (s *situation) history(t testing.TB) *history.History {
+	h := parse(t, s.text)
+	if s.change != nil {
+		s.change(&h.Header.Contract)
+	}
+	if s.alter != nil {
+		s.alter(h)
+	}
+	return h
+}
+
+// earlierDrain adds a drain of the leader n1 that came before the last one, and found
+// these values.
+func earlierDrain(values ...string) func(*history.History) {
+	return func(h *history.History) {
+		first := h.Replicas[0]
+		first.Records = nil
+		for i, s := range values {
+			v, err := history.ParseValue(strings.Replace(strings.TrimPrefix(s, "p"), ".", ":", 1))
+			if err != nil {
+				panic(err)
+			}
+			first.Records = append(first.Records, history.Record{Offset: int64(i), Value: v, Epoch: 1})
+		}
+		first.Sentinel = int64(len(values))
+		first.End = first.Sentinel + 1
+		h.Replicas = append([]history.Replica{first}, h.Replicas...)
+	}
+}
+
+// situations returns what is hand-made of every class.
+func situations() []situation {
 	fresh := func(c *history.Contract) { c.Fresh = true }
 	epochs := func(c *history.Contract) { c.Epochs = true }
 	least2 := func(c *history.Contract) { c.MinInSync = 2 }
@@ -21,14 +69,7 @@ func TestAnomalies(t *testing.T) {
 	perNode := func(c *history.Contract) {
 		c.Offsets, c.Linearizable, c.Order, c.Monotonic = "per-node", false, "none", false
 	}
-	for _, tc := range []struct {
-		name   string
-		class  string
-		count  int // of class
-		breaks []string
-		text   string
-		change contractChange
-	}{
+	return []situation{
 		// acknowledged-survive
 		{
 			name: "lost tail", class: ClassLost, count: 1, breaks: []string{ClauseSurvives, ClauseLinearizable},
@@ -83,6 +124,115 @@ func TestAnomalies(t *testing.T) {
 				p0.1 10-20 @0
 				p0.2 30-40 @3
 				log n1* p0.1 - - p0.2`},
+
+		{
+			name: "late is not lost", class: ClassLost,
+			alter: earlierDrain("p0.1"),
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				log n1* p0.1 p0.2`,
+		},
+		{
+			name: "absent from a lagging leader", class: ClassUnseen, count: 1, noted: true, verdict: Unknown,
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				log n1* partial p0.1`,
+		},
+		{
+			name: "absent while connections were open", class: ClassUnseen, count: 1, noted: true, verdict: Unknown,
+			text: `
+				p0.1 10-20 @0
+				log n1*
+				drain noisy`,
+		},
+		{
+			name: "absent before all replicas were in sync", class: ClassUnseen, count: 2, noted: true, verdict: Unknown,
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				log n1*
+				drain unsynced`,
+		},
+		{
+			name: "below the start of a trimmed log", class: ClassUnseen, count: 1, noted: true, verdict: Unknown,
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				log n1* start=1 p0.2`,
+		},
+		{
+			name: "present in a drain that proves nothing", class: ClassUnseen, verdict: Unknown,
+			text: `
+				p0.1 10-20 @0
+				log n1* p0.1
+				drain noisy`,
+		},
+		{
+			name: "absent from a drain that proves it", class: ClassUnseen, breaks: []string{ClauseSurvives, ClauseLinearizable},
+			text: `
+				p0.1 10-20 @0
+				log n1*`,
+		},
+		{name: "an indeterminate send is never unseen", class: ClassUnseen, verdict: Unknown, text: `
+				p0.1 10-20 ?
+				log n1*
+				drain noisy`},
+		{
+			name: "seen by the second drain alone", class: ClassLate, count: 1, noted: true, alter: earlierDrain(),
+			text: `
+				p0.1 10-20 @0
+				log n1* p0.1`,
+		},
+		{
+			name: "a tail that the first drain did not see", class: ClassLate, count: 2, noted: true, alter: earlierDrain("p0.1"),
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				p0.3 50-60 @2
+				log n1* p0.1 p0.2 p0.3`,
+		},
+		{
+			name: "of an unknown offset, seen late", class: ClassLate, count: 1, noted: true, alter: earlierDrain("p0.1"),
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 ok
+				log n1* p0.1 p0.2`,
+		},
+		{name: "seen by both drains", class: ClassLate, alter: earlierDrain("p0.1"), text: `
+				p0.1 10-20 @0
+				log n1* p0.1`},
+		{
+			name: "gone from the second drain", class: ClassLate, alter: earlierDrain("p0.1"), breaks: []string{ClauseSurvives, ClauseLinearizable},
+			text: `
+				p0.1 10-20 @0
+				log n1*`,
+		},
+		{name: "an indeterminate message may come late", class: ClassLate, alter: earlierDrain(), text: `
+				p0.1 10-20 ?
+				log n1* p0.1`},
+		{name: "sent and gone", class: ClassSentLost, count: 1, noted: true, text: `
+				p0.1 10-20 sent
+				log n1*`},
+		{name: "sent and gone behind another", class: ClassSentLost, count: 2, noted: true, text: `
+				p0.1 10-20 @0
+				p0.2 30-40 sent
+				p0.3 50-60 sent
+				log n1* p0.1`},
+		{name: "sent and gone with its topic", class: ClassSentLost, count: 1, noted: true, change: notLinear, text: `
+				p0.1 10-20 sent
+				drain missing`},
+		{name: "sent and found", class: ClassSentLost, text: `
+				p0.1 10-20 sent
+				log n1* p0.1`},
+		{name: "sent without an answer and gone", class: ClassSentLost, text: `
+				p0.1 10- ?
+				log n1*`},
+		{name: "sent and absent from a drain that proves nothing", class: ClassSentLost, verdict: Unknown, text: `
+				p0.1 10-20 sent
+				log n1*
+				drain noisy`},
 
 		// replicas-agree
 		{
@@ -212,6 +362,55 @@ func TestAnomalies(t *testing.T) {
 				p0.2 30-40 @1
 				log n1* p0.1 !`,
 		},
+		{
+			name: "of another run, drained", class: ClassPhantomRun, count: 1, breaks: []string{ClausePhantom, ClauseLinearizable},
+			text: `
+				p0.1 10-20 @1
+				log n1* ~ p0.1`,
+		},
+		{
+			name: "of another run, delivered", class: ClassPhantomRun, count: 1, breaks: []string{ClausePhantom, ClauseLinearizable},
+			text: `
+				p0.1 10-20 @0
+				c0 30-40 0: p0.1 ~
+				log n1* p0.1`,
+		},
+		{name: "of another run, on a follower that is read no more", class: ClassPhantomRun, verdict: Unknown, text: `
+				p0.1 10-20 @0
+				log n1* p0.1
+				log n3 partial p0.1 ~`},
+		{name: "of another run, in a poll that failed", class: ClassPhantomRun, text: `
+				p0.1 10-20 @0
+				c0 30-40 x 0:
+				log n1* p0.1`},
+		{name: "the sentinel of an earlier drain", class: ClassPhantomRun, text: `
+				p0.1 10-20 @0
+				c0 30-40 0: p0.1 S
+				log n1* p0.1 S`},
+		{
+			name: "altered on the way", class: ClassPhantomBytes, count: 1, breaks: []string{ClausePhantom, ClauseLinearizable},
+			text: `
+				p0.1 10-20 @0
+				c0 30-40 0: !
+				log n1* p0.1`,
+		},
+		{
+			name: "altered in two places", class: ClassPhantomBytes, count: 2, breaks: []string{ClausePhantom, ClauseLinearizable},
+			text: `
+				p0.1 10-20 @1
+				log n1* ! p0.1 !`,
+		},
+		{name: "altered, on a follower alone", class: ClassPhantomBytes, breaks: []string{ClauseDivergence}, text: `
+				p0.1 10-20 @0
+				log n1* p0.1
+				log n2 !`},
+		{name: "lost and not altered", class: ClassPhantomBytes, breaks: []string{ClauseSurvives, ClauseLinearizable}, text: `
+				p0.1 10-20 @0
+				log n1* -`},
+		{name: "delivered as it was sent", class: ClassPhantomBytes, text: `
+				p0.1 10-20 @0
+				c0 30-40 0: p0.1
+				log n1* p0.1`},
 		{name: "a sentinel was not sent", class: ClassPhantom, text: `
 				p0.1 10-20 @1
 				c0 30-40 0: S p0.1
@@ -373,7 +572,12 @@ func TestAnomalies(t *testing.T) {
 				p0.1 10-20 ?
 				c0 30-40 0:
 				log n1*`},
-		{name: "uncommitted reads are allowed", class: "", change: func(c *history.Contract) { c.CommittedReads, c.Linearizable = false, false }, text: `
+		{name: "delivered and absent from a drain that proves nothing", class: ClassDirtyRead, verdict: Unknown, text: `
+				p0.1 10-20 ?
+				c0 30-40 0: p0.1
+				log n1*
+				drain noisy`},
+		{name: "uncommitted reads are allowed", class: ClassDirtyRead, count: 1, noted: true, change: func(c *history.Contract) { c.CommittedReads, c.Linearizable = false, false }, text: `
 				p0.1 10-20 ?
 				c0 30-40 0: p0.1
 				log n1*`},
@@ -421,6 +625,14 @@ func TestAnomalies(t *testing.T) {
 				p0.1 10-20 @0
 				p0.2 30-40 @1
 				c0 50-60 0: p0.1 p0.2 p0.2@1
+				log n1* p0.1 p0.2`,
+		},
+		{
+			name: "back to the beginning inside a poll", class: ClassNonMonotonic, count: 1, breaks: []string{ClauseMonotonic},
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				c0 50-60 0: p0.1 p0.2 p0.1@0 p0.2
 				log n1* p0.1 p0.2`,
 		},
 		{name: "a jump over a gap", class: ClassSkip, text: `
@@ -555,6 +767,16 @@ func TestAnomalies(t *testing.T) {
 				p0.2 30- ?
 				event n1 leader e=1 isr=n1
 				event n1 isr e=1 isr=n1,n2 high=1
+				log n1* p0.1 p0.2`,
+		},
+		{
+			name: "alone of three that must be two", class: ClassTooFew, count: 1, breaks: []string{ClauseInSync}, change: least2,
+			text: `
+				p0.1 10-20 @0
+				p0.2 30-40 @1
+				event n1 leader e=1 isr=n1,n2,n3
+				event n1 isr e=1 isr=n1 high=1
+				event n1 isr e=1 isr=n1 high=2
 				log n1* p0.1 p0.2`,
 		},
 		{name: "the watermark stood still", class: ClassTooFew, change: least2, text: `
@@ -741,24 +963,168 @@ func TestAnomalies(t *testing.T) {
 				p0.1 310-320 x
 				phase drain 500
 				log n1*`},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			r := judgeText(t, tc.text, func(h *history.History) {
-				if tc.change != nil {
-					tc.change(&h.Header.Contract)
+	}
+}
+
+// TestAnomalies judges the situations.
+func TestAnomalies(t *testing.T) {
+	for _, s := range situations() {
+		t.Run(s.name, func(t *testing.T) {
+			r, err := Run(context.Background(), s.history(t), lax())
+			require.NoError(t, err)
+			require.ElementsMatch(t, s.breaks, convicted(r), "convicted clauses: %s", r.Sentence)
+			require.Equal(t, s.count, r.Anomalies[s.class], "%v", r.Anomalies)
+			if s.breaks == nil {
+				want := Valid
+				if s.verdict != "" {
+					want = s.verdict
 				}
-			})
-			require.ElementsMatch(t, tc.breaks, convicted(r), "convicted clauses: %s", r.Sentence)
-			if tc.breaks == nil {
-				require.Equal(t, Valid, r.Verdict, "%s %v", r.Sentence, r.WhyInconclusive)
-				require.Zero(t, r.Anomalies[tc.class])
+				require.Equal(t, want, r.Verdict, "%s %v", r.Sentence, r.WhyInconclusive)
 				return
 			}
 			require.Equal(t, Invalid, r.Verdict)
-			require.Equal(t, tc.count, r.Anomalies[tc.class], "%v", r.Anomalies)
 			for _, c := range r.Checks {
 				for _, a := range c.Anomalies {
 					require.Contains(t, a.Text, "broke "+c.Name, "an anomaly quotes the guarantee that broke")
+				}
+			}
+		})
+	}
+}
+
+// classes lists every class of anomaly of a log.
+var classes = []string{
+	ClassLost, ClassUnseen, ClassLate, ClassSentLost, ClassDivergence, ClassDuplicate, ClassPhantom, ClassPhantomRun, ClassPhantomBytes,
+	ClassResurrected, ClassMoved, ClassInconsistent, ClassDirtyRead, ClassSkip, ClassNonMonotonic, ClassReorder, ClassSplitBrain, ClassTooFew,
+	ClassLinearizable, ClassStale, ClassNotRecovered,
+}
+
+// unjudged reports whether a class is counted, and no anomaly of its own.
+func unjudged(class string) bool {
+	return class == ClassUnseen || class == ClassLate || class == ClassSentLost
+}
+
+// TestEveryClassIsHandMade: each class has three situations at least that show it,
+// and three that come close to it and do not.
+func TestEveryClassIsHandMade(t *testing.T) {
+	shown, missed := map[string]int{}, map[string]int{}
+	names := map[string]bool{}
+	for _, s := range situations() {
+		require.False(t, names[s.name], "two situations are named %q", s.name)
+		names[s.name] = true
+		require.Contains(t, classes, s.class, s.name)
+		switch {
+		case s.count == 0:
+			missed[s.class]++
+		case s.breaks != nil || unjudged(s.class):
+			shown[s.class]++
+		default:
+			require.True(t, s.noted, s.name)
+		}
+	}
+	for _, class := range classes {
+		t.Logf("%-20s %d shown, %d near misses", class, shown[class], missed[class])
+		require.GreaterOrEqual(t, shown[class], 3, "histories that show %s", class)
+		require.GreaterOrEqual(t, missed[class], 3, "near misses of %s", class)
+	}
+}
+
+// TestWitness cuts every situation down to each of its anomalies: the clause finds the
+// same one in the cut, nothing can be left out of that, and every operation that the
+// anomaly names is in it.
+func TestWitness(t *testing.T) {
+	cut := map[string]bool{}
+	for _, s := range situations() {
+		if s.breaks == nil {
+			continue
+		}
+		t.Run(s.name, func(t *testing.T) {
+			h := s.history(t)
+			r, err := Run(context.Background(), h, lax())
+			require.NoError(t, err)
+			for _, c := range r.Checks {
+				for _, a := range c.Anomalies {
+					w, err := Witness(context.Background(), h, lax(), c.Name, a)
+					require.NoError(t, err, "%+v", a)
+					if h.Validate() == nil {
+						require.NoError(t, w.Validate())
+					}
+					requireWitness(t, w, lax(), c.Name, a)
+					cut[a.Class] = true
+				}
+			}
+		})
+	}
+	for _, class := range classes {
+		if !unjudged(class) {
+			require.True(t, cut[class], "no witness of %s", class)
+		}
+	}
+}
+
+// requireWitness requires that the checker breaks the same clause by the same class on
+// w, and that it does so no more once any operation is gone.
+func requireWitness(t *testing.T, w *history.History, o Options, name string, a Anomaly) {
+	t.Helper()
+	again := func() []Anomaly {
+		r, err := Run(context.Background(), w, o)
+		require.NoError(t, err)
+		return clause(t, r, name).Anomalies
+	}
+	same := func(b Anomaly) bool {
+		return b.Class == a.Class && b.Key == a.Key && (a.Class == ClassNotRecovered || b.Text == a.Text)
+	}
+	require.True(t, slices.ContainsFunc(again(), same), "%+v\n%s", a, describe(w))
+	ops := w.Ops
+	for i := range ops {
+		w.Ops = slices.Delete(slices.Clone(ops), i, i+1)
+		require.False(t, slices.ContainsFunc(again(), same), "%+v does not need operation %d of\n%s", a, ops[i].ID, describe(w))
+	}
+	w.Ops = ops
+}
+
+// TestWitnessOfMany: a witness of a long history is as small as that of a short one.
+func TestWitnessOfMany(t *testing.T) {
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			var h *history.History
+			for seed := uint64(0); ; seed++ {
+				r := rand.New(rand.NewPCG(seed, 7))
+				if h = generate(r, 900, 3); m.apply(r, h) {
+					break
+				}
+			}
+			res := run(t, h, Options{})
+			for _, c := range res.Checks {
+				if c.Verdict != Invalid {
+					continue
+				}
+				w, err := Witness(context.Background(), h, Options{}, c.Name, c.Anomalies[0])
+				require.NoError(t, err)
+				require.LessOrEqual(t, len(w.Ops), 4, "operations of a witness of %s", c.Name)
+				requireWitness(t, w, Options{}, c.Name, c.Anomalies[0])
+			}
+		})
+	}
+}
+
+// TestEveryOpIsNamed: the operations that an anomaly names are the proof, with the
+// sends of the messages that it is about and what was drained; what never happened is
+// proven by the last attempt and all others.
+func TestEveryOpIsNamed(t *testing.T) {
+	for _, s := range situations() {
+		t.Run(s.name, func(t *testing.T) {
+			h := s.history(t)
+			r, err := Run(context.Background(), h, lax())
+			require.NoError(t, err)
+			for _, c := range r.Checks {
+				for _, a := range c.Anomalies {
+					if a.Class == ClassNotRecovered {
+						continue
+					}
+					w := cutting{h: h, options: lax().withDefaults(), anomaly: a, budget: cutBudget}
+					w.clause = clauses[slices.IndexFunc(clauses, func(k clauseCheck) bool { return k.name == c.Name })]
+					require.True(t, w.proves(context.Background(), w.near()), "%+v", a)
 				}
 			}
 		})

@@ -64,6 +64,17 @@ const (
 	ClauseLinearizable = "linearizable-appends" // Porcupine
 	ClauseStale        = "fresh-reads"          // stale read
 	ClauseRecovers     = "recovers"             // no progress after healing
+
+	// Of queues.
+	ClauseConsumedOnce  = "consumed-once"        // duplicate
+	ClauseSettled       = "settled-stay-settled" // delivered after its settlement
+	ClauseRedelivers    = "redelivers"           // never redelivered
+	ClauseExclusive     = "exclusive-deliveries" // redelivered while it was held
+	ClauseMaxDeliveries = "delivery-limit"       // too many deliveries
+	ClauseDeadLetters   = "dead-letters"         // not there, or there too early
+	ClauseTruthfulEmpty = "truthful-empty"       // false empty
+	ClauseFIFO          = "linearizable-queue"   // not a FIFO queue
+	ClauseTransactions  = "atomic-transactions"  // aborted, uncommitted, torn
 )
 
 // Anomaly classes. Each belongs to one clause.
@@ -89,6 +100,19 @@ const (
 	ClassLinearizable = "not-linearizable"
 	ClassStale        = "stale-read"
 	ClassNotRecovered = "not-recovered"
+
+	ClassTaken            = "may-be-taken" // counted in Result.Anomalies, never judged
+	ClassAfterSettlement  = "delivered-after-settlement"
+	ClassNeverRedelivered = "never-redelivered"
+	ClassWhileHeld        = "redelivered-while-held"
+	ClassTooManyTimes     = "too-many-deliveries"
+	ClassNotDeadLettered  = "not-dead-lettered"
+	ClassDeadTooEarly     = "dead-lettered-early"
+	ClassFalseEmpty       = "false-empty"
+	ClassNotFIFO          = "not-first-in-first-out"
+	ClassAbortedRead      = "aborted-read"
+	ClassUncommittedRead  = "uncommitted-read"
+	ClassTornTransaction  = "torn-transaction"
 )
 
 // Kinds of scheme events that break a promise. The same clause that breaks by the
@@ -191,11 +215,27 @@ type Counts struct {
 	Failed        int                    `json:"failed"`
 	Indeterminate int                    `json:"indeterminate"`
 	Acknowledged  int                    `json:"acknowledged"` // sends
-	Delivered     int                    `json:"delivered"`    // records returned by polls
+	Delivered     int                    `json:"delivered"`    // records returned by polls and receives
 	Phases        map[string]PhaseCounts `json:"phases"`
+	Queues        map[string]QueueCounts `json:"queues,omitempty"` // by key
 }
 
-// PhaseCounts are the sends and polls that began in one phase.
+// QueueCounts are the messages of one queue: those sent to it, wherever they came
+// out, in the terms of Jepsen's total-queue. What is delivered counts whether it was
+// settled or not, and the drain delivers too, the dead letters' included.
+type QueueCounts struct {
+	Attempts     int `json:"attempts"`     // sends
+	Acknowledged int `json:"acknowledged"` // of them
+	Delivered    int `json:"delivered"`    // messages that came out, of those that were sent: each once
+	Accepted     int `json:"accepted"`     // messages whose acceptance was confirmed
+	Drained      int `json:"drained"`      // messages in the drain
+	Lost         int `json:"lost"`         // acknowledged, and never came out
+	Unexpected   int `json:"unexpected"`   // deliveries of what was never sent to it
+	Duplicated   int `json:"duplicated"`   // further deliveries of what was delivered before
+	Recovered    int `json:"recovered"`    // came out, and were never acknowledged
+}
+
+// PhaseCounts are the sends, polls and receives that began in one phase.
 type PhaseCounts struct {
 	Sends         int `json:"sends"`
 	Acknowledged  int `json:"acknowledged"`
@@ -217,9 +257,44 @@ type Availability struct {
 	RecoveryMS []float64 `json:"recovery_ms"`
 	// FailoverMS: for each fault, from injection to the first ok send on every
 	// affected partition that began after it; -1 where none came before healing.
-	FailoverMS []float64          `json:"failover_ms"`
-	Latency    map[string]Latency `json:"latency"` // "before", "during", "after", and per fault "fault 0"
-	StallsMS   float64            `json:"stalls_ms"`
+	FailoverMS []float64 `json:"failover_ms"`
+	// Faults: the same and more for each fault in order of ID, by partition.
+	Faults []FaultAvailability `json:"faults"`
+	// Latency is the service time, from the call to the return: "before", "during",
+	// "after", and per fault "fault 0".
+	Latency map[string]Latency `json:"latency"`
+	// Response is the time from when the schedule wanted the call to the return,
+	// under the same names, by when the call was wanted. Empty without a schedule.
+	Response map[string]Latency `json:"response"`
+	// Correction says in words whether Response is there for all sends.
+	Correction string `json:"correction"`
+	// IndeterminateShare is that of all operations, 0 to 1.
+	IndeterminateShare float64 `json:"indeterminate_share"`
+	StallsMS           float64 `json:"stalls_ms"`
+}
+
+// FaultAvailability is what one fault did to the partitions that it affects and
+// that saw any send; the maps are empty where there is none. Where faults overlap,
+// each has what was seen while it was there.
+type FaultAvailability struct {
+	ID   int    `json:"id"`
+	Name string `json:"name"`
+	// UnavailableMS is the longest time without an ok send, counted from the begin
+	// of the injection on, that began before the healing was proven. It may last
+	// beyond.
+	UnavailableMS map[string]float64 `json:"unavailable_ms"`
+	// FailoverMS and RecoveryMS are as in Availability, by partition.
+	FailoverMS map[string]float64 `json:"failover_ms"`
+	RecoveryMS map[string]float64 `json:"recovery_ms"`
+	// Lost is the recovery point: the acknowledged messages that are lost for
+	// certain, acknowledged while the fault was in force (of several, the first) or
+	// was the last one. LostSpanMS is the time from the first to the last of these
+	// acknowledgements.
+	Lost       int     `json:"lost"`
+	LostSpanMS float64 `json:"lost_span_ms"`
+	// IndeterminateShare is that of the sends called to these partitions while the
+	// fault was there.
+	IndeterminateShare float64 `json:"indeterminate_share"`
 }
 
 // Latency gives percentiles in milliseconds.

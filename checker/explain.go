@@ -57,7 +57,7 @@ func Explain(h *history.History, value history.Value) (*Story, error) {
 		if op.Kind != history.Send || op.Value != value {
 			continue
 		}
-		k = v.keys[op.Key]
+		k = v.all[op.Key]
 		node := v.node(op.Node)
 		line(op.Call, node, op.ID, "%s sent it to %s%s", v.producer(op), k.name, on(node))
 		switch {
@@ -94,7 +94,7 @@ func Explain(h *history.History, value history.Value) (*Story, error) {
 				continue
 			}
 			if k == nil {
-				k = v.keys[op.Key]
+				k = v.all[op.Key]
 			}
 			offsets[rec.Offset] = true
 			from, to = min(from, op.Call), max(to, finite(op))
@@ -134,7 +134,7 @@ func Explain(h *history.History, value history.Value) (*Story, error) {
 // holder finds the partition whose drained log holds a value that no operation
 // names.
 func (v *view) holder(value history.Value, s *Story, offsets map[int64]bool) *keyView {
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		for _, r := range k.replicas {
 			for i := range r.log {
 				if rec := &r.log[i]; rec.Payload == history.Good && rec.Value == value {

@@ -36,7 +36,8 @@ func faultViews(h *history.History) []*faultView {
 			f.Fault = e
 		}
 	}
-	// One that waited for an event which never came changed nothing.
+	// One that waited for an event which never came, or for which the run ended too
+	// early, changed nothing.
 	fs = slices.DeleteFunc(fs, func(f *faultView) bool { return f.stages[history.Skipped] != nil })
 	slices.SortFunc(fs, func(a, b *faultView) int { return cmp.Compare(a.ID, b.ID) })
 	for _, f := range fs {
@@ -140,7 +141,7 @@ func (v *view) attempts(f *faultView) int {
 	}
 	cutLeader := f.Role == "leader" && strings.HasPrefix(f.Name, "partition")
 	n, onKeys := 0, 0
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		affected := f.affects(k)
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
@@ -177,7 +178,7 @@ func (v *view) whyInconclusive(r *Result) []Reason {
 	if len(v.h.Header.Keys) == 0 {
 		add("give the workload at least one partition", "the history has no partition")
 	}
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		if !k.complete {
 			add(drainRemedy, "the drain of partition %s was not proven complete: %s", k.name, k.why)
 		}
@@ -221,7 +222,7 @@ func (v *view) whyInconclusive(r *Result) []Reason {
 // fireAndForget reports whether no send of the run asked for an acknowledgement.
 func (v *view) fireAndForget() bool {
 	sent := false
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		for _, i := range k.sends {
 			if op := &v.h.Ops[i]; op.Outcome == history.OK {
 				if op.Acked {
@@ -302,7 +303,7 @@ func checkRecovers(_ context.Context, v *view, c *Check) {
 		return
 	}
 	recovered := 0
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		attempts, done := 0, false
 		var last *history.Op
 		for _, i := range k.sends {
@@ -329,5 +330,5 @@ func checkRecovers(_ context.Context, v *view, c *Check) {
 			})
 		}
 	}
-	c.Detail = fmt.Sprintf("%d of %s acknowledged messages after healing", recovered, count(len(v.keys), "partition"))
+	c.Detail = fmt.Sprintf("%d of %s acknowledged messages after healing", recovered, count(len(v.all), "partition"))
 }

@@ -15,7 +15,8 @@ import (
 // watermark; between two reports of one incarnation in one epoch the watermark
 // must stand still where the set is too small. What was acknowledged at an offset
 // that it passed in between was acknowledged then. Offsets, epochs and the
-// numbering of one node's events decide, no clock does.
+// numbering of one node's events decide, no clock does. A message's epoch is that
+// of its record in the drained log, or as it was delivered if it was lost since.
 func checkEnoughInSync(_ context.Context, v *view, c *Check) {
 	least := v.h.Header.Contract.MinInSync
 	c.Promised = least > 1
@@ -33,7 +34,7 @@ func checkEnoughInSync(_ context.Context, v *view, c *Check) {
 				if !acked(op) || op.Offset < w.from || op.Offset >= w.to {
 					continue
 				}
-				if rec, ok := k.at(op.Offset); !ok || rec.Value != op.Value || rec.Payload != history.Good || rec.Epoch != w.epoch {
+				if at := (placed{op.Offset, op.Value, w.epoch}); !k.drained(at) && !v.delivered(k, at) {
 					continue
 				}
 				c.add(v.about(k, op.Value, Anomaly{

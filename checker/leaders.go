@@ -19,7 +19,7 @@ func checkOneLeaderPerEpoch(_ context.Context, v *view, c *Check) {
 		return
 	}
 	leaders := 0
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		first := map[int32]*history.NodeEvent{}
 		told := map[string]bool{}
 		for _, e := range k.events {
@@ -92,7 +92,7 @@ func (v *view) exercised() map[string]int {
 			}
 		}
 	}
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		n["leader-change"] += k.leaderChanges()
 		shrinks, expands := k.inSyncChanges()
 		n["isr-shrink"] += shrinks

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -39,12 +40,7 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 			continue
 		}
 		ops += len(l.ops)
-		slices.SortStableFunc(l.ops, func(a, b logged) int { return cmp.Compare(a.Call, b.Call) })
-		whole := make([]linear.Op, len(l.ops))
-		for i := range l.ops {
-			whole[i] = l.ops[i].Op
-		}
-		first, err := linear.Exact(linear.Log, whole)
+		first, err := linear.Exact(linear.Log, l.ops)
 		switch {
 		case err != nil:
 		case first.Verdict == linear.Unknown: // never: positions and values are unique
@@ -57,7 +53,7 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 		second := linear.Result{Verdict: linear.Unknown}
 		if left := time.Until(deadline); err == nil && len(l.ops) <= v.o.PorcupineMaxOps && left > 0 && v.o.PorcupineTimeout > 0 {
 			// One stubborn partition must not use up everybody's time.
-			second, err = linear.Search(ctx, linear.Log, whole, max(left/4, min(left, time.Second)))
+			second, err = linear.Search(ctx, linear.Log, l.ops, max(left/4, min(left, time.Second)))
 		}
 		switch {
 		case err == nil && second.Verdict == linear.Unknown:
@@ -87,20 +83,15 @@ func checkLinearizable(ctx context.Context, v *view, c *Check) {
 
 // linearLog is one partition as the procedures take it.
 type linearLog struct {
-	offsets []int64       // by position
-	sends   []*history.Op // by position
-	// ops have positions for offsets, so that gaps do not matter, and for values.
-	ops    []logged
+	offsets []int64 // by position
+	sends   []int32 // by position: index into Ops
+	// ops have positions for offsets, so that gaps do not matter, and for values. They
+	// are in the order of their calls; of names the operation that each stands for.
+	ops    []linear.Op
+	of     []int32
 	broken *Anomaly // the partition is not one log: no order can help
 	open   string   // why legality would prove nothing
 	remedy string
-}
-
-// logged is an operation as the procedures take it, and that of the history which
-// it stands for.
-type logged struct {
-	linear.Op
-	of *history.Op
 }
 
 // breakAt records why a partition is not one log; the first reason stays.
@@ -118,6 +109,13 @@ func (l *linearLog) breakAt(v *view, k *keyView, value history.Value, offset int
 	l.broken.Fault = v.faultAt(l.broken.At)
 }
 
+// alsoBy adds an operation to the proof that a partition is not one log.
+func (l *linearLog) alsoBy(id int64) {
+	if !slices.Contains(l.broken.Ops, id) {
+		l.broken.Ops = append(l.broken.Ops, id)
+	}
+}
+
 // linearLog resolves the partition's operations into positions.
 func (v *view) linearLog(k *keyView) linearLog {
 	var l linearLog
@@ -128,7 +126,7 @@ func (v *view) linearLog(k *keyView) linearLog {
 		v.claimedLog(k, &l)
 	}
 	if l.broken == nil {
-		v.prefixes(k, &l)
+		v.operations(k, &l)
 	}
 	return l
 }
@@ -136,12 +134,13 @@ func (v *view) linearLog(k *keyView) linearLog {
 // drainedLog takes the drained log for the one log, and holds what was
 // acknowledged and delivered against it.
 func (v *view) drainedLog(k *keyView, l *linearLog) {
+	l.offsets, l.sends = make([]int64, 0, len(k.leader.log)), make([]int32, 0, len(k.leader.log))
 	for i := range k.leader.log {
 		rec := &k.leader.log[i]
 		if rec.Payload == history.Sentinel {
 			continue // it takes an offset, and is no message
 		}
-		send, sent := v.sends[rec.Value]
+		send, sent := v.ids.find(rec.Value)
 		switch {
 		case i > 0 && k.leader.log[i-1].Offset == rec.Offset:
 			l.breakAt(v, k, rec.Value, rec.Offset, nil, "offset %d holds two records", rec.Offset)
@@ -158,7 +157,7 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 			l.breakAt(v, k, rec.Value, rec.Offset, &v.h.Ops[send], "%s stands at offset %d, and its send failed for certain", msgName(rec.Value), rec.Offset)
 			return
 		}
-		l.append(v, &v.h.Ops[send], rec.Offset)
+		l.place(send, rec.Offset)
 	}
 	for _, i := range k.sends {
 		op := &v.h.Ops[i]
@@ -172,8 +171,8 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 			return
 		}
 	}
-	if len(k.odd) > 0 {
-		o := &k.odd[0]
+	if strays := v.odd(k); len(strays) > 0 {
+		o := &strays[0]
 		l.breakAt(v, k, o.value, o.offset, &v.h.Ops[o.first], "offset %d was delivered with %s, and the drained log does not hold it there",
 			o.offset, recName(&history.Record{Value: o.value, Payload: o.payload, Epoch: -1}))
 	}
@@ -184,14 +183,23 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 func (v *view) claimedLog(k *keyView, l *linearLog) {
 	at := map[history.Value]int64{}
 	stands := map[int64]history.Value{}
+	by := map[int64]int64{} // the operation that claimed an offset first
 	claim := func(value history.Value, offset int64, op *history.Op, what string) {
+		if l.broken != nil {
+			return
+		}
 		if o, ok := at[value]; ok && o != offset {
 			l.breakAt(v, k, value, offset, op, "%s is %s at offset %d, and stands at %d", msgName(value), what, offset, o)
+			l.alsoBy(by[o])
 		}
 		if other, ok := stands[offset]; ok && other != value {
 			l.breakAt(v, k, value, offset, op, "%s is %s at offset %d, where %s stands", msgName(value), what, offset, msgName(other))
+			l.alsoBy(by[offset])
 		}
 		at[value], stands[offset] = offset, value
+		if _, ok := by[offset]; !ok {
+			by[offset] = op.ID
+		}
 	}
 	for _, i := range k.sends {
 		if op := &v.h.Ops[i]; acked(op) && op.Offset != history.NoOffset && !v.reused[op.Value] {
@@ -214,26 +222,99 @@ func (v *view) claimedLog(k *keyView, l *linearLog) {
 		}
 	}
 	for _, offset := range sorted(stands) {
-		send, sent := v.sends[stands[offset]]
+		send, sent := v.ids.find(stands[offset])
 		if !sent || v.h.Ops[send].Key != k.index || v.h.Ops[send].Outcome == history.Failed {
 			l.breakAt(v, k, stands[offset], offset, nil, "%s stands at offset %d, and no send can have appended it", msgName(stands[offset]), offset)
 			return
 		}
-		l.append(v, &v.h.Ops[send], offset)
+		l.place(send, offset)
 	}
 }
 
-// append adds the send op as the append of the next position. Only an
+// place makes the send with index op the append of the next position.
+func (l *linearLog) place(op int32, offset int64) {
+	l.offsets = append(l.offsets, offset)
+	l.sends = append(l.sends, op)
+}
+
+// position returns that of the first record at or after offset.
+func (l *linearLog) position(offset int64) int {
+	if len(l.offsets) > 0 {
+		if d := offset - l.offsets[0]; d >= 0 && d < int64(len(l.offsets)) && l.offsets[d] == offset {
+			return int(d)
+		}
+	}
+	p, _ := slices.BinarySearch(l.offsets, offset)
+	return p
+}
+
+// operations lists the appends and reads in the order of their calls. IDs are given
+// in that order, up to the odd one.
+func (v *view) operations(k *keyView, l *linearLog) {
+	direct := l.open == "" // the sends were found where the positions are
+	positions := map[int32]int{}
+	if !direct {
+		for p, i := range l.sends {
+			positions[i] = p
+		}
+	}
+	positionOf := func(i int32) (int, bool) {
+		if !direct {
+			p, ok := positions[i]
+			return p, ok
+		}
+		if v.found[i] == history.NoOffset {
+			return 0, false
+		}
+		p := l.position(v.found[i])
+		return p, p < len(l.sends) && l.sends[p] == i
+	}
+	l.ops = make([]linear.Op, 0, len(l.sends)+len(k.polls))
+	l.of = make([]int32, 0, len(l.sends)+len(k.polls))
+	polls := k.polls
+	readUpTo := func(end int32) {
+		for ; len(polls) > 0 && polls[0] < end; polls = polls[1:] {
+			v.read(l, polls[0])
+		}
+	}
+	for _, i := range k.sends {
+		if p, ok := positionOf(i); ok {
+			readUpTo(i)
+			v.append(l, i, p)
+		}
+	}
+	readUpTo(math.MaxInt32)
+	l.sort()
+}
+
+// sort puts the operations in the order of their calls.
+func (l *linearLog) sort() {
+	if slices.IsSortedFunc(l.ops, func(a, b linear.Op) int { return cmp.Compare(a.Call, b.Call) }) {
+		return
+	}
+	order := make([]int32, len(l.ops))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Or(cmp.Compare(l.ops[a].Call, l.ops[b].Call), cmp.Compare(a, b)) })
+	ops, of := make([]linear.Op, len(order)), make([]int32, len(order))
+	for n, i := range order {
+		ops[n], of[n] = l.ops[i], l.of[i]
+	}
+	l.ops, l.of = ops, of
+}
+
+// append adds the send with index i as the append of a position. Only an
 // acknowledgement tells when an append was over, and of a value that was sent
 // more than once it does not tell of which.
-func (l *linearLog) append(v *view, op *history.Op, offset int64) {
+func (v *view) append(l *linearLog, i int32, position int) {
+	op := &v.h.Ops[i]
 	ret := op.Return
 	if !acked(op) || v.reused[op.Value] {
 		ret = history.Infinity
 	}
-	l.ops = append(l.ops, logged{linear.Op{Kind: linear.Append, Call: op.Call, Return: ret, Value: uint64(len(l.offsets)), Offset: int64(len(l.offsets))}, op})
-	l.offsets = append(l.offsets, offset)
-	l.sends = append(l.sends, op)
+	l.ops = append(l.ops, linear.Op{Kind: linear.Append, Call: op.Call, Return: ret, Value: uint64(position), Offset: int64(position)})
+	l.of = append(l.of, i)
 }
 
 // unresolvable says why the drain of k does not resolve indeterminate sends, or
@@ -255,50 +336,50 @@ func (v *view) unresolvable(k *keyView) (why, remedy string) {
 	return "", ""
 }
 
-// prefixes adds the reads. A read of no record says nothing, unless reads are
+// read adds the poll with index i. One of no record says nothing, unless reads are
 // promised to be fresh.
-func (v *view) prefixes(k *keyView, l *linearLog) {
-	fresh := v.h.Header.Contract.Fresh && l.open == ""
-	for _, i := range k.polls {
-		op := &v.h.Ops[i]
-		last := history.NoOffset
-		for j := range op.Records {
-			if op.Records[j].Payload == history.Good {
-				last = max(last, op.Records[j].Offset)
-			}
+func (v *view) read(l *linearLog, i int32) {
+	op := &v.h.Ops[i]
+	last := history.NoOffset
+	for j := range op.Records {
+		if op.Records[j].Payload == history.Good {
+			last = max(last, op.Records[j].Offset)
 		}
-		read, p := linear.Op{Call: op.Call, Return: op.Return}, 0
-		if last != history.NoOffset {
-			p, _ = slices.BinarySearch(l.offsets, last)
-			read.Kind, read.Value, read.Offset = linear.Get, uint64(p), int64(p)
-			p++
-		}
-		if saw, ok := sawUpTo(op); ok && fresh {
-			end, _ := slices.BinarySearch(l.offsets, saw)
-			read.Kind, read.Value, read.Offset = linear.End, 0, int64(max(end, p)) // it shows what is before it too
-		}
-		if read.Kind != 0 {
-			l.ops = append(l.ops, logged{read, op})
-		}
+	}
+	read, p := linear.Op{Call: op.Call, Return: op.Return}, 0
+	if last != history.NoOffset {
+		p = l.position(last)
+		read.Kind, read.Value, read.Offset = linear.Get, uint64(p), int64(p)
+		p++
+	}
+	if saw, ok := sawUpTo(op); ok && v.h.Header.Contract.Fresh && l.open == "" {
+		end := l.position(saw)
+		read.Kind, read.Value, read.Offset = linear.End, 0, int64(max(end, p)) // it shows what is before it too
+	}
+	if read.Kind != 0 {
+		l.ops = append(l.ops, read)
+		l.of = append(l.of, i)
 	}
 }
 
 // notLinearizable words a witness: two operations, of which the one had returned
 // before the other was called, and says that the log was longer then.
 func (v *view) notLinearizable(k *keyView, l linearLog, w *linear.Witness) Anomaly {
-	var high, low *logged
+	var high, low *linear.Op
+	var highOf, lowOf *history.Op
 	for _, i := range w.Ops {
 		for _, j := range w.Ops {
 			if a, b := &l.ops[i], &l.ops[j]; a.Return < b.Call && length(a) > b.Offset {
 				high, low = a, b
+				highOf, lowOf = &v.h.Ops[l.of[i]], &v.h.Ops[l.of[j]]
 			}
 		}
 	}
 	late := length(high) - 1
-	send := l.sends[late]
+	send := &v.h.Ops[l.sends[late]]
 	a := Anomaly{
 		Class: ClassLinearizable, Key: k.name, Value: send.Value, Offset: l.offsets[late], Producer: v.sender(send.Value), Seq: send.Value.Seq(),
-		At: high.Return, Node: v.node(high.of.Node), Fault: v.faultAt(high.Return), Ops: []int64{high.of.ID, low.of.ID},
+		At: high.Return, Node: v.node(highOf.Node), Fault: v.faultAt(high.Return), Ops: []int64{highOf.ID, lowOf.ID},
 	}
 	had := fmt.Sprintf("the send of %s", msgName(send.Value))
 	if high.Kind != linear.Append {
@@ -306,7 +387,7 @@ func (v *view) notLinearizable(k *keyView, l linearLog, w *linear.Witness) Anoma
 	}
 	lacked := "a read that saw the log end there"
 	if low.Kind == linear.Append {
-		lacked = fmt.Sprintf("the send of %s", msgName(low.of.Value))
+		lacked = fmt.Sprintf("the send of %s", msgName(lowOf.Value))
 	}
 	a.Text = fmt.Sprintf("broke linearizable-appends - a message stands after everything that was there before it was sent: %s (offset %d of %s) had returned at %s, and %s, which belongs at offset %d, not after it, was called only at %s",
 		had, l.offsets[late], k.name, at(high.Return), lacked, l.offsets[low.Offset], at(low.Call))
@@ -314,7 +395,7 @@ func (v *view) notLinearizable(k *keyView, l linearLog, w *linear.Witness) Anoma
 }
 
 // length is that of the log when an operation had taken effect, at least.
-func length(o *logged) int64 {
+func length(o *linear.Op) int64 {
 	if o.Kind == linear.End {
 		return o.Offset
 	}

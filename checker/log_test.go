@@ -194,7 +194,9 @@ func TestResolutionAgreesWithNaiveModel(t *testing.T) {
 		if naive(h) != porcupine.Ok {
 			want = Invalid
 		}
-		require.Equal(t, want, c.Verdict, "case %d: %s\n%s", i, c.Detail, describe(h))
+		if c.Verdict != want {
+			require.Equal(t, want, c.Verdict, "case %d: %s\n%s", i, c.Detail, describe(h))
+		}
 		if want == Valid {
 			verdicts[0]++
 		} else {

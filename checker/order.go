@@ -11,7 +11,8 @@ import (
 
 // checkProducerOrder: of two messages of one producer in one partition, the one
 // acknowledged before the other was sent stands before it. Positions are those
-// of the drained log: where a message is lost, it has none.
+// of the drained log (where a message is lost, it has none) or those of one poll,
+// which showed both in one log.
 func checkProducerOrder(_ context.Context, v *view, c *Check) {
 	order := v.h.Header.Contract.Order
 	c.Promised = order == "producer" || order == "partition"
@@ -20,15 +21,10 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 		return
 	}
 	for _, k := range v.keys {
-		byProducer := map[int32][]int32{}
-		for _, i := range k.sends {
-			if op := &v.h.Ops[i]; acked(op) && v.found[i] != history.NoOffset && !v.reused[op.Value] {
-				byProducer[op.Value.Producer()] = append(byProducer[op.Value.Producer()], i)
-			}
+		for _, sends := range v.byProducer(k) {
+			v.reorders(c, k, sends)
 		}
-		for _, p := range sorted(byProducer) {
-			v.reorders(c, k, byProducer[p])
-		}
+		v.deliveredReorders(c, k)
 	}
 	v.needDrain(c)
 	c.Detail = fmt.Sprintf("%s before an earlier message of the same producer", count(c.Count, "message"))
@@ -37,13 +33,10 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 // reorders sweeps the acknowledged sends of one producer by call, with the
 // highest offset among those that had returned before.
 func (v *view) reorders(c *Check, k *keyView, sends []int32) {
-	byReturn := slices.Clone(sends)
-	slices.SortFunc(byReturn, func(a, b int32) int { return cmp.Compare(v.h.Ops[a].Return, v.h.Ops[b].Return) })
-	slices.SortFunc(sends, func(a, b int32) int {
-		return cmp.Or(cmp.Compare(v.h.Ops[a].Call, v.h.Ops[b].Call), cmp.Compare(a, b))
-	})
+	byReturn := v.inOrder(sends, func(op *history.Op) int64 { return op.Return })
+	byCall := v.inOrder(sends, func(op *history.Op) int64 { return op.Call })
 	n, highest := 0, int32(-1)
-	for _, i := range sends {
+	for _, i := range byCall {
 		later := &v.h.Ops[i]
 		for ; n < len(byReturn) && v.h.Ops[byReturn[n]].Return < later.Call; n++ {
 			if highest < 0 || v.found[byReturn[n]] > v.found[highest] {
@@ -60,4 +53,48 @@ func (v *view) reorders(c *Check, k *keyView, sends []int32) {
 				earlier.Value.Seq(), earlier.Value.Producer(), at(earlier.Return), v.found[highest], k.name, later.Value.Seq(), at(later.Call), v.found[i]),
 		}))
 	}
+}
+
+// byProducer returns the acknowledged sends of k that were found, by producer, each
+// in order of ID.
+func (v *view) byProducer(k *keyView) [][]int32 {
+	var (
+		numbers = map[int32]int{}
+		lists   [][]int32
+		last    = int32(-1)
+		n       int
+	)
+	for _, i := range k.sends {
+		op := &v.h.Ops[i]
+		if !v.acked[i] || v.found[i] == history.NoOffset || v.reused[op.Value] {
+			continue
+		}
+		if p := op.Value.Producer(); p != last {
+			known := false
+			if n, known = numbers[p]; !known {
+				n = len(lists)
+				numbers[p], lists = n, append(lists, nil)
+			}
+			last = p
+		}
+		lists[n] = append(lists[n], i)
+	}
+	slices.SortFunc(lists, func(a, b []int32) int {
+		return cmp.Compare(v.h.Ops[a[0]].Value.Producer(), v.h.Ops[b[0]].Value.Producer())
+	})
+	return lists
+}
+
+// inOrder returns operations in the order of a time of theirs, and of ID where that
+// is equal. Those of one client mostly are in it.
+func (v *view) inOrder(ops []int32, time func(*history.Op) int64) []int32 {
+	order := func(a, b int32) int {
+		return cmp.Or(cmp.Compare(time(&v.h.Ops[a]), time(&v.h.Ops[b])), cmp.Compare(a, b))
+	}
+	if slices.IsSortedFunc(ops, order) {
+		return ops
+	}
+	ops = slices.Clone(ops)
+	slices.SortFunc(ops, order)
+	return ops
 }

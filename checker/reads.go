@@ -1,10 +1,8 @@
 package checker
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/faultline-mq/faultline/checker/history"
 )
@@ -17,9 +15,10 @@ func checkCommittedReads(_ context.Context, v *view, c *Check) {
 			continue // with the topic everything is lost, committed or not
 		}
 		dirty := map[history.Value]bool{}
-		for i := range k.odd {
-			o := &k.odd[i]
-			send, sent := v.sends[o.value]
+		strays := v.odd(k)
+		for i := range strays {
+			o := &strays[i]
+			send, sent := v.ids.find(o.value)
 			if o.payload != history.Good || !sent || v.h.Ops[send].Key != k.index || dirty[o.value] ||
 				v.found[send] != history.NoOffset || o.offset < k.leader.Start || k.leader.holds(o.value) {
 				continue
@@ -53,26 +52,31 @@ func checkMonotonicReads(_ context.Context, v *view, c *Check) {
 		last  int64 // offset of the last record delivered
 		epoch int32
 		op    int64
+		some  bool // it was given something
 	}
+	positions := make([]position, len(v.h.Header.Clients))
 	for _, k := range v.keys {
-		positions := map[int32]position{}
+		clear(positions)
 		for _, i := range k.polls {
 			op := &v.h.Ops[i]
 			if len(op.Records) == 0 {
 				if op.Reset {
-					delete(positions, op.Client)
+					positions[op.Client] = position{}
 				}
 				continue
 			}
-			prev, ok := positions[op.Client]
+			prev := positions[op.Client]
 			last, between := history.NoOffset, int64(-1)
-			if ok && !op.Reset && prev.epoch == op.Epoch {
+			if prev.some && !op.Reset && prev.epoch == op.Epoch {
 				last, between = prev.last, prev.op
 			}
 			for j := range op.Records {
 				rec := &op.Records[j]
-				step := v.step(k, op, rec, last, j == 0)
-				if step.Class != "" {
+				if last != history.NoOffset && rec.Offset == last+1 {
+					last = rec.Offset // what came next
+					continue
+				}
+				if step := v.step(k, op, rec, last, j == 0); step.Class != "" {
 					step.Ops = []int64{op.ID}
 					if j == 0 && between >= 0 {
 						step.Ops = []int64{between, op.ID}
@@ -81,7 +85,7 @@ func checkMonotonicReads(_ context.Context, v *view, c *Check) {
 				}
 				last = rec.Offset
 			}
-			positions[op.Client] = position{last, op.Epoch, op.ID}
+			positions[op.Client] = position{last, op.Epoch, op.ID, true}
 		}
 	}
 	v.needDrain(c)
@@ -148,11 +152,8 @@ func checkFreshReads(_ context.Context, v *view, c *Check) {
 				acks = append(acks, i)
 			}
 		}
-		slices.SortFunc(acks, func(a, b int32) int { return cmp.Compare(v.h.Ops[a].Return, v.h.Ops[b].Return) })
-		polls := slices.Clone(k.polls)
-		slices.SortFunc(polls, func(a, b int32) int {
-			return cmp.Or(cmp.Compare(v.h.Ops[a].Call, v.h.Ops[b].Call), cmp.Compare(a, b))
-		})
+		acks = v.inOrder(acks, func(op *history.Op) int64 { return op.Return })
+		polls := v.inOrder(k.polls, func(op *history.Op) int64 { return op.Call })
 		n, newest := 0, int32(-1)
 		for _, i := range polls {
 			op := &v.h.Ops[i]

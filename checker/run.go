@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -89,6 +93,61 @@ var clauses = []clauseCheck{
 	{ClauseRecovers, checkRecovers},
 }
 
+// queueParts judge the queues of a history by clauses that are of logs as well.
+var queueParts = map[string]func(context.Context, *view, *Check){
+	ClauseSurvives:    checkQueuesSurvive,
+	ClausePhantom:     checkQueuesSent,
+	ClauseResurrected: checkQueuesFailed,
+	ClauseOrder:       checkQueuesOrder,
+}
+
+// queueClauses are of queues alone.
+var queueClauses = []clauseCheck{
+	{ClauseConsumedOnce, checkConsumedOnce},
+	{ClauseSettled, checkSettled},
+	{ClauseRedelivers, checkRedelivers},
+	{ClauseExclusive, checkExclusive},
+	{ClauseMaxDeliveries, checkMaxDeliveries},
+	{ClauseDeadLetters, checkDeadLetters},
+	{ClauseTruthfulEmpty, checkTruthfulEmpty},
+	{ClauseFIFO, checkFIFO},
+}
+
+// clauses are those that apply: a history of logs without transactions is judged
+// by those of logs, one of queues by theirs, and one of both by all.
+func (v *view) clauses() []clauseCheck {
+	all := clauses
+	if len(v.queues) > 0 {
+		all = nil
+		for _, c := range clauses {
+			ofQueues := queueParts[c.name]
+			switch {
+			case len(v.keys) > 0 && ofQueues != nil:
+				all = append(all, clauseCheck{c.name, both(c.run, ofQueues)})
+			case ofQueues != nil:
+				all = append(all, clauseCheck{c.name, ofQueues})
+			case len(v.keys) > 0 || c.name == ClauseRecovers || c.name == ClauseSplitBrain:
+				all = append(all, c)
+			}
+		}
+		all = slices.Concat(all, queueClauses)
+	}
+	if len(v.txns) > 0 {
+		all = append(slices.Clone(all), clauseCheck{ClauseTransactions, checkTransactions})
+	}
+	return all
+}
+
+// both judges logs and then queues by one clause.
+func both(logs, queues func(context.Context, *view, *Check)) func(context.Context, *view, *Check) {
+	return func(ctx context.Context, v *view, c *Check) {
+		logs(ctx, v, c)
+		ofLogs := c.Detail
+		queues(ctx, v, c)
+		c.Detail = ofLogs + "; of queues: " + c.Detail
+	}
+}
+
 // Run judges h: every clause by its own checker, then whether the run decided
 // anything at all. A checker that panics is a HarnessError of its clause, and
 // the others still run. Run returns an error only for a history that it cannot
@@ -100,12 +159,7 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{Anomalies: map[string]int{}}
-	for _, c := range clauses {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("checking %s: %w", c.name, err)
-		}
-		r.Checks = append(r.Checks, v.judge(ctx, c.name, c.run))
-	}
+	r.Checks = v.judgeAll(ctx, v.clauses())
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("checking: %w", err)
 	}
@@ -122,6 +176,28 @@ func Run(ctx context.Context, h *history.History, o Options) (*Result, error) {
 	r.Verdict = overall(r)
 	r.Sentence = v.sentence(r)
 	return r, nil
+}
+
+// judgeAll runs the checkers, as many at a time as there are processors.
+func (v *view) judgeAll(ctx context.Context, clauses []clauseCheck) []Check {
+	checks := make([]Check, len(clauses))
+	var (
+		next    atomic.Int32
+		running sync.WaitGroup
+	)
+	for range min(runtime.GOMAXPROCS(0), len(clauses)) {
+		running.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(clauses) || ctx.Err() != nil {
+					return
+				}
+				checks[i] = v.judge(ctx, clauses[i].name, clauses[i].run)
+			}
+		})
+	}
+	running.Wait()
+	return checks
 }
 
 // judge runs one checker and draws its verdict from what it found: anomalies

@@ -23,6 +23,17 @@ var headline = []struct{ class, one, many string }{
 	{ClassSkip, "1 read skipped records", "%s reads skipped records"},
 	{ClassStale, "1 read was stale", "%s reads were stale"},
 	{ClassLinearizable, "1 partition is not linearizable", "%s partitions are not linearizable"},
+	{ClassNeverRedelivered, "1 message was never redelivered", "%s messages were never redelivered"},
+	{ClassAfterSettlement, "1 message was delivered after it was settled", "%s messages were delivered after they were settled"},
+	{ClassWhileHeld, "1 message was redelivered while it was held", "%s messages were redelivered while they were held"},
+	{ClassTooManyTimes, "1 message was delivered too often", "%s messages were delivered too often"},
+	{ClassNotDeadLettered, "1 message is not among the dead letters", "%s messages are not among the dead letters"},
+	{ClassDeadTooEarly, "1 message went to the dead letters too early", "%s messages went to the dead letters too early"},
+	{ClassFalseEmpty, "1 receive found a queue empty that was not", "%s receives found queues empty that were not"},
+	{ClassNotFIFO, "1 queue is not first in, first out", "%s queues are not first in, first out"},
+	{ClassAbortedRead, "1 message of an aborted transaction was read", "%s messages of aborted transactions were read"},
+	{ClassUncommittedRead, "1 message was read before its transaction was committed", "%s messages were read before their transactions were committed"},
+	{ClassTornTransaction, "1 transaction was torn", "%s transactions were torn"},
 	{ClassNotRecovered, "1 partition did not recover", "%s partitions did not recover"},
 }
 
@@ -109,14 +120,17 @@ func (v *view) notChecked(r *Result) []string {
 	if n := r.Anomalies[ClassUnseen]; n > 0 {
 		add("%s: absent from a drain that proves nothing", count(n, "acknowledged message"))
 	}
+	if n := r.Anomalies[ClassTaken]; n > 0 {
+		add("%s absent, and perhaps taken by a receive that was not answered", count(n, "acknowledged message"))
+	}
 	if n := r.Anomalies[ClassSentLost]; n > 0 {
 		add("%s without acknowledgement and gone: nothing was promised for them", count(n, "message"))
 	}
-	for _, k := range v.keys {
+	for _, k := range v.all {
 		if !k.complete {
 			add("partition %s: its drain was not proven complete (%s)", k.name, k.why)
 		}
-		if len(k.sends) == 0 {
+		if len(k.sends) == 0 && !v.takesDeadLetters(k.name) {
 			add("partition %s: nothing was sent to it", k.name)
 		}
 	}

@@ -18,26 +18,23 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 	total, lost, unseen, late, sentLost := 0, 0, 0, 0, 0
 	for _, k := range v.keys {
 		var gone []int32
-		var acks []int32
 		keyUnseen := 0
 		for _, i := range k.sends {
-			op := &v.h.Ops[i]
-			if op.Outcome == history.OK && !op.Acked {
-				if v.found[i] == history.NoOffset && k.gone(v, op) {
-					sentLost++
-				}
-				continue
+			found := v.found[i] != history.NoOffset
+			if v.acked[i] {
+				total++
 			}
-			if !acked(op) {
-				continue
-			}
-			total++
-			acks = append(acks, i)
+			op := &v.h.Ops[i] // of most it need not be looked at
 			switch {
-			case v.found[i] != history.NoOffset:
-				if k.late(op) {
+			case found:
+				if v.acked[i] && k.late(op) {
 					late++
 				}
+			case op.Outcome == history.OK && !op.Acked:
+				if k.gone(v, op) {
+					sentLost++
+				}
+			case !v.acked[i]:
 			case k.gone(v, op):
 				gone = append(gone, i)
 			default:
@@ -46,7 +43,7 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 		}
 		unseen += keyUnseen
 		lost += len(gone)
-		v.addLost(c, k, acks, gone)
+		v.addLost(c, k, gone)
 		switch {
 		case !k.complete:
 			c.undecided(fmt.Sprintf("the drain of partition %s was not proven complete: %s", k.name, k.why), drainRemedy)
@@ -96,9 +93,15 @@ func (k *keyView) late(op *history.Op) bool {
 	return !slices.ContainsFunc(k.earlier, func(r *replicaView) bool { return r.holds(op.Value) })
 }
 
-func (v *view) addLost(c *Check, k *keyView, acks, gone []int32) {
+func (v *view) addLost(c *Check, k *keyView, gone []int32) {
 	if len(gone) == 0 {
 		return
+	}
+	var acks []int32
+	for _, i := range k.sends {
+		if v.acked[i] {
+			acks = append(acks, i)
+		}
 	}
 	// Where an offset is unknown (acknowledged as a duplicate), time gives the order.
 	known := !slices.ContainsFunc(acks, func(i int32) bool { return v.h.Ops[i].Offset == history.NoOffset })
@@ -126,7 +129,7 @@ func (v *view) addLost(c *Check, k *keyView, acks, gone []int32) {
 			inProducer[i] = place
 		}
 	}
-	seen := k.lastSeen()
+	seen := v.lastSeen(k)
 	slices.SortFunc(gone, byOffset)
 	for _, i := range gone {
 		op := &v.h.Ops[i]
@@ -196,10 +199,11 @@ func places(list []int32, gone map[int32]bool) map[int32]string {
 
 // lastSeen returns when each message that the drained log does not show was
 // last delivered.
-func (k *keyView) lastSeen() map[history.Value]int64 {
+func (v *view) lastSeen(k *keyView) map[history.Value]int64 {
 	m := map[history.Value]int64{}
-	for i := range k.odd {
-		if o := &k.odd[i]; o.payload == history.Good {
+	strays := v.odd(k)
+	for i := range strays {
+		if o := &strays[i]; o.payload == history.Good {
 			m[o.value] = max(m[o.value], o.last)
 		}
 	}

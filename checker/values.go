@@ -16,15 +16,17 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 	c.Promised = ct.AtMostOnce
 	for _, k := range v.keys {
 		offsets := map[history.Value][]int64{}
-		see := func(value history.Value, offset int64) {
+		polls := map[history.Value][]int64{} // that showed it where the drained log does not
+		see := func(value history.Value, offset int64) bool {
 			if v.reused[value] || slices.Contains(offsets[value], offset) {
-				return
+				return false
 			}
 			offsets[value] = append(offsets[value], offset)
+			return true
 		}
 		// The common case, a value that stands where it was found first, costs no
 		// map entry.
-		if k.leader != nil {
+		if k.leader != nil && !k.plain {
 			for i := range k.leader.log {
 				rec := &k.leader.log[i]
 				if rec.Payload == history.Good && !v.foundAt(k, rec.Value, rec.Offset) {
@@ -33,15 +35,16 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 			}
 		}
 		if ct.Offsets != "per-node" {
-			for i := range k.odd {
-				if o := &k.odd[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) {
-					see(o.value, o.offset)
+			strays := v.odd(k)
+			for i := range strays {
+				if o := &strays[i]; o.payload == history.Good && !v.foundAt(k, o.value, o.offset) && see(o.value, o.offset) {
+					polls[o.value] = append(polls[o.value], v.h.Ops[o.first].ID)
 				}
 			}
 		}
 		for _, value := range sorted(offsets) {
 			at := offsets[value]
-			if op, ok := v.sends[value]; ok && v.h.Ops[op].Key == k.index && v.found[op] != history.NoOffset {
+			if op, ok := v.ids.find(value); ok && v.h.Ops[op].Key == k.index && v.found[op] != history.NoOffset {
 				at = append(at, v.found[op])
 			}
 			if len(at) < 2 {
@@ -49,7 +52,7 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 			}
 			slices.Sort(at)
 			c.add(v.about(k, value, Anomaly{
-				Class: ClassDuplicate, Offset: at[1],
+				Class: ClassDuplicate, Offset: at[1], Ops: polls[value],
 				Text: fmt.Sprintf("broke at-most-once - a message that was sent once stands at one offset at most: %s stands at offsets %v of %s", msgName(value), at, k.name),
 			}))
 		}
@@ -60,14 +63,14 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 
 // foundAt reports whether value was found in the drained log of k exactly at offset.
 func (v *view) foundAt(k *keyView, value history.Value, offset int64) bool {
-	op, ok := v.sends[value]
+	op, ok := v.ids.find(value)
 	return ok && v.h.Ops[op].Key == k.index && v.found[op] == offset
 }
 
 // about fills an anomaly with what is known of the message's send.
 func (v *view) about(k *keyView, value history.Value, a Anomaly) Anomaly {
 	a.Key, a.Value, a.Seq = k.name, value, value.Seq()
-	if i, ok := v.sends[value]; ok {
+	if i, ok := v.ids.find(value); ok {
 		op := &v.h.Ops[i]
 		a.Producer = v.producer(op)
 		if a.Node == "" {
@@ -120,10 +123,14 @@ func checkOnlyWhatWasSent(_ context.Context, v *view, c *Check) {
 			}
 			c.add(a)
 		}
-		for i := range k.odd {
-			o := &k.odd[i]
+		strays := v.odd(k)
+		for i := range strays {
+			o := &strays[i]
 			op := &v.h.Ops[o.first]
 			judge(o.sighting, v.node(op.Node), op.Return, []int64{op.ID})
+		}
+		if k.plain {
+			continue
 		}
 		for _, r := range v.authoritative(k) {
 			for i := range r.log {
@@ -154,12 +161,12 @@ func (v *view) phantom(k *keyView, s sighting) (class, what string) {
 	case history.Altered:
 		return ClassPhantomBytes, "a payload that does not match its checksum"
 	}
-	i, ok := v.sends[s.value]
+	i, ok := v.ids.find(s.value)
 	if !ok {
 		return ClassPhantom, msgName(s.value) + ", which was never sent"
 	}
 	if op := &v.h.Ops[i]; op.Key != k.index && !v.reused[s.value] {
-		return ClassPhantom, msgName(s.value) + ", which was sent to " + v.keys[op.Key].name
+		return ClassPhantom, msgName(s.value) + ", which was sent to " + v.all[op.Key].name
 	}
 	return "", ""
 }
@@ -169,8 +176,9 @@ func (v *view) phantom(k *keyView, s sighting) (class, what string) {
 func checkFailedNeverVisible(_ context.Context, v *view, c *Check) {
 	for _, k := range v.keys {
 		delivered := map[history.Value]*oddRecord{}
-		for i := range k.odd {
-			if o := &k.odd[i]; o.payload == history.Good && delivered[o.value] == nil {
+		strays := v.odd(k)
+		for i := range strays {
+			if o := &strays[i]; o.payload == history.Good && delivered[o.value] == nil {
 				delivered[o.value] = o
 			}
 		}
@@ -213,31 +221,37 @@ func checkOffsetsStay(_ context.Context, v *view, c *Check) {
 		return
 	}
 	for _, k := range v.keys {
-		odd := map[history.Value][]int64{}
-		for i := range k.odd {
-			if o := &k.odd[i]; o.payload == history.Good {
-				odd[o.value] = append(odd[o.value], o.offset)
+		odd := map[history.Value][]*oddRecord{}
+		strays := v.odd(k)
+		for i := range strays {
+			if o := &strays[i]; o.payload == history.Good {
+				odd[o.value] = append(odd[o.value], o)
 			}
 		}
 		for _, i := range k.sends {
 			op := &v.h.Ops[i]
-			if !acked(op) || op.Offset == history.NoOffset || v.reused[op.Value] {
+			if v.told[i] == history.NoOffset || v.found[i] == v.told[i] || v.reused[op.Value] {
 				continue
 			}
-			found := odd[op.Value]
-			if v.found[i] != history.NoOffset {
-				found = append([]int64{v.found[i]}, found...)
+			delivered := odd[op.Value]
+			if slices.ContainsFunc(delivered, func(o *oddRecord) bool { return o.offset == op.Offset }) {
+				continue
 			}
-			if len(found) == 0 || slices.Contains(found, op.Offset) {
+			found, polls := v.found[i], []int64(nil)
+			switch {
+			case found != history.NoOffset:
+			case len(delivered) > 0:
+				found, polls = delivered[0].offset, []int64{v.h.Ops[delivered[0].first].ID}
+			default:
 				continue
 			}
 			if rec, ok := k.at(op.Offset); ok && rec.Value == op.Value && rec.Payload == history.Good {
 				continue // it stands there too: a duplicate
 			}
 			c.add(v.about(k, op.Value, Anomaly{
-				Class: ClassMoved, Offset: op.Offset, At: op.Return,
+				Class: ClassMoved, Offset: op.Offset, At: op.Return, Ops: polls,
 				Text: fmt.Sprintf("broke offsets-stay - a message is found where it was acknowledged: %s was acknowledged at offset %d of %s, and found at %d",
-					msgName(op.Value), op.Offset, k.name, found[0]),
+					msgName(op.Value), op.Offset, k.name, found),
 			}))
 		}
 	}
@@ -267,12 +281,12 @@ func checkOneValuePerOffset(_ context.Context, v *view, c *Check) {
 		var claims []claim
 		if ct.Acknowledged || ct.Expect != "declared" {
 			for _, i := range k.sends {
-				op := &v.h.Ops[i]
-				if !acked(op) || op.Offset == history.NoOffset {
-					continue
-				}
 				// What stands where it was acknowledged contradicts only odd claims,
 				// which are compared with the drained log below.
+				if v.told[i] == history.NoOffset || k.plain && k.decisive && v.found[i] == v.told[i] {
+					continue
+				}
+				op := &v.h.Ops[i]
 				if rec, ok := k.at(op.Offset); ok && k.decisive && rec.Value == op.Value && rec.Payload == history.Good {
 					continue
 				}
@@ -280,8 +294,9 @@ func checkOneValuePerOffset(_ context.Context, v *view, c *Check) {
 			}
 		}
 		if ct.CommittedReads {
-			for i := range k.odd {
-				if o := &k.odd[i]; o.payload == history.Good {
+			strays := v.odd(k)
+			for i := range strays {
+				if o := &strays[i]; o.payload == history.Good {
 					claims = append(claims, claim{o.offset, o.value, "delivered", v.h.Ops[o.first].Return, v.h.Ops[o.first].ID})
 				}
 			}

@@ -365,7 +365,7 @@ func TestPanickingChecker(t *testing.T) {
 func TestMalformed(t *testing.T) {
 	for name, change := range map[string]func(*history.History){
 		"key":      func(h *history.History) { h.Ops[0].Key = 7 },
-		"kind":     func(h *history.History) { h.Ops[0].Kind = 9 },
+		"kind":     func(h *history.History) { h.Ops[0].Kind = 99 },
 		"outcome":  func(h *history.History) { h.Ops[0].Outcome = 9 },
 		"node":     func(h *history.History) { h.Ops[0].Node = 9 },
 		"client":   func(h *history.History) { h.Ops[0].Client = -1 },

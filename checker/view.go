@@ -3,8 +3,10 @@ package checker
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/faultline-mq/faultline/checker/history"
 )
@@ -14,13 +16,18 @@ import (
 type view struct {
 	h      *history.History
 	o      Options
-	keys   []*keyView
+	all    []*keyView // in the order of the header
+	keys   []*keyView // those that are logs
+	queues []*queueView
+	txns   map[int64]*txnView
 	byName map[string]*keyView
-	sends  map[history.Value]int32 // index into Ops of the first send of a value
-	reused map[history.Value]bool  // values that more than one operation sent
-	found  []int64                 // by index into Ops: offset in the drained leader's log, or NoOffset
-	faults []*faultView            // in order of ID
-	gaps   []string                // incarnations whose event numbering has a gap, in words
+	ids    ids                    // the first send of every value
+	reused map[history.Value]bool // values that more than one operation sent
+	found  []int64                // by index into Ops: offset in the drained leader's log, or NoOffset
+	told   []int64                // by index into Ops: offset at which a send was acknowledged, or NoOffset
+	acked  []bool                 // by index into Ops: a send whose acknowledgement promises something
+	faults []*faultView           // in order of ID
+	gaps   []string               // incarnations whose event numbering has a gap, in words
 }
 
 // keyView is one partition.
@@ -43,15 +50,25 @@ type keyView struct {
 	why      string
 
 	// odd holds every delivered record that does not stand in the drained
-	// leader's log at its offset, in order of offset and value.
-	odd []oddRecord
+	// leader's log at its offset, in order of offset and value; all of them where
+	// the drain is not decisive.
+	odd     []oddRecord // of view.odd
+	oddOnce sync.Once
+
+	// plain: the drained log's offsets ascend, and each of its records is a sentinel or
+	// the place of a message that was sent to the partition, once in this log.
+	plain bool
+
+	deliveredOnce sync.Once
+	delivered     map[placed]bool // what view.delivered looks up, built when first asked for
 }
 
 // replicaView is the drained log of one replica, with Same resolved.
 type replicaView struct {
 	*history.Replica
 	log      []history.Record
-	readable bool                    // Complete, and its records are here
+	readable bool // Complete, and its records are here
+	once     sync.Once
 	values   map[history.Value]int64 // first offset of each, built when first asked for
 }
 
@@ -73,35 +90,21 @@ func newView(h *history.History, o Options) (*view, error) {
 	v := &view{
 		h: h, o: o,
 		byName: make(map[string]*keyView, len(h.Header.Keys)),
-		sends:  make(map[history.Value]int32, len(h.Ops)/2),
 		reused: map[history.Value]bool{},
-		found:  make([]int64, len(h.Ops)),
 	}
 	for i, name := range h.Header.Keys {
 		k := &keyView{index: int32(i), name: name}
 		if v.byName[name] != nil {
 			return nil, fmt.Errorf("%w: key %q stands twice in the header", ErrMalformed, name)
 		}
-		v.keys = append(v.keys, k)
+		v.all = append(v.all, k)
 		v.byName[name] = k
 	}
-	for i := range h.Ops {
-		op := &h.Ops[i]
-		if err := v.valid(i, op); err != nil {
-			return nil, err
-		}
-		v.found[i] = history.NoOffset
-		k := v.keys[op.Key]
-		if op.Kind == history.Poll {
-			k.polls = append(k.polls, int32(i))
-			continue
-		}
-		k.sends = append(k.sends, int32(i))
-		if _, again := v.sends[op.Value]; again {
-			v.reused[op.Value] = true
-		} else {
-			v.sends[op.Value] = int32(i)
-		}
+	if err := v.readHeader(); err != nil {
+		return nil, err
+	}
+	if err := v.readOps(); err != nil {
+		return nil, err
 	}
 	for i := range h.Events {
 		if k := v.byName[h.Events[i].Key]; k != nil {
@@ -113,9 +116,119 @@ func newView(h *history.History, o Options) (*view, error) {
 	v.readDrain()
 	for _, k := range v.keys {
 		v.place(k)
-		v.sift(k)
 	}
+	v.readQueues()
+	v.readTransactions()
 	return v, nil
+}
+
+// part is what one stretch of the operations holds.
+type part struct {
+	values counting
+	sends  []int // by partition
+	polls  []int
+	err    error
+}
+
+// readOps sorts operations by partition and kind, and enters every value. It reads
+// them once, a stretch on each processor; all else goes by the columns kept of them.
+func (v *view) readOps() error {
+	n := len(v.h.Ops)
+	v.found, v.told, v.acked = make([]int64, n), make([]int64, n), make([]bool, n)
+	values := make([]history.Value, n)
+	parts := make([]part, runtime.GOMAXPROCS(0))
+	var running sync.WaitGroup
+	for p := range parts {
+		running.Go(func() { parts[p] = v.readPart(n*p/len(parts), n*(p+1)/len(parts), values) })
+	}
+	running.Wait()
+	var all counting
+	for p := range parts {
+		if parts[p].err != nil {
+			return parts[p].err
+		}
+		all.merge(&parts[p].values)
+	}
+	for i, k := range v.all {
+		sends, polls := 0, 0
+		for p := range parts {
+			sends, polls = sends+parts[p].sends[i], polls+parts[p].polls[i]
+		}
+		k.sends, k.polls = make([]int32, sends), make([]int32, polls)
+	}
+	running.Go(func() { v.list(parts) })
+	v.ids = all.table()
+	for i, value := range values {
+		if v.found[i] == history.NoOffset && !v.ids.enter(value, int32(i)) {
+			v.reused[value] = true
+		}
+	}
+	running.Wait()
+	for i := range v.found {
+		v.found[i] = history.NoOffset
+	}
+	return nil
+}
+
+// These stand in found while operations are read, for those that are no sends.
+const (
+	isPoll  = -2
+	isOther = -3
+)
+
+// readPart takes the operations from one index to another into the columns.
+func (v *view) readPart(from, to int, values []history.Value) part {
+	p := part{sends: make([]int, len(v.all)), polls: make([]int, len(v.all))}
+	for i := from; i < to; i++ {
+		op := &v.h.Ops[i]
+		if p.err = v.valid(i, op); p.err != nil {
+			return p
+		}
+		v.found[i], v.told[i] = history.NoOffset, history.NoOffset
+		switch op.Kind {
+		case history.Send:
+			p.sends[op.Key]++
+			p.values.add(op.Value)
+			values[i] = op.Value
+			if acked(op) {
+				v.acked[i], v.told[i] = true, op.Offset
+			}
+		case history.Poll:
+			p.polls[op.Key]++
+			v.found[i] = isPoll
+		default:
+			v.found[i] = isOther
+		}
+	}
+	return p
+}
+
+// list fills the lists of sends and polls of each partition.
+func (v *view) list(parts []part) {
+	sends, polls := make([]int, len(v.all)), make([]int, len(v.all))
+	var running sync.WaitGroup
+	n := len(v.h.Ops)
+	for p := range parts {
+		s, o := slices.Clone(sends), slices.Clone(polls)
+		running.Go(func() {
+			for i := n * p / len(parts); i < n*(p+1)/len(parts); i++ {
+				k := v.all[v.h.Ops[i].Key]
+				switch v.found[i] {
+				case isPoll:
+					k.polls[o[k.index]] = int32(i)
+					o[k.index]++
+				case history.NoOffset:
+					k.sends[s[k.index]] = int32(i)
+					s[k.index]++
+				}
+			}
+		})
+		for i := range v.all {
+			sends[i] += parts[p].sends[i]
+			polls[i] += parts[p].polls[i]
+		}
+	}
+	running.Wait()
 }
 
 func (v *view) valid(i int, op *history.Op) error {
@@ -126,7 +239,7 @@ func (v *view) valid(i int, op *history.Op) error {
 	switch {
 	case op.Key < 0 || int(op.Key) >= len(hd.Keys):
 		return bad("names key %d of %d", op.Key, len(hd.Keys))
-	case op.Kind != history.Send && op.Kind != history.Poll:
+	case !op.Kind.Known():
 		return bad("has the unknown kind %d", op.Kind)
 	case op.Outcome > history.Indeterminate:
 		return bad("has the unknown outcome %d", op.Outcome)
@@ -185,6 +298,9 @@ func (v *view) readDrain() {
 	}
 	for _, k := range v.keys {
 		v.weigh(k)
+	}
+	for _, q := range v.queues {
+		q.weigh()
 	}
 }
 
@@ -272,15 +388,21 @@ func (v *view) needDrain(c *Check) {
 // place finds every sent value in the drained leader's log. Where offsets are
 // local to a node, any replica's log counts.
 func (v *view) place(k *keyView) {
-	for _, r := range v.authoritative(k) {
+	logs := v.authoritative(k)
+	k.plain = len(logs) == 1
+	for _, r := range logs {
 		for i := range r.log {
 			rec := &r.log[i]
-			if rec.Payload != history.Good {
+			k.plain = k.plain && (i == 0 || r.log[i-1].Offset < rec.Offset)
+			if rec.Payload == history.Sentinel {
 				continue
 			}
-			if op, ok := v.sends[rec.Value]; ok && v.h.Ops[op].Key == k.index && v.found[op] == history.NoOffset {
-				v.found[op] = rec.Offset
+			op, sent := v.ids.find(rec.Value)
+			if rec.Payload != history.Good || !sent || v.h.Ops[op].Key != k.index || v.found[op] != history.NoOffset {
+				k.plain = false
+				continue
 			}
+			v.found[op] = rec.Offset
 		}
 		if len(v.reused) == 0 {
 			continue
@@ -313,18 +435,36 @@ func (v *view) authoritative(k *keyView) []*replicaView {
 	return logs
 }
 
-// sift gathers the deliveries that the drained log does not show.
+// odd returns the deliveries that the drained log does not show.
+func (v *view) odd(k *keyView) []oddRecord {
+	k.oddOnce.Do(func() { v.sift(k) })
+	return k.odd
+}
+
+// sift gathers the deliveries that the drained log does not show. A consumer mostly
+// reads on where it was, so its place in the log is remembered.
 func (v *view) sift(k *keyView) {
 	var odd map[sighting]*oddRecord
+	var log []history.Record
+	// What a drain did not prove is no answer to what was delivered: two deliveries
+	// are compared with each other then.
+	if k.decisive && k.leader != nil {
+		log = k.leader.log
+	}
+	places := make([]int, len(v.h.Header.Clients))
 	for _, i := range k.polls {
 		op := &v.h.Ops[i]
+		place := &places[op.Client]
 		for j := range op.Records {
 			rec := &op.Records[j]
 			if rec.Payload == history.Sentinel {
 				continue
 			}
-			if at, ok := k.at(rec.Offset); ok && at.Value == rec.Value && at.Payload == rec.Payload {
-				continue
+			if n, ok := searchFrom(log, *place, rec.Offset); ok {
+				*place = n + 1
+				if log[n].Value == rec.Value && log[n].Payload == rec.Payload {
+					continue
+				}
 			}
 			if odd == nil {
 				odd = map[sighting]*oddRecord{}
@@ -377,9 +517,18 @@ func search(log []history.Record, offset int64) (int, bool) {
 	return slices.BinarySearchFunc(log, offset, func(r history.Record, o int64) int { return cmp.Compare(r.Offset, o) })
 }
 
+// searchFrom is search, where the record probably is the one at index place or close
+// behind it.
+func searchFrom(log []history.Record, place int, offset int64) (int, bool) {
+	if place > 0 && place < len(log) && log[place].Offset == offset && log[place-1].Offset < offset {
+		return place, true
+	}
+	return search(log, offset)
+}
+
 // find returns the first offset at which r's log has value.
 func (r *replicaView) find(value history.Value) (int64, bool) {
-	if r.values == nil {
+	r.once.Do(func() {
 		r.values = make(map[history.Value]int64, len(r.log))
 		for i := range r.log {
 			rec := &r.log[i]
@@ -387,7 +536,7 @@ func (r *replicaView) find(value history.Value) (int64, bool) {
 				r.values[rec.Value] = rec.Offset
 			}
 		}
-	}
+	})
 	offset, ok := r.values[value]
 	return offset, ok
 }
@@ -412,7 +561,7 @@ func (v *view) node(i int16) string {
 
 // sender names the client that sent value, or nobody.
 func (v *view) sender(value history.Value) string {
-	if i, ok := v.sends[value]; ok {
+	if i, ok := v.ids.find(value); ok {
 		return v.producer(&v.h.Ops[i])
 	}
 	return ""

@@ -82,6 +82,7 @@ func Run(ctx context.Context, cfg Config, out, command string) (Outcome, error) 
 	// A full disk ends the run at once: what is not recorded cannot be judged.
 	running, cancel := context.WithCancelCause(ctx)
 	sink := &guarded{Writer: w, fail: cancel}
+	cfg.Watch = true
 	o.Execution, err = Execute(running, cfg, sink, filepath.Join(o.Dir, "nodes"))
 	cancel(nil)
 	if cerr := w.Close(); cerr != nil {
@@ -162,7 +163,7 @@ func describe(o Outcome, command, plan string) report.Run {
 	return report.Run{
 		Command: command, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Environment: p.Environment, Seed: p.Seed, Options: p.Options,
 		Faults: p.FaultList(), Nodes: p.places(), Started: ex.Started, Duration: ex.Duration, Versions: versions, PlanYAML: plan,
-		Commit: Revision(), Expect: p.Expect, Dir: o.Dir,
+		Commit: Revision(), Expect: p.Expect, Dir: o.Dir, Online: ex.Online, Stopped: ex.Stopped,
 	}
 }
 
@@ -173,6 +174,7 @@ func judge(ctx context.Context, o Outcome, run report.Run) (Outcome, error) {
 		if o.Result, err = checker.Run(ctx, o.History, checker.Options{}); err != nil {
 			o.Execution.Err = errors.Join(o.Execution.Err, err)
 		}
+		o.Execution.Err = errors.Join(o.Execution.Err, unconfirmed(o.Result, o.Execution))
 	}
 	if o.Execution.Err != nil {
 		o.Result = failed(o.Result, o.Execution.Err)

@@ -5,6 +5,7 @@ package harness
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,6 +73,38 @@ func TestConvictions(t *testing.T) {
 			simulated(t, p).requireValid(t)
 		})
 	}
+}
+
+// TestConvictionsStop: every conviction shows before the drain. A run that stops on
+// violation is convicted by the same clause as the whole one; what shows early is
+// what the final check convicts too (simulated compares them).
+func TestConvictionsStop(t *testing.T) {
+	shown := map[string]string{}
+	var mu sync.Mutex
+	t.Run("mutants", func(t *testing.T) {
+		for mutant := range convictions {
+			t.Run(mutant, func(t *testing.T) {
+				t.Parallel()
+				p := convicting(t, mutant, "sim")
+				whole := simulated(t, p)
+				p.StopOnViolation = true
+				j := simulated(t, p)
+				require.Equal(t, checker.Invalid, j.Verdict, j.why())
+				require.NotEmpty(t, j.ex.Online.Findings)
+				first := j.ex.Online.Findings[0]
+				require.Contains(t, clauses(j.Result), first.Clause)
+				require.Contains(t, clauses(whole.Result), first.Clause)
+				mu.Lock()
+				shown[mutant] = first.Clause
+				mu.Unlock()
+				t.Log(first.Text)
+				if j.ex.Stopped != nil {
+					require.Less(t, len(j.history.Ops), len(whole.history.Ops))
+				}
+			})
+		}
+	})
+	require.Len(t, shown, len(convictions), "all of them show before the drain")
 }
 
 // TestDockerConvictions: the same plans end the same in containers.

@@ -55,10 +55,12 @@ type Plan struct {
 	Seed        uint64            `yaml:"seed"`
 	Expect      string            `yaml:"expect"` // survive or declared
 	Options     map[string]string `yaml:"options"`
-	Phases      Phases            `yaml:"phases"`            // empty: derived from time
-	Upgrade     string            `yaml:"upgrade,omitempty"` // the image that the fault upgrade goes to; empty: this source's, with another version stamp
-	Steps       []nemesis.Step    `yaml:"steps"`             // empty: drawn from the seed
-	Script      *Script           `yaml:"script,omitempty"`  // what clients do; none: what the workload says
+	Phases      Phases            `yaml:"phases"` // empty: derived from time
+	// StopOnViolation ends the fault phase at the first violation that is found while the run goes on.
+	StopOnViolation bool           `yaml:"stop_on_violation,omitempty"`
+	Upgrade         string         `yaml:"upgrade,omitempty"` // the image that the fault upgrade goes to; empty: this source's, with another version stamp
+	Steps           []nemesis.Step `yaml:"steps"`             // empty: drawn from the seed
+	Script          *Script        `yaml:"script,omitempty"`  // what clients do; none: what the workload says
 }
 
 // Phases are the lengths of a run's phases.
@@ -411,6 +413,9 @@ func (p Plan) Command() string {
 	fmt.Fprintf(&b, " --clients %d", p.Clients)
 	if p.Scenario == "" {
 		fmt.Fprintf(&b, " --time %s", p.Time)
+	}
+	if p.StopOnViolation {
+		b.WriteString(" --stop-on-violation")
 	}
 	if p.Upgrade != "" {
 		fmt.Fprintf(&b, " --upgrade-to %s", p.Upgrade)

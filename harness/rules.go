@@ -54,11 +54,16 @@ func emitted(kind string) func(*history.NodeEvent) bool {
 	return func(e *history.NodeEvent) bool { return e.Kind == kind }
 }
 
+// Schemes that share a rule.
 var (
 	isrOnly      = []string{"isr"}
 	mirroredOnly = []string{"mirrored"}
 	quorumOnly   = authority("raft")
 	ownViews     = authority("peers")
+	// a leader that waits for followers is elected anew where it goes
+	moving = []string{"isr", "quorum"}
+	// followers pull, and cut what their leader does not have
+	pulling = []string{"isr", "quorum", "standby"}
 )
 
 // authority names the schemes of the reference broker that have this one.
@@ -76,15 +81,15 @@ func authority(name string) (names []string) {
 // answered; a rule whose case shows in neither is not listed.
 func Rules() []Rule {
 	return []Rule{
-		{Name: "leader-change", Doc: "a partition got another leader in a later epoch", Schemes: isrOnly, counts: "leader-change"},
+		{Name: "leader-change", Doc: "a partition got another leader in a later epoch", Schemes: moving, counts: "leader-change"},
 		{Name: "controller-change", Doc: "the metadata quorum elected another controller", Schemes: quorumOnly},
-		{Name: "isr-shrink", Doc: "a replica left the in-sync set", Schemes: isrOnly, counts: "isr-shrink"},
-		{Name: "isr-expand", Doc: "a replica that caught up joined the in-sync set", Schemes: isrOnly, counts: "isr-expand"},
+		{Name: "isr-shrink", Doc: "a replica left the in-sync set", Schemes: pulling, counts: "isr-shrink"},
+		{Name: "isr-expand", Doc: "a replica that caught up joined the in-sync set", Schemes: pulling, counts: "isr-expand"},
 		{Name: "isr-alone", Doc: "a leader went on with itself alone in sync", Schemes: isrOnly, event: func(e *history.NodeEvent) bool {
 			return e.Kind == "isr" && len(e.ISR) == 1
 		}},
-		{Name: "truncation", Doc: "a follower cut what its leader does not have", Schemes: isrOnly, counts: "truncation"},
-		{Name: "truncation-deep", Doc: "more than one record was cut at once", Schemes: isrOnly, event: func(e *history.NodeEvent) bool {
+		{Name: "truncation", Doc: "a follower cut what its leader does not have", Schemes: pulling, counts: "truncation"},
+		{Name: "truncation-deep", Doc: "more than one record was cut at once", Schemes: pulling, event: func(e *history.NodeEvent) bool {
 			return e.Kind == "truncate" && e.To-e.From > 1
 		}},
 		{Name: "truncation-at-high-watermark", Doc: "a cut began right at the high watermark that its follower knew", Schemes: isrOnly, event: func(e *history.NodeEvent) bool {
@@ -118,10 +123,10 @@ func Rules() []Rule {
 			Name: "not-enough-after-append", Doc: "the in-sync set shrank below the minimum while a send was waiting", Schemes: isrOnly,
 			op: answered(history.Send, "NOT_ENOUGH_REPLICAS_AFTER_APPEND"),
 		},
-		{Name: "replication-timeout", Doc: "a send was appended and not replicated in time", Schemes: isrOnly, op: answered(history.Send, "REQUEST_TIMED_OUT")},
+		{Name: "replication-timeout", Doc: "a send was appended and not replicated in time", Schemes: pulling, op: answered(history.Send, "REQUEST_TIMED_OUT")},
 		{Name: "read-not-leader", Doc: "a node that does not lead refused a read", op: answered(history.Poll, "NOT_LEADER_OR_FOLLOWER", "NOT_LEADER_FOR_PARTITION")},
-		{Name: "read-old-epoch", Doc: "a read under an older epoch than the leader's was refused", Schemes: isrOnly, op: answered(history.Poll, "FENCED_LEADER_EPOCH")},
-		{Name: "read-new-epoch", Doc: "a read under a newer epoch than the node knew was refused", Schemes: isrOnly, op: answered(history.Poll, "UNKNOWN_LEADER_EPOCH")},
+		{Name: "read-old-epoch", Doc: "a read under an older epoch than the leader's was refused", Schemes: moving, op: answered(history.Poll, "FENCED_LEADER_EPOCH")},
+		{Name: "read-new-epoch", Doc: "a read under a newer epoch than the node knew was refused", Schemes: moving, op: answered(history.Poll, "UNKNOWN_LEADER_EPOCH")},
 		{Name: "read-out-of-range", Doc: "a read outside the log was refused", op: answered(history.Poll, "OFFSET_OUT_OF_RANGE")},
 		{Name: "send-unanswered", Doc: "a send was never answered, and may have happened or not", op: func(op *history.Op) bool {
 			return op.Kind == history.Send && op.Outcome == history.Indeterminate && op.Code != "REQUEST_TIMED_OUT"

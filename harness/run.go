@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
@@ -30,6 +31,11 @@ type Config struct {
 	Progress *report.Progress
 	Log      *slog.Logger
 	Keep     bool // leave a failed docker cluster up
+
+	// Watch checks the history while it is recorded (checker.Online) and tells
+	// Progress of the first violation. A plan that stops on violation is always
+	// watched.
+	Watch bool
 
 	// DockerConfig and SimOptions, where set, change the environment before it is
 	// made: for tests that sabotage it.
@@ -53,6 +59,10 @@ type Execution struct {
 	Versions map[string]string
 	// Digest identifies everything that a simulation did, "" in docker.
 	Digest string
+	// Online is what was found while the run went on; nil where nobody watched.
+	Online *checker.OnlineReport
+	// Stopped says why the fault phase ended early; nil where it did not.
+	Stopped *report.Stopped
 	// leave, where set, ends the environment that was kept up for judgement:
 	// removed, or left to the user where failed.
 	leave func(ctx context.Context, failed bool) error
@@ -79,6 +89,9 @@ type run struct {
 	active map[int]string      // faults in force
 	acked  map[int32]bool      // keys that took a write in the recovery phase
 	told   []history.NodeEvent // what the nodes reported, where a step waits for it
+
+	online    *checker.Online // nil: nobody watches
+	violation *report.Stopped // the first that was found
 }
 
 // Header describes the history of a resolved plan.
@@ -115,6 +128,14 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 		return ex, err
 	}
 	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}}
+	if cfg.Watch || p.StopOnViolation {
+		header, err := Header(p, cfg.RunID, time.Now())
+		if err != nil {
+			return ex, err
+		}
+		r.online = checker.NewOnline(sink, header, checker.OnlineOptions{Found: r.found})
+		r.sink = r.online
+	}
 	if cfg.Log == nil {
 		r.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -124,6 +145,7 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 	} else {
 		err = r.contain(ctx, &ex, nodesDir)
 	}
+	r.unwatch(&ex)
 	return ex, err
 }
 
@@ -351,19 +373,21 @@ func (r *run) work(ctx context.Context) error {
 
 // disturb goes through baseline, faults and recovery while clients work.
 func (r *run) disturb(ctx context.Context) error {
-	if err := r.rt.Sleep(ctx, r.plan.Phases.Baseline); err != nil {
+	end := r.rt.Now() + r.plan.Phases.Baseline
+	if err := r.pass(ctx, end); err != nil {
 		return err
 	}
 	if len(r.plan.Steps) > 0 {
 		r.enter("fault")
-		begin := r.rt.Now()
-		if err := nemesis.Run(ctx, r.plan.Steps, r.target(), r, nemesis.Limits{}); err != nil {
+		end = r.rt.Now() + r.plan.Phases.Fault
+		if err := nemesis.Run(ctx, r.plan.Steps, r.target(), r, nemesis.Limits{Stop: r.stopper()}); err != nil {
 			return fmt.Errorf("nemesis: %w", err)
 		}
-		if err := r.rt.Sleep(ctx, r.plan.Phases.Fault-(r.rt.Now()-begin)); err != nil {
+		if err := r.pass(ctx, end); err != nil {
 			return err
 		}
 	}
+	r.noteStop(end)
 	r.enter("recovery")
 	if err := r.rt.Sleep(ctx, r.plan.Phases.Recovery); err != nil {
 		return err
@@ -415,7 +439,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 			return
 		}
 		op = history.Op{
-			Client: int32(index), Process: process, Kind: step.Op.Kind, Key: step.Op.Key, Node: node, Call: int64(r.rt.Now()), Value: step.Op.Value,
+			Client: int32(index), Process: process, Kind: step.Op.Kind, Key: step.Op.Key, Node: node, Call: int64(r.rt.Now()), Due: int64(step.Due), Value: step.Op.Value,
 			Offset: history.NoOffset, Acked: acked && step.Op.Kind == history.Send, From: step.Op.From, High: history.NoOffset, Epoch: cl.Epoch(step.Op.Key),
 			Reset: step.Op.Reset,
 		}

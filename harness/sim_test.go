@@ -24,6 +24,7 @@ import (
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
+	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/nemesis"
 )
 
@@ -61,14 +62,18 @@ func sabotaged(t *testing.T, p Plan, s sim.Sabotage) judged {
 	cmd := asWorkerProcess(t, "simulate")
 	var stderr strings.Builder
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &stderr
-	digest, err := cmd.Output()
+	stdout, err := cmd.Output()
 	require.NoError(t, err, stderr.String())
+	var done simulationDone
+	require.NoError(t, json.Unmarshal(stdout, &done))
 	h, err := history.Load(order.History)
 	require.NoError(t, err)
 	require.True(t, h.Closed)
 	res, err := checker.Run(t.Context(), h, checker.Options{})
 	require.NoError(t, err)
-	return judged{res, h, Execution{Plan: p, Digest: string(digest)}}
+	ex := Execution{Plan: p, Digest: done.Digest, Online: done.Online, Stopped: done.Stopped}
+	require.NoError(t, unconfirmed(res, ex))
+	return judged{res, h, ex}
 }
 
 // simulation is what a process of sabotaged is told.
@@ -76,6 +81,13 @@ type simulation struct {
 	Plan     []byte // as YAML
 	History  string // the file to write
 	Sabotage sim.Sabotage
+}
+
+// simulationDone is what a process of sabotaged says.
+type simulationDone struct {
+	Digest  string
+	Online  *checker.OnlineReport
+	Stopped *report.Stopped
 }
 
 // simulate is what a process of sabotaged does.
@@ -99,15 +111,14 @@ func simulate(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ex, err := Execute(context.Background(), Config{Plan: p, RunID: "sim", SimOptions: func(o *sim.Options) { o.Sabotage = order.Sabotage }}, w, "")
+	ex, err := Execute(context.Background(), Config{Plan: p, RunID: "sim", Watch: true, SimOptions: func(o *sim.Options) { o.Sabotage = order.Sabotage }}, w, "")
 	if err == nil {
 		err = ex.Err
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		return err
 	}
-	_, err = io.WriteString(out, ex.Digest)
-	return err
+	return json.NewEncoder(out).Encode(simulationDone{ex.Digest, ex.Online, ex.Stopped})
 }
 
 // here simulates and judges in this process.

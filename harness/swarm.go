@@ -243,17 +243,22 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	}
 }
 
-// sound takes a scheme's drawn options back where they promise nothing whatever happens.
+// sound takes a scheme's drawn options back where with them nothing is promised
+// whatever happens, and without them something is.
 func (s Swarm) sound(p *Plan, scheme system.Scheme) {
 	calm := *p
 	calm.Faults = nil
 	if promises(calm) {
 		return
 	}
+	calm.Options = maps.Clone(p.Options)
 	for _, o := range scheme.Options {
 		if _, fixed := s.Base.Options[o.Name]; !fixed {
-			delete(p.Options, o.Name)
+			delete(calm.Options, o.Name)
 		}
+	}
+	if promises(calm) {
+		p.Options = calm.Options
 	}
 }
 

@@ -159,3 +159,38 @@ func TestSwarmSingle(t *testing.T) {
 		require.NoError(t, err)
 	}
 }
+
+// TestSwarmOfEveryScheme: of each scheme its own options are drawn, every value of them,
+// and what is drawn is promised to survive.
+func TestSwarmOfEveryScheme(t *testing.T) {
+	sys, err := LookupSystem(swarmBase().System)
+	require.NoError(t, err)
+	for _, scheme := range sys.Schemes() {
+		t.Run(scheme.Name, func(t *testing.T) {
+			base := swarmBase()
+			base.Scheme = scheme.Name
+			drawn, promised := map[string]bool{}, 0
+			for seed := range uint64(150) {
+				p, err := SwarmPlan(base, seed)
+				require.NoError(t, err, "seed %d", seed)
+				if promises(p) {
+					promised++
+				}
+				for _, o := range scheme.Options {
+					drawn[o.Name+"="+p.Options[o.Name]] = true
+				}
+			}
+			require.Greater(t, promised, 120)
+			for _, o := range scheme.Options {
+				for _, value := range o.Draw {
+					require.Contains(t, drawn, o.Name+"="+value)
+				}
+			}
+		})
+	}
+	base := swarmBase()
+	base.Scheme = "nosuch"
+	_, err = SwarmPlan(base, 1)
+	require.ErrorIs(t, err, ErrBadPlan)
+	require.ErrorContains(t, err, "known schemes: isr, single")
+}

@@ -91,8 +91,11 @@ func record(ctx context.Context, p Plan) (*history.History, Execution, error) {
 // judgeInMemory checks what record recorded.
 func judgeInMemory(ctx context.Context, h *history.History, ex Execution) (*checker.Result, error) {
 	res, err := checker.Run(ctx, h, checker.Options{})
-	if err == nil && ex.Err != nil {
-		res = failed(res, ex.Err)
+	if err != nil {
+		return res, err
+	}
+	if failure := errors.Join(ex.Err, unconfirmed(res, ex)); failure != nil {
+		res = failed(res, failure)
 	}
 	return res, err
 }

@@ -151,8 +151,8 @@ func (l *Life) fire(h Happening, now time.Duration) {
 	s.figures["event"], s.figures["after"] = what, s.Step.After.String()
 }
 
-// skip ends a life whose event did not come: nothing was injected.
-func (l *Life) skip() {
+// skip ends a life in which nothing is injected any more, and says why.
+func (l *Life) skip(why string) {
 	l.state = Spent
-	l.record(history.Skipped, Proof{Detail: fmt.Sprintf("%s was not injected: no %s came within %s", l.scene.Step.Name(), l.scene.Step.When, l.scene.Step.Patience())})
+	l.record(history.Skipped, Proof{Detail: l.scene.Step.Name() + " was not injected: " + why})
 }

@@ -119,6 +119,39 @@ func TestEventThatNeverComes(t *testing.T) {
 	w.requireClean(t)
 }
 
+// A run that ends early injects no more, whatever a step waits for, and heals what is
+// active with its proofs.
+func TestRunThatEndsEarly(t *testing.T) {
+	w := newWorld(3)
+	target := w.target()
+	target.Events = &told{w: w}
+	steps := []Step{
+		{ID: 0, Fault: "kill", Targets: "n1", At: time.Second, Until: 2 * time.Second},
+		{ID: 1, Fault: "pause", Targets: "n3", At: 4 * time.Second, Until: 60 * time.Second},
+		{ID: 2, Fault: "kill", Targets: "n2", At: 70 * time.Second, Until: 80 * time.Second},
+		{ID: 3, Fault: "kill", Targets: TargetEvent, When: LeaderChange, At: 3 * time.Second, Until: 90 * time.Second, Seed: 1},
+	}
+	end := 10 * time.Second
+	require.NoError(t, Run(t.Context(), steps, target, w, Limits{Stop: func() bool { return w.now >= end }}))
+	for _, id := range []int{0, 1} {
+		require.Equal(t, []history.FaultStage{history.Injecting, history.Injected, history.Proven, history.StillProven, history.Healing, history.Healed}, w.stages(id))
+	}
+	for _, id := range []int{2, 3} {
+		require.Equal(t, []history.FaultStage{history.Skipped}, w.stages(id))
+	}
+	for _, f := range w.events {
+		switch {
+		case f.Stage == history.Skipped:
+			require.Equal(t, "kill was not injected: the run ended early", f.Detail)
+		case f.ID == 0 && f.Stage == history.Healing:
+			require.Less(t, time.Duration(f.At), 3*time.Second, "what ends before is not touched")
+		}
+	}
+	require.Less(t, w.now, 20*time.Second)
+	require.Empty(t, MissingProofs(steps, w.events))
+	w.requireClean(t)
+}
+
 // A step may wait longer than it lasts. What has a time of its own is not kept
 // waiting by that, but by the fault once it is there.
 func TestWaitingLong(t *testing.T) {

@@ -61,6 +61,10 @@ type Limits struct {
 	RespondTimeout time.Duration // of one application request; 1s
 	StopGrace      time.Duration // between SIGTERM and giving up; 20s
 	Admin          time.Duration // for a change of members or leaders to be complete; 60s
+	// Stop, where set, is asked every 100 ms. Once it says true no more is injected
+	// (the stage of those steps is Skipped), and what is active is healed at once,
+	// with its proofs.
+	Stop func() bool
 	// Heal bounds the healing after the run's context ended, by the wall clock:
 	// it guards against an engine that hangs, and must never pass otherwise; 2m.
 	Heal time.Duration

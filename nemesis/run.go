@@ -77,7 +77,8 @@ func Setup(ctx context.Context, steps []Step, t Target) error {
 // well. Steps that overlap in the plan overlap.
 //
 // A step that waits for an event is injected when the event comes, and its stage
-// is Skipped where it does not.
+// is Skipped where it does not. So it is for all steps that are still to come when
+// limits.Stop says that the run ends early.
 //
 // Every stage is recorded in rec. A fault without effect is recorded as
 // unproven, not returned: Run returns errors of the environment, or ctx's. In
@@ -88,7 +89,7 @@ func Run(ctx context.Context, steps []Step, t Target, rec Recorder, limits Limit
 		return err
 	}
 	limits = limits.withDefaults()
-	r := &runner{clock: t.Clock, start: t.Clock.Now(), watch: newWatch(t.Events)}
+	r := &runner{clock: t.Clock, start: t.Clock.Now(), watch: newWatch(t.Events), stop: limits.Stop}
 	g := newGround()
 	for _, s := range steps {
 		l, err := newLife(s, t, rec, limits, g)
@@ -124,7 +125,11 @@ type runner struct {
 	watch   *watch
 	waiting []*Life
 	active  []*Life
+	stop    func() bool // whether the run ends early; nil: it never does
 }
+
+// stopInterval is how often a runner asks whether the run ends early.
+const stopInterval = 100 * time.Millisecond
 
 // length is how long a fault lasts.
 func (l *Life) length() time.Duration { return l.scene.Step.Until - l.scene.Step.At }
@@ -149,6 +154,13 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
+	stopped := r.stop != nil && r.stop()
+	if stopped {
+		for _, l := range r.waiting {
+			l.skip("the run ended early")
+		}
+		r.waiting = nil
+	}
 	var heal *Life
 	brought := r.brought()
 	for _, l := range r.active {
@@ -161,7 +173,7 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 	r.watch.read(now, listening)
 	for _, l := range listening {
 		if l.fires < 0 && now >= l.givesUp() {
-			l.skip()
+			l.skip(fmt.Sprintf("no %s came within %s", l.scene.Step.When, l.scene.Step.Patience()))
 			r.waiting = slices.DeleteFunc(r.waiting, func(w *Life) bool { return w == l })
 			return true, nil
 		}
@@ -186,7 +198,7 @@ func (r *runner) next(ctx context.Context) (more bool, err error) {
 			r.forget(inject)
 		}
 	default:
-		if at := heal.ends(); at > now {
+		if at := heal.ends(); at > now && !stopped {
 			return true, r.sleepUntil(ctx, r.soon(at, listening))
 		}
 		if err := heal.Confirm(ctx); err != nil {
@@ -231,8 +243,11 @@ func (r *runner) upcoming() (next *Life, listening []*Life) {
 }
 
 // soon is when to look again: at the latest when a step that waits has waited
-// long enough, and in short intervals while any does.
+// long enough, and in short intervals while any does or the run may end early.
 func (r *runner) soon(at time.Duration, listening []*Life) time.Duration {
+	if r.stop != nil {
+		at = min(at, r.clock.Now()+stopInterval)
+	}
 	for _, l := range listening {
 		if l.fires >= 0 { // its event has just come
 			at = min(at, l.fires)

@@ -175,10 +175,11 @@ func (p *producer) Next(now time.Duration, last *Result) Step {
 	if !p.started {
 		p.started, p.start = true, now
 	}
-	at := now
+	at, due := now, time.Duration(0)
 	switch {
 	case p.every > 0:
 		at = p.start + p.phase + time.Duration(p.seq)*p.every
+		due = at
 	case last != nil:
 		at = now + p.think
 	}
@@ -186,7 +187,7 @@ func (p *producer) Next(now time.Duration, last *Result) Step {
 		at = max(at, standBack(now, backOff, p.rng))
 	}
 	p.seq++
-	return Step{At: at, Op: &Op{
+	return Step{At: at, Due: due, Op: &Op{
 		Kind:  history.Send,
 		Key:   p.rng.Int32N(p.keys),
 		Value: history.MakeValue(p.id, p.seq),

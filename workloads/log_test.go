@@ -117,6 +117,7 @@ func TestOpenLoopKeepsTheRate(t *testing.T) {
 	})
 	require.Equal(t, 5*time.Second+1900*time.Millisecond, steps[19].At)
 	require.Equal(t, 5*time.Second+600*time.Millisecond, steps[6].At, "the intended time is kept, for latency corrected for coordinated omission")
+	require.Equal(t, steps[6].At, steps[6].Due)
 }
 
 func TestClosedLoopThinksAndStandsBack(t *testing.T) {
@@ -127,6 +128,7 @@ func TestClosedLoopThinksAndStandsBack(t *testing.T) {
 	})
 	require.Equal(t, 5*time.Second, steps[0].At)
 	require.Equal(t, steps[0].At+8*time.Millisecond, steps[1].At)
+	require.Zero(t, steps[1].Due, "a closed loop has no schedule")
 	wait := steps[2].At - steps[1].At - time.Millisecond
 	require.GreaterOrEqual(t, wait, backOff)
 	require.Less(t, wait, 2*backOff)

@@ -39,9 +39,12 @@ type Result struct {
 
 // Step is what a generator wants next.
 type Step struct {
-	Op   *Op           // nil with Done or a pure wait
-	At   time.Duration // not before this time on the run's clock
-	Done bool          // nothing more, ever
+	Op *Op           // nil with Done or a pure wait
+	At time.Duration // not before this time on the run's clock
+	// Due is when an open-loop schedule wanted the operation, at or before At; 0:
+	// there is no schedule.
+	Due  time.Duration
+	Done bool // nothing more, ever
 }
 
 // Generator yields the operations of one client. It is called again only after

@@ -408,3 +408,32 @@ func FuzzOpen(f *testing.F) {
 		require.NoError(t, s.Close(0))
 	})
 }
+
+// TestKeptSurvivesPowerLoss: what is kept is durable at once and replaced whole, and
+// when it cannot be read the log is not to be trusted.
+func TestKeptSurvivesPowerLoss(t *testing.T) {
+	for seed := range uint64(20) {
+		mem := vfs.NewMem()
+		s, _ := open(t, mem, mem)
+		require.NoError(t, s.OpenLane(lane))
+		require.NoError(t, s.Keep(broker.Keep{Lane: lane, Seq: 1, State: []byte("first")}))
+		require.NoError(t, s.Keep(broker.Keep{Lane: lane, Seq: 2, State: []byte("second")}))
+		require.ErrorContains(t, s.Keep(broker.Keep{Lane: "unknown"}), "log unknown is not open")
+		require.NoError(t, s.Abandon())
+		mem.PowerLoss(rand.New(rand.NewPCG(seed, 1)))
+		s, rec := open(t, mem, mem)
+		require.Len(t, rec.Lanes, 1)
+		require.Equal(t, "second", string(rec.Lanes[0].Kept))
+		require.Empty(t, rec.Lanes[0].Corrupt)
+		require.NoError(t, s.Close(0))
+
+		f, err := mem.OpenFile(path.Join(LogsDir, string(lane), keptExt), true)
+		require.NoError(t, err)
+		_, err = f.WriteAt([]byte{0xff}, 3)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		_, rec = open(t, mem, mem)
+		require.Nil(t, rec.Lanes[0].Kept)
+		require.NotEmpty(t, rec.Lanes[0].Corrupt)
+	}
+}

@@ -51,7 +51,7 @@ func workload(s Sink, ops int, step int64, flush func()) (records int) {
 			next++
 		default:
 			op.Outcome, op.Offset = OK, int64(len(logs[key]))
-			logs[key] = append(logs[key], Record{op.Offset, op.Value, 3, Good})
+			logs[key] = append(logs[key], Record{op.Offset, op.Value, 3, Good, 0})
 		}
 		s.Complete(&op)
 		records++

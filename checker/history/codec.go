@@ -49,9 +49,12 @@ const (
 	newKey = 1 << (tagBits + iota)
 	newProcess
 	newKind
+	newMore // a second mask follows the first
 )
 
-// Flags of a completion, above its tag; its outcome is in the two lowest.
+// Flags of a completion, above its tag; its outcome is in the two lowest. Where
+// that is Pending, a byte between head and mask holds a second mask, and the outcome
+// above it.
 const (
 	outcomeShift = tagBits
 	outcomeMask  = 3
@@ -73,13 +76,25 @@ const (
 	setReset
 )
 
+// Bits of the second mask, for what few operations have.
+const (
+	setDue = 1 << iota
+	setLock
+	setOf
+	setTxn
+	setCommitted
+
+	moreBits = iota
+)
+
 // Control byte of a record: its payload in the two lowest bits.
 const (
 	payloadMask = 3
 	newOffset   = 1 << (iota + 1) // not the successor of the record before
 	newEpoch
 	newProducer
-	newSeq // not the successor of this producer's last
+	newSeq      // not the successor of this producer's last
+	newDelivery // delivered more or less often than the record before
 )
 
 // kinds of events, in the byte after tagEvent.
@@ -131,15 +146,26 @@ type known struct {
 	epoch              int32
 	node               int16
 	acked, reset       bool
+	more
+}
+
+// more are those that few operations have.
+type more struct {
+	due, lock, of, txn int64
+	committed          bool
 }
 
 func knownOf(op *Op) known {
-	return known{op.Value, op.Offset, op.From, op.High, op.Epoch, op.Node, op.Acked, op.Reset}
+	return known{
+		op.Value, op.Offset, op.From, op.High, op.Epoch, op.Node, op.Acked, op.Reset,
+		more{op.Due, op.Lock, op.Of, op.Txn, op.Committed},
+	}
 }
 
 func (k known) into(op *Op) {
 	op.Value, op.Offset, op.From, op.High = k.value, k.offset, k.from, k.high
 	op.Epoch, op.Node, op.Acked, op.Reset = k.epoch, k.node, k.acked, k.reset
+	op.Due, op.Lock, op.Of, op.Txn, op.Committed = k.due, k.lock, k.of, k.txn, k.committed
 }
 
 // client is the last invocation of one client within a chunk.
@@ -149,14 +175,26 @@ type client struct {
 	sent    Value // its last value that was not zero
 	key     int32
 	kind    Kind
+	// Of its last Receive.
+	received  int64
+	lock      int64
+	committed bool
 }
 
-// predict gives the fields that the next invocation of kind probably has.
-func (c *client) predict(kind Kind) known {
+// predict gives the fields that the next invocation of kind, at call, probably has.
+func (c *client) predict(kind Kind, call int64) known {
 	k := c.known
-	k.value = 0
-	if kind == Send {
+	k.value, k.of = 0, 0
+	if k.due != 0 {
+		k.due = call
+	}
+	switch {
+	case kind == Send:
 		k.value = c.sent + 1
+	case kind == Receive:
+		k.lock, k.committed = c.lock, c.committed
+	case kind.Settles():
+		k.value, k.of, k.lock, k.committed = c.sent+1, c.received, 0, false
 	}
 	return k
 }
@@ -165,6 +203,9 @@ func (c *client) remember(op *Op) {
 	c.known, c.process, c.key, c.kind = knownOf(op), op.Process, op.Key, op.Kind
 	if op.Value != 0 {
 		c.sent = op.Value
+	}
+	if op.Kind == Receive {
+		c.received, c.lock, c.committed = op.ID, op.Lock, op.Committed
 	}
 }
 
@@ -230,8 +271,16 @@ func (e *encoder) invoke(op *Op) {
 	if op.Kind != c.kind {
 		head |= newKind
 	}
+	k, base := knownOf(op), c.predict(op.Kind, op.Call)
+	rest := k.differs(base.more)
+	if rest != 0 {
+		head |= newMore
+	}
 	e.buf = append(e.buf, head, 0)
 	mask := len(e.buf) - 1
+	if rest != 0 {
+		e.buf = append(e.buf, rest)
+	}
 	e.signed(int64(op.Client))
 	e.time(op.Call)
 	if head&newKey != 0 {
@@ -243,8 +292,41 @@ func (e *encoder) invoke(op *Op) {
 	if head&newKind != 0 {
 		e.buf = append(e.buf, byte(op.Kind))
 	}
-	e.known(mask, knownOf(op), c.predict(op.Kind), op.Key)
+	e.known(mask, k, base, op.Key)
+	e.more(rest, k.more, base.more)
 	c.remember(op)
+}
+
+// differs is the mask of what differs from base.
+func (m *more) differs(base more) byte {
+	if *m == base {
+		return 0
+	}
+	var mask byte
+	for i, f := range m.numbers() {
+		if *f != *base.numbers()[i] {
+			mask |= 1 << i
+		}
+	}
+	if m.committed != base.committed {
+		mask |= setCommitted
+	}
+	return mask
+}
+
+// numbers are those fields that are, in the order of their bits.
+func (m *more) numbers() [4]*int64 { return [...]*int64{&m.due, &m.lock, &m.of, &m.txn} }
+
+// more appends what mask says differs from base.
+func (e *encoder) more(mask byte, m, base more) {
+	if mask == 0 {
+		return
+	}
+	for i, f := range m.numbers() {
+		if mask&(1<<i) != 0 {
+			e.signed(*f - *base.numbers()[i])
+		}
+	}
 }
 
 // known appends the fields of k that differ from base, and notes at mask which.
@@ -262,15 +344,17 @@ func (e *encoder) known(mask int, k, base known, key int32) {
 		m |= setValue
 		e.signed(int64(k.value - base.value))
 	}
-	for _, f := range [...]struct {
-		bit     byte
-		v, base int64
-	}{{setOffset, k.offset, base.offset}, {setFrom, k.from, base.from}, {setHigh, k.high, base.high}} {
-		if f.v != f.base {
-			m |= f.bit
-			e.signed(f.v - *last)
-			e.see(last, f.v)
-		}
+	if k.offset != base.offset {
+		m |= setOffset
+		e.offset(last, k.offset)
+	}
+	if k.from != base.from {
+		m |= setFrom
+		e.offset(last, k.from)
+	}
+	if k.high != base.high {
+		m |= setHigh
+		e.offset(last, k.high)
 	}
 	if k.epoch != base.epoch {
 		m |= setEpoch
@@ -285,10 +369,20 @@ func (e *encoder) known(mask int, k, base known, key int32) {
 	e.buf[mask] = m
 }
 
+// offset appends one as a difference to the last of its key.
+func (e *encoder) offset(last *int64, v int64) {
+	e.signed(v - *last)
+	e.see(last, v)
+}
+
 // complete appends the completion of op, invoked as base, when next operations
 // have been invoked. Its records were split by the caller.
 func (e *encoder) complete(op *Op, records []Record, base known, next int64) {
-	head := byte(tagComplete) | byte(op.Outcome)<<outcomeShift
+	k := knownOf(op)
+	head, rest := byte(tagComplete), k.differs(base.more)
+	if rest == 0 {
+		head |= byte(op.Outcome) << outcomeShift
+	}
 	if op.Return == Infinity {
 		head |= noReturn
 	}
@@ -298,7 +392,11 @@ func (e *encoder) complete(op *Op, records []Record, base known, next int64) {
 	if len(records) > 0 {
 		head |= hasRecords
 	}
-	e.buf = append(e.buf, head, 0)
+	e.buf = append(e.buf, head)
+	if rest != 0 {
+		e.buf = append(e.buf, byte(op.Outcome)<<moreBits|rest)
+	}
+	e.buf = append(e.buf, 0)
 	mask := len(e.buf) - 1
 	e.unsigned(uint64(next - 1 - op.ID))
 	if head&noReturn == 0 {
@@ -307,7 +405,8 @@ func (e *encoder) complete(op *Op, records []Record, base known, next int64) {
 	if head&hasCode != 0 {
 		e.code(op.Code)
 	}
-	e.known(mask, knownOf(op), base, op.Key)
+	e.known(mask, k, base, op.Key)
+	e.more(rest, k.more, base.more)
 	if head&hasRecords != 0 {
 		e.records(records)
 	}
@@ -333,7 +432,7 @@ func (e *encoder) records(records []Record) {
 		ctl := byte(r.Payload)
 		at := len(e.buf)
 		e.buf = append(e.buf, 0)
-		if d := r.Offset - e.record.Offset - 1; d != 0 {
+		if d := r.Offset - e.record.next(); d != 0 {
 			ctl |= newOffset
 			e.signed(d)
 		}
@@ -352,9 +451,21 @@ func (e *encoder) records(records []Record) {
 			e.signed(d)
 		}
 		*last = r.Value.Seq()
+		if r.Delivery != e.record.Delivery {
+			ctl |= newDelivery
+			e.signed(int64(r.Delivery) - int64(e.record.Delivery))
+		}
 		e.buf[at] = ctl
 		e.record = *r
 	}
+}
+
+// next is the offset that the record behind r probably has.
+func (r *Record) next() int64 {
+	if r.Offset == NoOffset {
+		return NoOffset
+	}
+	return r.Offset + 1
 }
 
 // split returns the records that fit into their own entry, and the blocks that
@@ -437,6 +548,7 @@ func decodeJSON[T any](body []byte) (any, error) {
 type decoder struct {
 	state
 	buf   []byte
+	pos   int // those before it are read
 	err   error
 	codes []string
 }
@@ -447,7 +559,7 @@ var errShort = errors.New("an entry is cut off")
 // invoked before it.
 func (d *decoder) begin(buf []byte) (next int64) {
 	d.reset()
-	d.buf, d.err, d.codes = buf, nil, d.codes[:0]
+	d.buf, d.pos, d.err, d.codes = buf, 0, nil, d.codes[:0]
 	return int64(d.unsigned())
 }
 
@@ -455,49 +567,55 @@ func (d *decoder) fail(err error) {
 	if d.err == nil {
 		d.err = err
 	}
-	d.buf = nil
+	d.pos = len(d.buf)
 }
 
+// left is how many bytes are.
+func (d *decoder) left() int { return len(d.buf) - d.pos }
+
 func (d *decoder) byte() byte {
-	if len(d.buf) == 0 {
+	if d.pos >= len(d.buf) {
 		d.fail(errShort)
 		return 0
 	}
-	b := d.buf[0]
-	d.buf = d.buf[1:]
+	b := d.buf[d.pos]
+	d.pos++
 	return b
 }
 
 func (d *decoder) unsigned() uint64 {
-	v, n := binary.Uvarint(d.buf)
+	if p := d.pos; p < len(d.buf) && d.buf[p] < 0x80 {
+		d.pos++
+		return uint64(d.buf[p])
+	}
+	return d.long()
+}
+
+// long reads an unsigned number of more than one byte.
+func (d *decoder) long() uint64 {
+	v, n := binary.Uvarint(d.buf[d.pos:])
 	if n <= 0 {
 		d.fail(errShort)
 		return 0
 	}
-	d.buf = d.buf[n:]
+	d.pos += n
 	return v
 }
 
 func (d *decoder) signed() int64 {
-	v, n := binary.Varint(d.buf)
-	if n <= 0 {
-		d.fail(errShort)
-		return 0
-	}
-	d.buf = d.buf[n:]
-	return v
+	u := d.unsigned()
+	return int64(u>>1) ^ -int64(u&1)
 }
 
 // bytes returns a slice of buf, valid until the next chunk.
 func (d *decoder) bytes() []byte {
 	n := d.unsigned()
-	if n > uint64(len(d.buf)) {
+	if n > uint64(d.left()) {
 		d.fail(errShort)
 		return nil
 	}
-	b := d.buf[:n]
-	d.buf = d.buf[n:]
-	return b
+	d.pos += int(n)
+	return d.buf[d.pos-int(n) : d.pos]
 }
 
 func (d *decoder) time() int64 {
@@ -505,9 +623,13 @@ func (d *decoder) time() int64 {
 	return d.now
 }
 
-func (d *decoder) invoke(head byte) *Op {
-	m := d.byte()
-	op := &Op{Client: int32(d.signed()), Return: Infinity}
+// invoke reads the invocation of operation id into op.
+func (d *decoder) invoke(head byte, op *Op, id int64) {
+	m, rest := d.byte(), byte(0)
+	if head&newMore != 0 {
+		rest = d.byte()
+	}
+	*op = Op{ID: id, Client: int32(d.signed()), Return: Infinity}
 	c := d.clients.at(int64(op.Client), d.gen)
 	op.Call = d.time()
 	op.Key, op.Process, op.Kind = c.key, c.process, c.kind
@@ -520,9 +642,22 @@ func (d *decoder) invoke(head byte) *Op {
 	if head&newKind != 0 {
 		op.Kind = Kind(d.byte())
 	}
-	d.known(m, c.predict(op.Kind), op)
+	d.known(m, c.predict(op.Kind, op.Call), op)
+	d.more(rest, op)
 	c.remember(op)
-	return op
+}
+
+// more adds to the fields of op what mask says differs.
+func (d *decoder) more(mask byte, op *Op) {
+	if mask == 0 {
+		return
+	}
+	for i, f := range [...]*int64{&op.Due, &op.Lock, &op.Of, &op.Txn} {
+		if mask&(1<<i) != 0 {
+			*f += d.signed()
+		}
+	}
+	op.Committed = op.Committed != (mask&setCommitted != 0)
 }
 
 // known sets the fields of op to base and to what mask says differs from it.
@@ -535,14 +670,14 @@ func (d *decoder) known(mask byte, k known, op *Op) {
 		if mask&setValue != 0 {
 			k.value += Value(d.signed())
 		}
-		for _, f := range [...]struct {
-			bit byte
-			v   *int64
-		}{{setOffset, &k.offset}, {setFrom, &k.from}, {setHigh, &k.high}} {
-			if mask&f.bit != 0 {
-				*f.v = *last + d.signed()
-				d.see(last, *f.v)
-			}
+		if mask&setOffset != 0 {
+			k.offset = d.offset(last)
+		}
+		if mask&setFrom != 0 {
+			k.from = d.offset(last)
+		}
+		if mask&setHigh != 0 {
+			k.high = d.offset(last)
 		}
 		if mask&setEpoch != 0 {
 			k.epoch += int32(d.signed())
@@ -553,20 +688,32 @@ func (d *decoder) known(mask byte, k known, op *Op) {
 	k.into(op)
 }
 
-// complete finishes the operation that find returns for an ID, of next that
-// were invoked. Of its records it reads those in its own entry.
-func (d *decoder) complete(head byte, next int64, find func(id int64) *Op) (*Op, []Record) {
+// offset reads one as a difference to the last of its key.
+func (d *decoder) offset(last *int64) int64 {
+	v := *last + d.signed()
+	d.see(last, v)
+	return v
+}
+
+// complete finishes one of open, of next operations that were invoked. Of its
+// records it reads those in its own entry, and appends them to dst.
+func (d *decoder) complete(head byte, next int64, open *pending[*Op], dst []Record) (*Op, []Record) {
+	outcome, rest := Outcome(head>>outcomeShift&outcomeMask), byte(0)
+	if outcome == Pending {
+		rest = d.byte()
+		outcome, rest = Outcome(rest>>moreBits&outcomeMask), rest&(1<<moreBits-1)
+	}
 	m := d.byte()
 	back := d.unsigned()
 	var op *Op
 	if d.err == nil && back < uint64(next) {
-		op = find(next - 1 - int64(back))
+		op, _ = open.get(next - 1 - int64(back))
 	}
 	if op == nil {
 		d.fail(fmt.Errorf("an answer to an operation that is not open (%d before operation %d)", back, next-1))
 		return nil, nil
 	}
-	if op.Outcome = Outcome(head >> outcomeShift & outcomeMask); op.Outcome == Pending {
+	if op.Outcome = outcome; op.Outcome == Pending {
 		d.fail(fmt.Errorf("operation %d has an answer without an outcome", op.ID))
 	}
 	if head&noReturn == 0 {
@@ -576,11 +723,11 @@ func (d *decoder) complete(head byte, next int64, find func(id int64) *Op) (*Op,
 		op.Code = d.code()
 	}
 	d.known(m, knownOf(op), op)
-	var records []Record
+	d.more(rest, op)
 	if head&hasRecords != 0 {
-		records = d.records(nil)
+		dst = d.records(dst)
 	}
-	return op, records
+	return op, dst
 }
 
 func (d *decoder) code() string {
@@ -600,7 +747,7 @@ func (d *decoder) code() string {
 // records appends a block of records to dst.
 func (d *decoder) records(dst []Record) []Record {
 	n := d.unsigned()
-	if n > maxBlock || n > uint64(len(d.buf)) { // a record takes a byte at least
+	if n > maxBlock || n > uint64(d.left()) { // a record takes a byte at least
 		d.fail(fmt.Errorf("a block of %d records", n))
 		return dst
 	}
@@ -609,7 +756,7 @@ func (d *decoder) records(dst []Record) []Record {
 	}
 	for range n {
 		ctl := d.byte()
-		d.record.Offset++
+		d.record.Offset = d.record.next()
 		if ctl&newOffset != 0 {
 			d.record.Offset += d.signed()
 		}
@@ -625,6 +772,9 @@ func (d *decoder) records(dst []Record) []Record {
 			*last += d.signed()
 		}
 		d.record.Value = MakeValue(d.producer, *last&(1<<40-1))
+		if ctl&newDelivery != 0 {
+			d.record.Delivery += int32(d.signed())
+		}
 		d.record.Payload = Payload(ctl & payloadMask)
 		dst = append(dst, d.record)
 	}

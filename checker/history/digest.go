@@ -78,8 +78,10 @@ func (d *digester) json(v any) {
 }
 
 func (d *digester) op(op *Op) {
+	k := knownOf(op)
+	rest := k.differs(more{})
 	for _, v := range [...]int64{
-		op.ID, int64(op.Client), op.Process, int64(op.Kind), int64(op.Key), int64(op.Node), op.Call, op.Return,
+		op.ID, int64(op.Client), op.Process, int64(op.Kind) | int64(rest)<<8, int64(op.Key), int64(op.Node), op.Call, op.Return,
 		int64(op.Outcome), int64(op.Value), op.Offset, op.From, op.High, int64(op.Epoch),
 	} {
 		d.number(v)
@@ -87,6 +89,11 @@ func (d *digester) op(op *Op) {
 	d.text(op.Code)
 	d.flag(op.Acked)
 	d.flag(op.Reset)
+	for i, f := range k.numbers() {
+		if rest&(1<<i) != 0 {
+			d.number(*f)
+		}
+	}
 	d.records(op.Records)
 }
 
@@ -96,9 +103,18 @@ func (d *digester) records(records []Record) {
 		r := &records[i]
 		d.number(r.Offset)
 		d.number(int64(r.Value))
-		d.number(int64(r.Epoch)<<8 | int64(r.Payload))
+		if r.Delivery == 0 {
+			d.number(int64(r.Epoch)<<8 | int64(r.Payload))
+			continue
+		}
+		d.number(int64(r.Epoch)<<8 | counted | int64(r.Payload))
+		d.number(int64(r.Delivery))
 	}
 }
+
+// counted marks a record that has a Delivery. Those without one, and operations
+// without what is in more, are written as they were before there was any.
+const counted = 1 << 7
 
 func (d *digester) hex() string {
 	_ = d.w.Flush()

@@ -28,7 +28,8 @@ import (
 //   - a record whose payload is not Good has the value "altered@OFFSET" (or
 //     "other-run@", "sentinel@").
 //
-// Faults and events of nodes are left out.
+// Faults and events of nodes are left out; so is what that workload has no shape
+// for: queues and the ends of transactions.
 func ExportEDN(w io.Writer, h *History) error {
 	b := bufio.NewWriterSize(w, 64<<10)
 	for i, e := range ednEvents(h) {
@@ -86,11 +87,14 @@ func (p *ednProcess) next(t int64, kind string) int {
 }
 
 func ednEvents(h *History) []ednEvent {
-	order := make([]*Op, len(h.Ops))
+	order := make([]*Op, 0, len(h.Ops))
 	var end, fresh int64 // the last time of all; the next process number to give
 	for i := range h.Ops {
 		op := &h.Ops[i]
-		order[i] = op
+		if op.Kind != Send && op.Kind != Poll {
+			continue
+		}
+		order = append(order, op)
 		end = max(end, op.Call)
 		if op.Return != Infinity {
 			end = max(end, op.Return)
@@ -142,7 +146,7 @@ func ednEvents(h *History) []ednEvent {
 	for i := range h.Replicas {
 		r := &h.Replicas[i]
 		key := slices.Index(h.Header.Keys, r.Key)
-		if key < 0 || r.Same != "" || !r.Leader && !r.Complete {
+		if key < 0 || r.Queue || r.Same != "" || !r.Leader && !r.Complete {
 			continue
 		}
 		q := &ednProcess{rank: -1}

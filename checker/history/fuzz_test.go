@@ -23,7 +23,7 @@ func FuzzBody(f *testing.F) {
 	head := bytes.Clone(e.buf)
 	op := Op{Kind: Poll, Client: 2, Key: 1, Call: 9, Value: 4, Process: 3}
 	e.invoke(&op)
-	op.Outcome, op.Code, op.Records = OK, "x", []Record{{1, 2, 3, Good}, {9, 1 << 50, 3, Altered}}
+	op.Outcome, op.Code, op.Records = OK, "x", []Record{{1, 2, 3, Good, 0}, {9, 1 << 50, 3, Altered, 0}}
 	e.complete(&op, op.Records, known{}, 1)
 	e.buf = append(e.buf, tagRecords)
 	e.records(op.Records)
@@ -31,7 +31,18 @@ func FuzzBody(f *testing.F) {
 	require.NoError(f, err)
 	e.event(kind, body, op.Records)
 	e.buf = append(e.buf, tagClose, 1)
-	f.Add(e.buf[len(head):])
+	f.Add(bytes.Clone(e.buf[len(head):]))
+	e.buf = append(e.buf[:0], head...)
+	e.state = state{}
+	takes := Op{Kind: Receive, Call: 9, Due: 8, Lock: 5, Committed: true}
+	e.invoke(&takes)
+	base := knownOf(&takes)
+	takes.Lock, takes.Outcome, takes.Records = 6, OK, []Record{{NoOffset, 2, -1, Good, 1}, {NoOffset, 3, -1, Good, 2}}
+	e.complete(&takes, takes.Records, base, 1)
+	settles := Op{ID: 1, Kind: Accept, Value: 2, Txn: 3, Of: NoOp}
+	e.invoke(&settles)
+	e.buf = append(e.buf, tagClose, 2)
+	f.Add(bytes.Clone(e.buf[len(head):]))
 	f.Add([]byte{tagRecords, 0xff, 0xff, 0x01})
 	f.Add([]byte{tagComplete | hasRecords, 0, 0, 0})
 	f.Add([]byte{tagEvent, evNote, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})

@@ -26,6 +26,9 @@ const Infinity = int64(math.MaxInt64)
 // NoOffset stands where an offset is unknown.
 const NoOffset = int64(-1)
 
+// NoOp stands where the operation that delivered a message is unknown.
+const NoOp = int64(-1)
+
 // NoNode stands where the node that served an operation is unknown.
 const NoNode = int16(-1)
 
@@ -55,13 +58,32 @@ type Kind uint8
 
 // The kinds of operations.
 const (
-	Send Kind = iota + 1 // append one value to a partition
-	Poll                 // read records of a partition from an offset on
+	Send    Kind = iota + 1 // append one value to a partition, or put it into a queue
+	Poll                    // read records of a partition from an offset on
+	Receive                 // take messages from a queue; ok without records: the system said that it is empty
+	Accept                  // settle: Value, which operation Of delivered, is consumed
+	Release                 // settle: Value goes back to its queue, to be delivered again
+	Reject                  // settle: Value is given up, and goes to the dead letters where there are any
+	Leave                   // the client's session ends, on every key: what it held goes back
+	Commit                  // transaction Txn takes effect; its Key says nothing
+	Abort                   // transaction Txn never takes effect; its Key says nothing
 )
 
-var kinds = [...]string{Send: "send", Poll: "poll"}
+var kinds = [...]string{
+	Send: "send", Poll: "poll", Receive: "receive", Accept: "accept", Release: "release", Reject: "reject",
+	Leave: "leave", Commit: "commit", Abort: "abort",
+}
 
-// String returns "send" or "poll".
+// Settles reports whether an operation of kind k answers a delivery.
+func (k Kind) Settles() bool { return k == Accept || k == Release || k == Reject }
+
+// Ends reports whether an operation of kind k ends a transaction.
+func (k Kind) Ends() bool { return k == Commit || k == Abort }
+
+// Known reports whether k is one of the kinds.
+func (k Kind) Known() bool { return k >= Send && k <= Abort }
+
+// String returns the kind's name: "send", "poll", "receive", …
 func (k Kind) String() string {
 	if k != 0 && int(k) < len(kinds) {
 		return kinds[k]
@@ -121,12 +143,17 @@ func (p Payload) String() string {
 	return fmt.Sprintf("payload(%d)", uint8(p))
 }
 
-// Record is one record as a client or the drain decoded it.
+// Record is one record as a client or the drain decoded it. In the drain of a
+// queue Offset is the place in the order of delivery, from 0; a Receive has
+// NoOffset there where the system numbers nothing.
 type Record struct {
 	Offset  int64
 	Value   Value
 	Epoch   int32 // leader epoch of its batch, -1 where the system has none
 	Payload Payload
+	// Delivery says how often the system delivered it, as the system itself counts:
+	// 1 is the first time, 0 that it does not say. For queues.
+	Delivery int32
 }
 
 // Op is one operation: one request to one node with one deadline.
@@ -142,7 +169,10 @@ type Op struct {
 	Outcome Outcome
 	Code    string // what was answered where it was not ok: "NOT_LEADER_OR_FOLLOWER", "timeout", …
 
-	// Send.
+	// Due is when an open-loop schedule wanted the call; 0: there was no schedule.
+	Due int64
+
+	// Send, and what settles.
 	Value  Value
 	Offset int64 // where it was acknowledged, or NoOffset
 	// Acked is false for a send whose configuration promises nothing (acks=0): its
@@ -155,6 +185,18 @@ type Op struct {
 	High    int64    // the high watermark that the node answered with, or NoOffset
 	Epoch   int32    // the leader epoch that the client believed in, or -1
 	Reset   bool     // the client went back or forward on purpose (seek) before this poll
+	// Committed: a Poll or Receive that asked for committed transactions only.
+	Committed bool
+
+	// Lock is for how many nanoseconds what a Receive delivered is given to nobody
+	// else; 0: until it is settled or its consumer is gone.
+	Lock int64
+	// Of is the ID of the Receive that delivered what is settled, or NoOp; 0 for
+	// operations that settle nothing.
+	Of int64
+	// Txn is the transaction of a Send, Commit or Abort, from 1; 0: none. A number
+	// is used for one transaction in a history.
+	Txn int64
 }
 
 // Header says what a history is about. It is the first entry of every history.
@@ -171,12 +213,20 @@ type Header struct {
 	Started  string            `json:"started"` // RFC 3339, wall clock of the harness; outside every digest
 	Contract Contract          `json:"contract"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	Queues   []Queue           `json:"queues,omitempty"` // those of Keys that are queues
+}
+
+// Queue describes a key that is a queue.
+type Queue struct {
+	Key string `json:"key"`
+	// DeadLetters is the queue that takes what this one gives up; empty: there is none.
+	DeadLetters string `json:"dead_letters,omitempty"`
 }
 
 // Client describes one client.
 type Client struct {
 	Name   string `json:"name"`
-	Role   string `json:"role"`             // "producer" or "poller"
+	Role   string `json:"role"`             // "producer", "poller" or "consumer"
 	Pinned string `json:"pinned,omitempty"` // the node whose metadata alone it believes
 	// Loyal: it sends everything to the node that it is pinned to, whoever leads.
 	Loyal bool `json:"loyal,omitempty"`
@@ -217,6 +267,28 @@ type Contract struct {
 	MinInSync int `json:"min_in_sync,omitempty"`
 	// Recovers: the system makes progress again once every fault is healed.
 	Recovers bool `json:"recovers"`
+
+	// Delivery is how often a message of a queue is consumed: "at-most-once" (its
+	// delivery consumes it), "at-least-once" or "exactly-once" (its acceptance
+	// does). Empty: as "at-least-once", and nothing is promised.
+	Delivery string `json:"delivery,omitempty"`
+	// Settled: what was accepted or rejected, and confirmed, is not delivered again.
+	Settled bool `json:"settled,omitempty"`
+	// Redelivers: what a consumer had not settled when it left is delivered again.
+	Redelivers bool `json:"redelivers,omitempty"`
+	// Exclusive: a message is given to nobody else while its lock holds.
+	Exclusive bool `json:"exclusive,omitempty"`
+	// MaxDeliveries: a message is delivered so often at most. 0: no promise.
+	MaxDeliveries int `json:"max_deliveries,omitempty"`
+	// DeadLetters: what is rejected, or was delivered MaxDeliveries times and not
+	// accepted, goes to the dead letters of its queue, and nothing else does.
+	DeadLetters bool `json:"dead_letters,omitempty"`
+	// TruthfulEmpty: a queue says that it is empty only where it is.
+	TruthfulEmpty bool `json:"truthful_empty,omitempty"`
+	// FIFO: a queue is linearizable: first in, first out.
+	FIFO bool `json:"fifo,omitempty"`
+	// Transactions: who reads committed transactions sees all of one, or nothing.
+	Transactions bool `json:"transactions,omitempty"`
 }
 
 // Phase begins a phase of the run: "baseline", "fault", "heal", "recovery",
@@ -240,7 +312,7 @@ const (
 	Healing     FaultStage = "healing"      // the healing begins
 	Healed      FaultStage = "healed"       // its absence was seen after healing
 	Unproven    FaultStage = "unproven"     // a proof was missing; Detail says which
-	Skipped     FaultStage = "skipped"      // the event that it waited for never came: nothing was injected
+	Skipped     FaultStage = "skipped"      // the event that it waited for never came, or the run ended early: nothing was injected
 )
 
 // Fault is one event in the life of one fault.
@@ -304,6 +376,13 @@ type Replica struct {
 	// complete replica's of the same key may leave them out and name it in Same.
 	Records []Record `json:"-"`
 	Same    string   `json:"same,omitempty"`
+	// Queue: the key is a queue. Records are then what the drain was given and did
+	// not settle, in the order of delivery; Ready and Unacknowledged are what the
+	// system said at its end of the messages that wait and of those that are
+	// delivered and not settled, the drain's own among them.
+	Queue          bool  `json:"queue,omitempty"`
+	Ready          int64 `json:"ready,omitempty"`
+	Unacknowledged int64 `json:"unacknowledged,omitempty"`
 }
 
 // Drain closes a history: the state in which the drain found a partition.

@@ -41,7 +41,7 @@ func sample(s Sink) {
 	s.Complete(&a)
 	c := Op{Client: 2, Process: 2, Kind: Poll, Key: 1, Node: 2, Call: 2600, Offset: NoOffset, High: NoOffset, Epoch: 3, Reset: true}
 	s.Invoke(&c)
-	c.Return, c.Outcome, c.High, c.Records = 4000, OK, 2, []Record{{0, MakeValue(0, 1), 3, Good}, {1, MakeValue(1, 1), 3, Good}, {2, 0, 3, Altered}}
+	c.Return, c.Outcome, c.High, c.Records = 4000, OK, 2, []Record{{0, MakeValue(0, 1), 3, Good, 0}, {1, MakeValue(1, 1), 3, Good, 0}, {2, 0, 3, Altered, 0}}
 	s.Complete(&c)
 	b.Return, b.Outcome, b.Code, b.Node = Infinity, Indeterminate, "timeout", 1
 	s.Complete(&b)
@@ -54,7 +54,7 @@ func sample(s Sink) {
 	s.Invoke(&e)
 	s.Event(NodeEvent{Node: "n2", Incarnation: "x", Seq: 1, At: -5, Uncertainty: 10, Kind: "leader", Key: "t-1", Epoch: 3, ISR: []string{"n2", "n3"}})
 	s.Event(Stall{5000, 6000})
-	log := []Record{{0, MakeValue(0, 1), 3, Good}, {1, MakeValue(1, 1), 3, Good}, {2, 0, 3, Altered}, {3, 9, 4, Sentinel}}
+	log := []Record{{0, MakeValue(0, 1), 3, Good, 0}, {1, MakeValue(1, 1), 3, Good, 0}, {2, 0, 3, Altered, 0}, {3, 9, 4, Sentinel, 0}}
 	s.Event(Replica{Key: "t-1", Node: "n1", Leader: true, Complete: true, End: 4, Epoch: 4, Sentinel: 3, Digest: "d", Records: log})
 	s.Event(Replica{Key: "t-1", Node: "n2", Complete: true, End: 4, Epoch: 4, Sentinel: 3, Digest: "d", Same: "n1"})
 	s.Event(Drain{Key: "t-1", Complete: true, At: 7000, InSync: true, Quiet: true, Epoch: 4})
@@ -119,10 +119,11 @@ func TestSampleRoundTrip(t *testing.T) {
 // genOp draws any operation at all, also impossible ones.
 func genOp(t *rapid.T) Op {
 	wide := rapid.OneOf(rapid.Int64Range(-2, 300), rapid.Int64())
+	seldom := rapid.OneOf(rapid.Just(int64(0)), wide)
 	return Op{
 		Client:  rapid.OneOf(rapid.Int32Range(0, 4), rapid.Int32()).Draw(t, "client"),
 		Process: wide.Draw(t, "process"),
-		Kind:    Kind(rapid.OneOf(rapid.Uint8Range(1, 2), rapid.Uint8()).Draw(t, "kind")),
+		Kind:    Kind(rapid.OneOf(rapid.Uint8Range(1, 9), rapid.Uint8()).Draw(t, "kind")),
 		Key:     rapid.OneOf(rapid.Int32Range(0, 4), rapid.Int32()).Draw(t, "key"),
 		Node:    rapid.OneOf(rapid.Int16Range(-1, 4), rapid.Int16()).Draw(t, "node"),
 		Call:    wide.Draw(t, "call"),
@@ -133,16 +134,24 @@ func genOp(t *rapid.T) Op {
 		High:    wide.Draw(t, "high"),
 		Epoch:   rapid.OneOf(rapid.Int32Range(-1, 9), rapid.Int32()).Draw(t, "epoch"),
 		Reset:   rapid.Bool().Draw(t, "reset"),
+
+		Due:       seldom.Draw(t, "due"),
+		Lock:      seldom.Draw(t, "lock"),
+		Of:        seldom.Draw(t, "of"),
+		Txn:       seldom.Draw(t, "txn"),
+		Committed: rapid.Bool().Draw(t, "committed"),
 	}
 }
 
 func genRecords(t *rapid.T) []Record {
 	out := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Record {
 		return Record{
-			Offset:  rapid.OneOf(rapid.Int64Range(0, 50), rapid.Int64()).Draw(t, "offset"),
+			Offset:  rapid.OneOf(rapid.Int64Range(-1, 50), rapid.Int64()).Draw(t, "offset"),
 			Value:   Value(rapid.OneOf(rapid.Uint64Range(0, 50), rapid.Uint64()).Draw(t, "value")),
 			Epoch:   rapid.OneOf(rapid.Int32Range(-1, 3), rapid.Int32()).Draw(t, "epoch"),
 			Payload: Payload(rapid.Uint8Range(0, 3).Draw(t, "payload")),
+
+			Delivery: rapid.OneOf(rapid.Int32Range(0, 2), rapid.Int32()).Draw(t, "delivery"),
 		}
 	}), 0, 12).Draw(t, "records")
 	return cloneRecords(out)
@@ -637,6 +646,14 @@ func TestDigest(t *testing.T) {
 		"node":      func(h *History) { h.Ops[0].Node = 1 },
 		"reset":     func(h *History) { h.Ops[0].Reset = true },
 		"last seen": func(h *History) { h.Ops[2].High++ },
+		"due":       func(h *History) { h.Ops[0].Due++ },
+		"lock":      func(h *History) { h.Ops[2].Lock++ },
+		"of":        func(h *History) { h.Ops[0].Of = NoOp },
+		"txn":       func(h *History) { h.Ops[0].Txn++ },
+		"committed": func(h *History) { h.Ops[2].Committed = true },
+		"delivery":  func(h *History) { h.Ops[2].Records[0].Delivery++ },
+		"ready":     func(h *History) { h.Replicas[0].Ready++ },
+		"queues":    func(h *History) { h.Header.Queues = []Queue{{Key: "t-0"}} },
 	} {
 		h := sampleHistory(t)
 		change(h)
@@ -657,4 +674,78 @@ func TestValues(t *testing.T) {
 		_, err := ParseValue(bad)
 		require.ErrorContains(t, err, "producer:sequence", bad)
 	}
+}
+
+func TestStreaming(t *testing.T) {
+	path := write(t, workloadHeader(), func(s Sink) {
+		workload(s, 20_000, 100_000, func() {})
+		never := Op{Client: 0, Process: 9999, Kind: Send, Key: 0, Node: NoNode, Call: 1 << 40, Value: MakeValue(7, 1), Offset: NoOffset, Epoch: -1, High: NoOffset}
+		s.Invoke(&never)
+		for range 2 * ring { // so that the one before must be found elsewhere
+			next := never
+			next.Process++
+			next.Value++
+			s.Invoke(&next)
+			next.Outcome, next.Return = OK, next.Call
+			s.Complete(&next)
+			never.Value, never.Process = next.Value, next.Process
+		}
+	})
+	want := load(t, path)
+	got := &History{Header: want.Header, Ops: make([]Op, len(want.Ops)), Closed: true}
+	r, err := Open(path)
+	require.NoError(t, err)
+	invoked := 0
+	for e, err := range r.Entries() {
+		require.NoError(t, err)
+		switch {
+		case e.Event != nil:
+			got.add(e.Event)
+		case e.Answered:
+			op := *e.Op
+			op.Records = cloneRecords(op.Records)
+			got.Ops[op.ID] = op
+		default:
+			require.Equal(t, Pending, e.Op.Outcome)
+			require.Equal(t, int64(invoked), e.Op.ID)
+			got.Ops[e.Op.ID] = *e.Op
+			got.Ops[e.Op.ID].Outcome = Indeterminate
+			invoked++
+		}
+	}
+	require.NoError(t, r.Close())
+	require.Equal(t, len(want.Ops), invoked)
+	require.Equal(t, want.Digest(), got.Digest())
+
+	r, err = Open(path)
+	require.NoError(t, err)
+	defer func() { _ = r.Close() }()
+	clear(got.Ops)
+	last := int64(-1)
+	for op, err := range r.Operations() {
+		require.NoError(t, err)
+		got.Ops[op.ID] = *op
+		got.Ops[op.ID].Records = cloneRecords(op.Records)
+		last = op.ID
+	}
+	require.Equal(t, want.Digest(), got.Digest())
+	require.Equal(t, Infinity, want.Ops[last].Return, "what was never answered comes last")
+	require.True(t, r.Closed())
+}
+
+// TestStreamingAllocates nothing for each operation.
+func TestStreamingAllocates(t *testing.T) {
+	path := write(t, workloadHeader(), func(s Sink) { workload(s, 50_000, 100_000, func() {}) })
+	allocs := testing.AllocsPerRun(1, func() {
+		r, err := Open(path)
+		require.NoError(t, err)
+		ops := 0
+		for _, err := range r.Operations() {
+			require.NoError(t, err)
+			ops++
+		}
+		require.NoError(t, r.Close())
+		require.Greater(t, ops, 60_000)
+	})
+	require.Less(t, allocs, 5_000.0) // chunks, and 100 events of nodes
 }

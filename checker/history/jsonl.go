@@ -30,31 +30,37 @@ type jsonEnd struct {
 }
 
 type jsonOp struct {
-	ID      int64        `json:"id"`
-	Kind    string       `json:"kind"` // "send", "poll"
-	Client  int32        `json:"client"`
-	Process int64        `json:"process"`
-	Key     int32        `json:"key"`
-	Node    int16        `json:"node"`
-	Call    int64        `json:"call"`
-	Return  *int64       `json:"return"` // null: never
-	Outcome string       `json:"outcome"`
-	Code    string       `json:"code,omitempty"`
-	Value   string       `json:"value,omitempty"` // "producer:sequence"
-	Offset  *int64       `json:"offset,omitempty"`
-	Acked   bool         `json:"acked,omitempty"`
-	From    *int64       `json:"from,omitempty"`
-	High    *int64       `json:"high,omitempty"`
-	Epoch   int32        `json:"epoch"`
-	Reset   bool         `json:"reset,omitempty"`
-	Records []jsonRecord `json:"records,omitempty"`
+	ID        int64        `json:"id"`
+	Kind      string       `json:"kind"` // "send", "poll", "receive", …
+	Client    int32        `json:"client"`
+	Process   int64        `json:"process"`
+	Key       int32        `json:"key"`
+	Node      int16        `json:"node"`
+	Call      int64        `json:"call"`
+	Return    *int64       `json:"return"` // null: never
+	Outcome   string       `json:"outcome"`
+	Code      string       `json:"code,omitempty"`
+	Value     string       `json:"value,omitempty"` // "producer:sequence"
+	Offset    *int64       `json:"offset,omitempty"`
+	Acked     bool         `json:"acked,omitempty"`
+	From      *int64       `json:"from,omitempty"`
+	High      *int64       `json:"high,omitempty"`
+	Epoch     int32        `json:"epoch"`
+	Reset     bool         `json:"reset,omitempty"`
+	Due       int64        `json:"due,omitempty"`
+	Lock      int64        `json:"lock,omitempty"`
+	Of        *int64       `json:"of,omitempty"`
+	Txn       int64        `json:"txn,omitempty"`
+	Committed bool         `json:"committed,omitempty"`
+	Records   []jsonRecord `json:"records,omitempty"`
 }
 
 type jsonRecord struct {
-	Offset  int64  `json:"offset"`
-	Value   string `json:"value"`
-	Epoch   int32  `json:"epoch"`
-	Payload string `json:"payload,omitempty"` // "good" where absent
+	Offset   int64  `json:"offset"`
+	Value    string `json:"value"`
+	Epoch    int32  `json:"epoch"`
+	Payload  string `json:"payload,omitempty"` // "good" where absent
+	Delivery int32  `json:"delivery,omitempty"`
 }
 
 type jsonReplica struct {
@@ -67,7 +73,8 @@ type jsonReplica struct {
 // last {"end":{"closed":true,"ops":N}}. Clients, keys and nodes of operations
 // are indexes into the header's lists; times are nanoseconds; values are
 // "producer:sequence"; the return of what was never answered is null. A send
-// leaves out From and High where they are 0, a poll Value, Offset and Acked.
+// leaves out From and High where they are 0, a poll Value, Offset and Acked; what
+// only queues and transactions have is left out where it is 0.
 func ExportJSONL(w io.Writer, h *History) error {
 	b := bufio.NewWriterSize(w, 64<<10)
 	enc := json.NewEncoder(b)
@@ -121,13 +128,16 @@ func toJSON(op *Op) *jsonOp {
 	j := &jsonOp{
 		ID: op.ID, Kind: op.Kind.String(), Client: op.Client, Process: op.Process, Key: op.Key, Node: op.Node, Call: op.Call,
 		Outcome: op.Outcome.String(), Code: op.Code, Acked: op.Acked, Epoch: op.Epoch, Reset: op.Reset,
-		Records: recordsToJSON(op.Records),
+		Due: op.Due, Lock: op.Lock, Txn: op.Txn, Committed: op.Committed, Records: recordsToJSON(op.Records),
 	}
 	if op.Return != Infinity {
 		j.Return = &op.Return
 	}
-	if op.Value != 0 || op.Kind == Send {
+	if op.Value != 0 || op.Kind == Send || op.Kind.Settles() {
 		j.Value = op.Value.String()
+	}
+	if op.Of != 0 || op.Kind.Settles() {
+		j.Of = &op.Of
 	}
 	for _, f := range [...]struct {
 		to   **int64
@@ -147,7 +157,7 @@ func recordsToJSON(records []Record) []jsonRecord {
 	}
 	out := make([]jsonRecord, len(records))
 	for i, r := range records {
-		out[i] = jsonRecord{Offset: r.Offset, Value: r.Value.String(), Epoch: r.Epoch}
+		out[i] = jsonRecord{Offset: r.Offset, Value: r.Value.String(), Epoch: r.Epoch, Delivery: r.Delivery}
 		if r.Payload != Good {
 			out[i].Payload = r.Payload.String()
 		}
@@ -246,9 +256,10 @@ func (j *jsonOp) op() (Op, error) {
 	op := Op{
 		ID: j.ID, Client: j.Client, Process: j.Process, Key: j.Key, Node: j.Node, Call: j.Call, Return: Infinity,
 		Code: j.Code, Acked: j.Acked, Epoch: j.Epoch, Reset: j.Reset,
+		Due: j.Due, Lock: j.Lock, Txn: j.Txn, Committed: j.Committed,
 	}
 	var err error
-	if op.Kind, err = parse(j.Kind, "kind", Send, Poll); err != nil {
+	if op.Kind, err = parse(j.Kind, "kind", Send, Poll, Receive, Accept, Release, Reject, Leave, Commit, Abort); err != nil {
 		return op, err
 	}
 	if op.Outcome, err = parse(j.Outcome, "outcome", Pending, OK, Failed, Indeterminate); err != nil {
@@ -259,7 +270,7 @@ func (j *jsonOp) op() (Op, error) {
 			return op, err
 		}
 	}
-	for _, f := range [...]struct{ from, to *int64 }{{j.Return, &op.Return}, {j.Offset, &op.Offset}, {j.From, &op.From}, {j.High, &op.High}} {
+	for _, f := range [...]struct{ from, to *int64 }{{j.Return, &op.Return}, {j.Offset, &op.Offset}, {j.From, &op.From}, {j.High, &op.High}, {j.Of, &op.Of}} {
 		if f.from != nil {
 			*f.to = *f.from
 		}
@@ -278,7 +289,7 @@ func recordsFromJSON(in []jsonRecord) ([]Record, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[i] = Record{Offset: j.Offset, Value: v, Epoch: j.Epoch}
+		out[i] = Record{Offset: j.Offset, Value: v, Epoch: j.Epoch, Delivery: j.Delivery}
 		if j.Payload != "" {
 			if out[i].Payload, err = parse(j.Payload, "payload", Good, OtherRun, Altered, Sentinel); err != nil {
 				return nil, err

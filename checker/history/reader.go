@@ -40,9 +40,12 @@ type Reader struct {
 	raw    []byte
 
 	dec    decoder
-	next   int64         // ID of the next operation
-	open   map[int64]*Op // invoked and not yet answered
-	carry  []Record      // records that belong in front of the next entry's
+	next   int64        // ID of the next operation
+	open   pending[*Op] // invoked and not yet answered
+	carry  []Record     // records that belong in front of the next entry's
+	reuse  bool         // operations and records are used again
+	free   []*Op        // to be used again
+	block  []Record     // to be used again
 	closed bool
 	torn   int64
 	err    error // for good
@@ -77,7 +80,7 @@ func Open(path string) (*Reader, error) {
 }
 
 func newReader(name string, file input) (*Reader, error) {
-	r := &Reader{name: name, file: file, open: map[int64]*Op{}}
+	r := &Reader{name: name, file: file}
 	if err := r.readHeader(); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -138,11 +141,11 @@ func (r *Reader) Torn() int64 { return r.torn }
 // Open returns the operations that were invoked and not answered as far as the
 // file was read, in order of ID. They belong to the reader until Next returns them.
 func (r *Reader) Open() []*Op {
-	ops := make([]*Op, 0, len(r.open))
-	for _, op := range r.open {
+	ops := make([]*Op, 0, r.open.n)
+	for _, id := range r.open.ids() {
+		op, _ := r.open.get(id)
 		ops = append(ops, op)
 	}
-	slices.SortFunc(ops, func(a, b *Op) int { return int(a.ID - b.ID) })
 	return ops
 }
 
@@ -164,98 +167,121 @@ func (r *Reader) Close() error {
 // At the end of the file it returns io.EOF; where Closed is false, it may be
 // called again when the file has grown. Any other error is final.
 func (r *Reader) Next() (any, error) {
+	for {
+		e, err := r.step()
+		switch {
+		case err != nil:
+			return nil, err
+		case e.Event != nil:
+			return e.Event, nil
+		case e.Answered:
+			return e.Op, nil
+		}
+	}
+}
+
+// step reads up to the next entry.
+func (r *Reader) step() (Entry, error) {
 	if r.err != nil {
-		return nil, r.err
+		return Entry{}, r.err
 	}
 	for {
-		for len(r.dec.buf) > 0 {
-			entry := r.entry()
+		for r.dec.left() > 0 {
+			e := r.entry()
 			if r.dec.err != nil {
-				return nil, r.corrupt(r.dec.err.Error())
+				return Entry{}, r.corrupt(r.dec.err.Error())
 			}
-			if entry != nil {
-				return entry, nil
+			if e.Op != nil || e.Event != nil {
+				return e, nil
 			}
 		}
 		if err := r.chunk(); err != nil {
 			if !errors.Is(err, io.EOF) {
 				r.err = err
 			}
-			return nil, err
+			return Entry{}, err
 		}
 	}
 }
 
-// entry reads one entry and returns it where it is complete in itself.
-func (r *Reader) entry() any {
+// entry reads one entry: none where it is part of a longer one.
+func (r *Reader) entry() (e Entry) {
 	d := &r.dec
 	head := d.byte()
 	tag := head & tagMask
 	switch {
 	case r.closed:
 		d.fail(errors.New("something follows the closing entry"))
-		return nil
+		return e
 	case len(r.carry) > 0 && tag != tagRecords && tag != tagComplete && tag != tagEvent:
 		d.fail(errors.New("records belong to no entry"))
-		return nil
+		return e
 	}
 	switch tag {
 	case tagInvoke:
-		op := d.invoke(head)
-		op.ID = r.next
+		op := r.newOp()
+		d.invoke(head, op, r.next)
 		r.next++
-		r.open[op.ID] = op
+		r.open.put(op.ID, op)
+		e.Op = op
 	case tagComplete:
-		op, records := d.complete(head, r.next, func(id int64) *Op { return r.open[id] })
+		op, records := d.complete(head, r.next, &r.open, r.block[:0])
 		if d.err != nil {
-			return nil
+			return e
 		}
-		delete(r.open, op.ID)
+		r.open.remove(op.ID)
+		if r.reuse {
+			r.free, r.block = append(r.free, op), records[:0]
+		}
 		op.Records = r.join(records)
-		return op
+		e.Op, e.Answered = op, true
 	case tagRecords:
 		r.carry = d.records(r.carry)
 	case tagEvent:
 		ev, records := d.event()
 		if d.err != nil {
-			return nil
+			return e
 		}
 		records = r.join(records)
 		switch v := ev.(type) {
 		case Replica:
 			v.Records = records
-			return v
+			e.Event = v
+			return e
 		case Header:
 			if r.header.Version != 0 {
 				d.fail(errors.New("a second header"))
-				return nil
+				return e
 			}
 			if v.Version != Version {
 				d.fail(fmt.Errorf("its header has version %d", v.Version))
-				return nil
+				return e
 			}
 		}
 		if len(records) > 0 {
 			d.fail(fmt.Errorf("%T has records", ev))
-			return nil
+			return e
 		}
-		return ev
+		e.Event = ev
 	case tagClose:
 		if n := d.unsigned(); d.err == nil && n != uint64(r.next) {
 			d.fail(fmt.Errorf("%d operations were written and %d are here", n, r.next))
-			return nil
+			return e
 		}
 		r.closed = d.err == nil
 	default:
 		d.fail(fmt.Errorf("an entry of unknown tag %d", tag))
 	}
-	return nil
+	return e
 }
 
 // join puts the records that came before the entry in front of its own.
 func (r *Reader) join(records []Record) []Record {
 	if len(r.carry) > 0 {
 		records = append(r.carry, records...)
+	}
+	if len(records) == 0 {
+		records = nil
 	}
 	r.carry = nil
 	return records
@@ -398,7 +424,7 @@ func (r *Reader) load() (*History, error) {
 			h.add(entry)
 		}
 	}
-	for _, op := range r.open {
+	for _, op := range r.Open() {
 		op.Outcome = Indeterminate
 		h.put(op, r.next)
 	}

@@ -54,6 +54,17 @@ func (v *validator) header() {
 		names[i] = c.Name
 	}
 	v.unique("client", names)
+	queues := make([]string, len(v.h.Header.Queues))
+	for i, q := range v.h.Header.Queues {
+		queues[i] = q.Key
+		v.name("the header", "queue", q.Key, v.h.Header.Keys)
+	}
+	v.unique("queue", queues)
+	for _, q := range v.h.Header.Queues {
+		if q.DeadLetters != "" {
+			v.name("queue "+q.Key, "dead-letter queue", q.DeadLetters, queues)
+		}
+	}
 }
 
 func (v *validator) unique(what string, names []string) {
@@ -89,14 +100,31 @@ func (v *validator) ops() {
 			} else {
 				sent[op.Value] = op.ID
 			}
-			if len(op.Records) > 0 {
-				v.add("operation %d is a send and delivered %d records", op.ID, len(op.Records))
+		case Accept, Release, Reject:
+			v.settles(i, op)
+		case Commit, Abort:
+			if op.Txn == 0 {
+				v.add("operation %d (%s) ends no transaction: transactions are numbered from 1", op.ID, op.Kind)
 			}
-		case Poll:
+		case Poll, Receive, Leave:
 		default:
 			v.add("operation %d is of unknown kind %d", op.ID, uint8(op.Kind))
 		}
+		if op.Kind != Poll && op.Kind != Receive && len(op.Records) > 0 {
+			v.add("operation %d (%s) delivered %d records", op.ID, op.Kind, len(op.Records))
+		}
 		v.offsets(op)
+	}
+}
+
+// settles checks that what operation i settles was delivered before, where it says by which.
+func (v *validator) settles(i int, op *Op) {
+	switch {
+	case op.Of == NoOp:
+	case op.Of < 0 || op.Of >= int64(i) || v.h.Ops[op.Of].Kind != Receive:
+		v.add("operation %d settles what operation %d delivered, which is no receive before it", op.ID, op.Of)
+	case !slices.ContainsFunc(v.h.Ops[op.Of].Records, func(r Record) bool { return r.Payload == Good && r.Value == op.Value }):
+		v.add("operation %d settles value %s, which operation %d did not deliver", op.ID, op.Value, op.Of)
 	}
 }
 
@@ -135,18 +163,29 @@ func (v *validator) offsets(op *Op) {
 			v.add("operation %d has %s %d: the least is -1, for unknown", op.ID, f.name, f.v)
 		}
 	}
-	v.records(fmt.Sprintf("operation %d", op.ID), op.Records)
+	for _, f := range [...]struct {
+		name string
+		v    int64
+	}{{"time when it was due", op.Due}, {"lock", op.Lock}, {"transaction", op.Txn}} {
+		if f.v < 0 {
+			v.add("operation %d has %s %d: the least is 0, for none", op.ID, f.name, f.v)
+		}
+	}
+	v.records(fmt.Sprintf("operation %d", op.ID), op.Records, op.Kind == Receive)
 }
 
-func (v *validator) records(whose string, records []Record) {
+// records checks records, which may be unnumbered.
+func (v *validator) records(whose string, records []Record, unnumbered bool) {
 	for _, r := range records {
 		switch {
-		case r.Offset < 0:
+		case r.Offset < 0 && !(unnumbered && r.Offset == NoOffset):
 			v.add("%s has a record at offset %d", whose, r.Offset)
 		case r.Epoch < -1:
 			v.add("%s has a record of epoch %d at offset %d", whose, r.Epoch, r.Offset)
 		case r.Payload > Sentinel:
 			v.add("%s has a record of unknown payload %d at offset %d", whose, uint8(r.Payload), r.Offset)
+		case r.Delivery < 0:
+			v.add("%s has a record that was delivered %d times at offset %d: the least is 0, for unknown", whose, r.Delivery, r.Offset)
 		}
 	}
 }
@@ -246,7 +285,10 @@ func (v *validator) replicas() {
 		if r.Same == r.Node {
 			v.add("%s is said to equal itself", whose)
 		}
-		v.records(whose, r.Records)
+		if r.Ready < 0 || r.Unacknowledged < 0 {
+			v.add("%s has %d messages that wait and %d that are not settled", whose, r.Ready, r.Unacknowledged)
+		}
+		v.records(whose, r.Records, false)
 		for i := 1; i < len(r.Records); i++ {
 			if a, b := r.Records[i-1].Offset, r.Records[i].Offset; a >= b {
 				v.add("%s has offset %d behind %d", whose, b, a)

@@ -32,9 +32,9 @@ type Writer struct {
 
 	mu     sync.Mutex
 	enc    encoder
-	empty  int             // length of enc.buf while it holds no entry
-	next   int64           // ID of the next operation
-	open   map[int64]known // invoked and not yet answered
+	empty  int            // length of enc.buf while it holds no entry
+	next   int64          // ID of the next operation
+	open   pending[known] // invoked and not yet answered
 	closed bool
 
 	work  chan chunk
@@ -75,7 +75,6 @@ func newWriter(name string, file output, header Header) (*Writer, error) {
 	w := &Writer{
 		name:  name,
 		file:  file,
-		open:  map[int64]known{},
 		work:  make(chan chunk, buffers),
 		spare: make(chan []byte, buffers+1),
 		done:  make(chan struct{}),
@@ -180,7 +179,7 @@ func (w *Writer) Invoke(op *Op) {
 		return
 	}
 	w.enc.invoke(op)
-	w.open[op.ID] = knownOf(op)
+	w.open.put(op.ID, knownOf(op))
 	w.next++
 	w.cut(chunkTarget, nil)
 }
@@ -191,12 +190,12 @@ func (w *Writer) Invoke(op *Op) {
 func (w *Writer) Complete(op *Op) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	base, open := w.open[op.ID]
+	base, open := w.open.get(op.ID)
 	if err := checkComplete(op, open && !w.closed); err != nil {
 		w.misuse("%w", err)
 		return
 	}
-	delete(w.open, op.ID)
+	w.open.remove(op.ID)
 	records := w.spill(op.Records)
 	start := len(w.enc.buf)
 	w.enc.complete(op, records, base, w.next)

@@ -104,7 +104,7 @@ func BenchmarkAgainstSearch(b *testing.B) {
 	for _, c := range []struct {
 		object     Object
 		n, clients int
-	}{{Queue, 300, 5}, {Log, 3_000, 20}, {Log, 20_000, 20}, {Register, 3_000, 20}} {
+	}{{Queue, 300, 5}, {Log, 3_000, 20}, {Log, 20_000, 20}, {Log, 100_000, 20}, {Register, 3_000, 20}} {
 		b.Run(fmt.Sprintf("%s/%d", c.object, c.n), func(b *testing.B) {
 			ops := load(c.object, c.n, c.clients)
 			var exact, search time.Duration

@@ -1,14 +1,10 @@
 package linear
 
 import (
-	"encoding/json"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/require"
+	"github.com/faultline-mq/faultline/checker/internal/seeded"
 )
 
 // bugs are changes to the procedures' source, each of which makes one wrong.
@@ -61,30 +57,15 @@ var bugs = []struct{ name, file, old, with string }{
 // must fail with each. It builds the package once for each, so it runs only on
 // request: FAULTLINE_CHECKER_BUGS=1.
 func TestBugs(t *testing.T) {
-	if os.Getenv("FAULTLINE_CHECKER_BUGS") == "" {
+	if os.Getenv(seeded.Switch) == "" {
 		t.Skip("seeds bugs into the source, one build each: make test-checkers")
 	}
 	about := map[string]string{"queue.go": "queue", "log.go": "log", "register.go": "register"}
-	here, err := os.Getwd()
-	require.NoError(t, err)
 	for _, bug := range bugs {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
-			source := filepath.Join(here, bug.file)
-			text, err := os.ReadFile(source)
-			require.NoError(t, err)
-			require.Equal(t, 1, strings.Count(string(text), bug.old), "%q in %s", bug.old, bug.file)
-			dir := t.TempDir()
-			changed, overlay := filepath.Join(dir, bug.file), filepath.Join(dir, "overlay.json")
-			require.NoError(t, os.WriteFile(changed, []byte(strings.Replace(string(text), bug.old, bug.with, 1)), 0o644))
-			config, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(overlay, config, 0o644))
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-count=1", "-failfast", "-run", "TestAgainstPorcupine/"+about[bug.file], ".")
-			cmd.Env = append(os.Environ(), "FAULTLINE_DIFFERENTIAL=100000", "FAULTLINE_CHECKER_BUGS=")
-			out, err := cmd.CombinedOutput()
-			require.Error(t, err, "no history told the bug from the rule")
-			require.Regexp(t, `seed \d+: .* by the exact procedure|seed \d+: the witness|panic: `, string(out), "it failed for another reason")
+			seeded.Find(t, seeded.Bug{Name: bug.name, File: bug.file, Old: bug.old, With: bug.with, Run: "TestAgainstPorcupine/" + about[bug.file]},
+				`seed \d+: .* by the exact procedure|seed \d+: the witness|panic: `)
 		})
 	}
 }

@@ -117,7 +117,7 @@ func (q *readQueue) read() Result {
 		case o.Kind == Enqueue:
 			v := q.values.of(o.Value)
 			if enqueued[v] {
-				return unknown("value %d was enqueued twice, so a dequeue of it is ambiguous", o.Value)
+				return enqueuedTwice(o.Value)
 			}
 			enqueued[v] = true
 		case o.Kind == Dequeue && !o.open():
@@ -143,6 +143,10 @@ func (q *readQueue) read() Result {
 		}
 	}
 	return Result{}
+}
+
+func enqueuedTwice(value uint64) Result {
+	return unknown("value %d was enqueued twice, so a dequeue of it is ambiguous", value)
 }
 
 // dequeue is the index of the answered dequeue of an operation's value, -1 where there is none.

@@ -132,9 +132,13 @@ seeds decided nothing (or the hunt was interrupted), 0 otherwise.`,
 // huntAgain is the command line of a hunt without its seeds, budget and output.
 func huntAgain(c *cobra.Command) string {
 	words := []string{"faultline hunt"}
-	for _, name := range []string{"system", "scheme", "workload", "faults", "schedule", "interval", "targets", "nodes", "clients", "time", "rate", "size", "expect", "plan"} {
-		if c.Flags().Changed(name) {
-			words = append(words, "--"+name+" "+c.Flags().Lookup(name).Value.String())
+	for _, name := range []string{"system", "scheme", "workload", "faults", "schedule", "interval", "targets", "nodes", "clients", "time", "rate", "size", "expect", "stop-on-violation", "plan"} {
+		switch flag := c.Flags().Lookup(name); {
+		case !flag.Changed:
+		case flag.Value.Type() == "bool":
+			words = append(words, "--"+name+"="+flag.Value.String())
+		default:
+			words = append(words, "--"+name+" "+flag.Value.String())
 		}
 	}
 	set, _ := c.Flags().GetStringArray("set") // it is one

@@ -136,3 +136,32 @@ func TestHuntInconclusive(t *testing.T) {
 	require.Contains(t, a.stdout, "NOT REACHED  truncation")
 	require.Contains(t, a.stdout, "  reached      recovery ")
 }
+
+// TestStopOnViolation: the terminal says why a run ended early, a replay ends at the
+// same operation, and a hunt ends its seeds early too.
+func TestStopOnViolation(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	flags := []string{"--faults", "partition:isolate-leader", "--time", "60s", "--rate", "50", "--set", "acks=1", "--stop-on-violation", "--out", out}
+	a := ask(t, nil, append([]string{"run", "--env", "sim"}, flags...)...)
+	require.Equal(t, 1, a.code, a.stdout+a.stderr)
+	for _, want := range []string{"violation found: at ", "was not injected: the run ended early", "faults ended early", "INVALID", "stopped a violation was found at "} {
+		require.Contains(t, a.stdout, want)
+	}
+	s, err := report.ReadSummary(newest(t, out))
+	require.NoError(t, err)
+	require.NotNil(t, s.Stopped)
+	again := t.TempDir()
+	a = ask(t, nil, "replay", newest(t, out), "--out", again)
+	require.Contains(t, a.stdout, "the same history as before, byte for byte")
+	r, err := report.ReadSummary(newest(t, again))
+	require.NoError(t, err)
+	require.Equal(t, s.Stopped, r.Stopped)
+
+	a = ask(t, nil, append([]string{"hunt", "--seeds", "1", "--workers", "1"}, flags...)...)
+	require.Equal(t, 1, a.code, a.stdout+a.stderr)
+	r, err = report.ReadSummary(newest(t, out))
+	require.NoError(t, err)
+	require.NotNil(t, r.Stopped)
+	require.Contains(t, r.Command, "--stop-on-violation=true")
+}

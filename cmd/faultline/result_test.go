@@ -69,6 +69,36 @@ func TestSameVerdictAgain(t *testing.T) {
 	}
 }
 
+// TestCheckWitness: what a broken clause is cut down to is a result of its own, small,
+// and convicted by the same clause.
+func TestCheckWitness(t *testing.T) {
+	first := stored(t, "1", sim.NoSabotage).Summary
+	dir := t.TempDir()
+	a := ask(t, nil, "check", "--witness", dir, first.Dir)
+	require.Equal(t, 1, a.code, a.stderr)
+	broken := 0
+	for _, c := range first.Checks {
+		if c.Verdict != checker.Invalid {
+			continue
+		}
+		broken++
+		for _, anomaly := range c.Anomalies {
+			cut := filepath.Join(dir, c.Name+"-"+anomaly.Class)
+			require.Contains(t, a.stderr, "witness: "+cut)
+			again := ask(t, nil, "check", "--json", cut)
+			require.Equal(t, 1, again.code, again.stderr)
+			s := again.summary(t)
+			require.NotZero(t, s.Anomalies[anomaly.Class])
+			h, err := harness.LoadHistory(cut)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(h.Ops), 4, "%s by %s", c.Name, anomaly.Class)
+			break
+		}
+	}
+	require.NotZero(t, broken)
+	ask(t, nil, "check", "--witness", dir, first.Dir).requireRefused(t, 255, "exists", "another directory")
+}
+
 // plain is a summary as a reader of JSON sees it.
 func plain(t *testing.T, s report.Summary) any {
 	t.Helper()

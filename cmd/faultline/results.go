@@ -41,7 +41,7 @@ func judged(o harness.Outcome, asJSON bool) error {
 }
 
 func checkCommand() *cobra.Command {
-	asJSON := false
+	asJSON, witness := false, ""
 	c := &cobra.Command{
 		Use:   "check RESULT",
 		Short: "judge a stored history again",
@@ -51,10 +51,20 @@ func checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if witness != "" {
+				saved, err := harness.SaveWitnesses(c.Context(), o, witness)
+				for _, dir := range saved {
+					fmt.Fprintln(os.Stderr, "witness: "+dir)
+				}
+				if err != nil {
+					return err
+				}
+			}
 			return judged(o, asJSON)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print summary.json")
+	c.Flags().StringVar(&witness, "witness", "", "write a result that still fails, as small as can be, for every broken clause to a directory in here")
 	return c
 }
 

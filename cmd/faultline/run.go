@@ -44,6 +44,7 @@ func (f *planFlags) add(c *cobra.Command) {
 	fl.IntVar(&f.plan.Size, "size", d.Size, "bytes of a payload")
 	fl.Uint64Var(&f.plan.Seed, "seed", d.Seed, "derives every choice")
 	fl.StringVar(&f.plan.Expect, "expect", d.Expect, "survive: acknowledged messages must survive whatever was configured; declared: only what the configuration promises")
+	fl.BoolVar(&f.plan.StopOnViolation, "stop-on-violation", false, "end the faults at the first violation that is found while the run goes on; recovery, drain and the final check follow")
 	fl.StringVar(&f.plan.Upgrade, "upgrade-to", "", "image that the fault upgrade goes to (default: this source's, with another version stamp)")
 	fl.StringArrayVar(&f.set, "set", nil, "option NAME=VALUE, repeatable (faultline list options)")
 	fl.StringVar(&f.file, "plan", "", "plan file (YAML); flags that are given override it")
@@ -94,6 +95,7 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 			"nodes": func() { p.Nodes = given.Nodes; redraw() }, "clients": func() { p.Clients = given.Clients },
 			"time": func() { p.Time, p.Phases = given.Time, harness.Phases{}; redraw() }, "rate": func() { p.Rate = given.Rate },
 			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed = given.Seed; redraw() }, "expect": func() { p.Expect = given.Expect }, "upgrade-to": func() { p.Upgrade = given.Upgrade },
+			"stop-on-violation": func() { p.StopOnViolation = given.StopOnViolation },
 		} {
 			if c.Flags().Changed(name) {
 				take()

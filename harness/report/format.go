@@ -80,6 +80,9 @@ func millis(ms float64) string {
 	return fmt.Sprintf("%.2f ms", ms)
 }
 
+// percent writes a share.
+func percent(share float64) string { return fmt.Sprintf("%.2g %%", 100*share) }
+
 // elapsed writes a duration as a clock: "7s", "1m05s".
 func elapsed(d time.Duration) string {
 	d = d.Truncate(time.Second)

@@ -18,6 +18,10 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 	p("")
 	p("%s · seed %d · %s", md(strings.Join(nonEmpty(s.System, s.Scheme, s.Workload, s.FaultSpec, s.Environment), " · ")), s.Seed, millis(s.DurationMS))
 	p("")
+	if s.Stopped != nil {
+		p("Faults ended early, as a violation was found %s.", md(s.Stopped.String()))
+		p("")
+	}
 	why := s.undecided()
 	for _, r := range why {
 		p("- Why: %s", md(r.Why))
@@ -74,9 +78,10 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 		p("| %s | %s | %s |", md(c.Name), v, md(c.Detail))
 	}
 	p("")
-	p("Operations: %s ok, %s failed, %s indeterminate. Longest unavailability %s.",
-		count(s.Ops.OK), count(s.Ops.Failed), count(s.Ops.Indeterminate), millis(s.Availability.LongestUnavailableMS))
+	p("Operations: %s ok, %s failed, %s indeterminate (%s). Longest unavailability %s.",
+		count(s.Ops.OK), count(s.Ops.Failed), count(s.Ops.Indeterminate), percent(s.Availability.IndeterminateShare), millis(s.Availability.LongestUnavailableMS))
 	p("")
+	s.markdownFigures(p)
 	if len(s.NotChecked) > 0 {
 		p("Not checked:")
 		p("")
@@ -90,6 +95,28 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// markdownFigures writes what each fault did to availability, and latencies.
+func (s Summary) markdownFigures(p func(format string, args ...any)) {
+	a := s.Availability
+	if len(a.Faults) > 0 {
+		p("| fault | longest unavailability | ok after injection | ok after healing | lost | indeterminate |")
+		p("|---|---:|---:|---:|---:|---:|")
+		for _, f := range firstN(a.Faults, maxMarkdownRows) {
+			w := faultFigures(f)
+			p("| %d · %s | %s | %s | %s | %s | %s |", f.ID, md(f.Name), md(w.Unavailable), md(w.Failover), md(w.Recovery), w.Lost, w.Indeterminate)
+		}
+		p("")
+		if more := len(a.Faults) - maxMarkdownRows; more > 0 {
+			p("%s in the report.", plural(more, "more fault"))
+			p("")
+		}
+	}
+	if text := latencyText(a); text != "" {
+		p("%s.", md(text))
+		p("")
+	}
 }
 
 // md escapes text for a cell of a Markdown table: no markup, no HTML, one line.

@@ -112,6 +112,7 @@ type page struct {
 	FaultRows  []faultRow
 	FaultsMore int
 	LatRows    []latRow
+	RespRows   []latRow
 	KeyRows    []pair
 	ExBy       []pair
 	Files      []fileLink
@@ -147,7 +148,7 @@ type faultRow struct {
 	ID                    int
 	EndText               string
 	Before, During, After windowCounts
-	Recovery, Failover    string
+	perFault
 }
 
 type latRow struct {
@@ -507,6 +508,9 @@ func (p *page) unchecked(res *checker.Result, h *history.History, faults []fault
 			add("not decided besides", r.Why, r.Change)
 		}
 	}
+	if o := p.Online; o != nil && o.Outside > 0 {
+		add("not checked during the run", o.String(), "")
+	}
 	for _, n := range res.NotChecked {
 		add("not checked", n, "")
 	}
@@ -535,7 +539,7 @@ func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
 			p.FaultsMore = len(faults) - i
 			break
 		}
-		r := faultRow{FaultSummary: s.Faults[i], ID: f.ID, EndText: seconds(f.End), Recovery: "–", Failover: "–"}
+		r := faultRow{FaultSummary: s.Faults[i], ID: f.ID, EndText: seconds(f.End), perFault: faultFigures(checker.FaultAvailability{})}
 		r.Detail = shorten(r.Detail, maxText)
 		end := f.End
 		if end == history.Infinity {
@@ -545,23 +549,12 @@ func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
 		r.Before = sends.count(h, f.Start-length, f.Start)
 		r.During = sends.count(h, f.Start, end)
 		r.After = sends.count(h, end, end+length)
-		if i < len(s.Availability.RecoveryMS) {
-			r.Recovery = millis(s.Availability.RecoveryMS[i])
-		}
-		if i < len(s.Availability.FailoverMS) {
-			r.Failover = millis(s.Availability.FailoverMS[i])
+		if n := slices.IndexFunc(s.Availability.Faults, func(a checker.FaultAvailability) bool { return a.ID == f.ID }); n >= 0 {
+			r.perFault = faultFigures(s.Availability.Faults[n])
 		}
 		p.FaultRows = append(p.FaultRows, r)
 	}
-	lat := slices.Sorted(maps.Keys(s.Availability.Latency))
-	slices.SortStableFunc(lat, func(a, b string) int {
-		rank := map[string]int{"before": 1, "during": 2, "after": 3}
-		ra, rb := cmp.Or(rank[a], 9), cmp.Or(rank[b], 9)
-		return cmp.Or(cmp.Compare(ra, rb), cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
-	})
-	for _, n := range firstN(lat, maxFaultRows) {
-		p.LatRows = append(p.LatRows, latRow{n, s.Availability.Latency[n]})
-	}
+	p.LatRows, p.RespRows = latRows(s.Availability.Latency), latRows(s.Availability.Response)
 	perKey := slices.Collect(maps.Keys(s.Availability.PerKeyMS))
 	slices.SortFunc(perKey, func(a, b string) int {
 		return cmp.Or(cmp.Compare(s.Availability.PerKeyMS[b], s.Availability.PerKeyMS[a]), cmp.Compare(a, b))
@@ -572,6 +565,21 @@ func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
 	for _, k := range slices.Sorted(maps.Keys(s.Exercised)) {
 		p.ExBy = append(p.ExBy, pair{k, count(s.Exercised[k])})
 	}
+}
+
+// latRows puts latencies in the order in which a reader looks for them.
+func latRows(latencies map[string]checker.Latency) []latRow {
+	names := slices.Sorted(maps.Keys(latencies))
+	slices.SortStableFunc(names, func(a, b string) int {
+		rank := map[string]int{"before": 1, "during": 2, "after": 3}
+		ra, rb := cmp.Or(rank[a], 9), cmp.Or(rank[b], 9)
+		return cmp.Or(cmp.Compare(ra, rb), cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
+	var rows []latRow
+	for _, n := range firstN(names, maxFaultRows) {
+		rows = append(rows, latRow{n, latencies[n]})
+	}
+	return rows
 }
 
 // sendIndex lists the sends of a history in order of their calls.

@@ -49,7 +49,11 @@ type Run struct {
 	PlanYAML    string            // plan.yaml as stored, fully resolved; default what DIR/plan.yaml holds
 	Commit      string            // of the source tree, with "-dirty" where it was changed
 	Expect      string            // "survive" or "declared"
-	Dir         string            // the result directory as a user types it; default the directory written to
+	// Online is what was found while the run went on; nil where nobody watched.
+	Online *checker.OnlineReport
+	// Stopped says why the fault phase ended early; nil where it did not.
+	Stopped *Stopped
+	Dir     string // the result directory as a user types it; default the directory written to
 	// Error says in one sentence why the harness itself failed; it matters only
 	// where there is no checker.Result.
 	Error string

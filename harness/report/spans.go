@@ -21,7 +21,8 @@ type faultSpan struct {
 	Stages  []history.Fault
 }
 
-// skippedFaults returns the faults of h whose event never came: nothing was injected.
+// skippedFaults returns the faults of h that were not injected: their event never
+// came, or the run ended early.
 func skippedFaults(h *history.History) []history.Fault {
 	return slices.DeleteFunc(slices.Clone(h.Faults), func(f history.Fault) bool { return f.Stage != history.Skipped })
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker"
@@ -60,6 +61,28 @@ type Summary struct {
 	Availability    checker.Availability           `json:"availability"`
 	Exercised       map[string]int                 `json:"exercised"` // leader-change, truncation, … by count
 	Versions        map[string]string              `json:"versions"`
+	Online          *checker.OnlineReport          `json:"online,omitempty"`  // what was found while the run went on, the first 10 in detail
+	Stopped         *Stopped                       `json:"stopped,omitempty"` // why the fault phase ended early
+}
+
+// maxOnline bounds the findings that summary.json lists; the counts are complete.
+const maxOnline = 10
+
+// Stopped is the first violation that was found while a run went on, and when.
+type Stopped struct {
+	AtMS      float64         `json:"at_ms"`     // since the start of the run
+	Operation int64           `json:"operation"` // the last of those that prove it, -1: events of nodes do
+	Early     bool            `json:"early"`     // it ended the fault phase
+	Finding   checker.Finding `json:"finding"`
+}
+
+// String says what was found, when, and by which operation.
+func (s *Stopped) String() string {
+	by := ""
+	if s.Operation >= 0 {
+		by = fmt.Sprintf(", by operation %d", s.Operation)
+	}
+	return fmt.Sprintf("at %s%s: %s", seconds(int64(s.AtMS*1e6)), by, s.Finding.Text)
 }
 
 // Ops are the operations by outcome.
@@ -115,6 +138,12 @@ func Summarize(run Run, res *checker.Result, h *history.History) Summary {
 		Anomalies:  map[string]int{"lost": 0, "duplicate": 0},
 		NotChecked: list(res.NotChecked), WhyInconclusive: list(res.WhyInconclusive),
 		Availability: finiteAvailability(res.Availability), Exercised: orEmpty(res.Exercised), Versions: orEmpty(run.Versions),
+		Stopped: run.Stopped,
+	}
+	if run.Online != nil {
+		online := *run.Online
+		online.Findings = online.Findings[:min(len(online.Findings), maxOnline)]
+		s.Online = &online
 	}
 	maps.Copy(s.Anomalies, res.Anomalies)
 	for _, f := range faultSpans(h) {
@@ -213,7 +242,7 @@ func (s Summary) Run() Run {
 		Command: s.Command, Replay: s.Replay, System: s.System, Scheme: s.Scheme, Workload: s.Workload,
 		Environment: s.Environment, Seed: s.Seed, Options: s.Options, Faults: s.FaultSpec, Nodes: s.Nodes,
 		Started: s.Started, Duration: time.Duration(s.DurationMS * float64(time.Millisecond)), Versions: s.Versions,
-		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir,
+		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir, Online: s.Online, Stopped: s.Stopped,
 	}
 }
 
@@ -229,7 +258,7 @@ func finite(f float64) float64 {
 }
 
 func finiteAvailability(a checker.Availability) checker.Availability {
-	a.LongestUnavailableMS, a.StallsMS = finite(a.LongestUnavailableMS), finite(a.StallsMS)
+	a.LongestUnavailableMS, a.StallsMS, a.IndeterminateShare = finite(a.LongestUnavailableMS), finite(a.StallsMS), finite(a.IndeterminateShare)
 	each := func(in []float64) []float64 {
 		out := make([]float64, len(in))
 		for i, f := range in {
@@ -238,18 +267,81 @@ func finiteAvailability(a checker.Availability) checker.Availability {
 		return out
 	}
 	a.RecoveryMS, a.FailoverMS = each(a.RecoveryMS), each(a.FailoverMS)
-	perKey := make(map[string]float64, len(a.PerKeyMS))
-	for k, f := range a.PerKeyMS {
-		perKey[k] = finite(f)
+	a.PerKeyMS = finiteValues(a.PerKeyMS)
+	a.Faults = list(a.Faults)
+	for i := range a.Faults {
+		f := &a.Faults[i]
+		f.UnavailableMS, f.FailoverMS, f.RecoveryMS = finiteValues(f.UnavailableMS), finiteValues(f.FailoverMS), finiteValues(f.RecoveryMS)
+		f.LostSpanMS, f.IndeterminateShare = finite(f.LostSpanMS), finite(f.IndeterminateShare)
 	}
-	a.PerKeyMS = perKey
-	lat := make(map[string]checker.Latency, len(a.Latency))
-	for k, l := range a.Latency {
-		l.P50, l.P90, l.P99, l.P999, l.Max = finite(l.P50), finite(l.P90), finite(l.P99), finite(l.P999), finite(l.Max)
-		lat[k] = l
-	}
-	a.Latency = lat
+	a.Latency, a.Response = finiteLatencies(a.Latency), finiteLatencies(a.Response)
 	return a
+}
+
+func finiteValues(in map[string]float64) map[string]float64 {
+	out := make(map[string]float64, len(in))
+	for k, f := range in {
+		out[k] = finite(f)
+	}
+	return out
+}
+
+func finiteLatencies(in map[string]checker.Latency) map[string]checker.Latency {
+	out := make(map[string]checker.Latency, len(in))
+	for k, l := range in {
+		l.P50, l.P90, l.P99, l.P999, l.Max = finite(l.P50), finite(l.P90), finite(l.P99), finite(l.P999), finite(l.Max)
+		out[k] = l
+	}
+	return out
+}
+
+// perFault is what a fault did to availability, as the reports word it.
+type perFault struct {
+	Unavailable, Failover, Recovery string // the worst of its partitions
+	Lost, Indeterminate             string
+}
+
+// faultFigures words the availability of a fault; "–" where it affected no partition
+// that saw a send.
+func faultFigures(f checker.FaultAvailability) perFault {
+	worst := func(perKey map[string]float64) string {
+		w := -1.0
+		for _, key := range slices.Sorted(maps.Keys(perKey)) {
+			if perKey[key] < 0 {
+				return "never (" + key + ")"
+			}
+			w = max(w, perKey[key])
+		}
+		if w < 0 {
+			return "–"
+		}
+		return millis(w)
+	}
+	p := perFault{Unavailable: worst(f.UnavailableMS), Failover: worst(f.FailoverMS), Recovery: worst(f.RecoveryMS), Lost: count(f.Lost), Indeterminate: percent(f.IndeterminateShare)}
+	if f.Lost > 0 {
+		p.Lost += " in " + millis(f.LostSpanMS)
+	}
+	return p
+}
+
+// latencyText words how long sends took, beside what the schedule makes of it.
+func latencyText(a checker.Availability) string {
+	var parts []string
+	for _, name := range []string{"before", "during", "after"} {
+		l, ok := a.Latency[name]
+		if !ok {
+			continue
+		}
+		text := fmt.Sprintf("%s the faults %s", name, millis(l.P99))
+		if r, ok := a.Response[name]; ok {
+			text += " (from when it was due " + millis(r.P99) + ")"
+		}
+		parts = append(parts, text)
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "99 % of ok sends within: " + strings.Join(parts, ", ") + "; " + a.Correction
 }
 
 // list returns s, or an empty list in place of nil: JSON lists are never null.

@@ -163,6 +163,15 @@ func PrintVerdict(w io.Writer, s Summary) error {
 	if total > shown {
 		p("  and %s more in the report", count(total-shown))
 	}
+	if s.Stopped != nil {
+		p("  stopped %s", printable(shorten("a violation was found "+s.Stopped.String(), 500)))
+	}
+	if a := s.Availability; a.Correction != "" {
+		p("  without an ok send for %s at most, %s of operations indeterminate", millis(a.LongestUnavailableMS), percent(a.IndeterminateShare))
+		if text := latencyText(a); text != "" {
+			p("  %s", text)
+		}
+	}
 	for _, r := range s.undecided() {
 		p("  why     %s", printable(r.Why))
 		p("  change  %s", printable(r.Change))
