@@ -50,6 +50,10 @@ const (
 	RejoinKeeps
 	MirrorsForgotten
 	UnroutableConfirmed
+	SyncStateSetAfterReply
+	ConfirmConnected
+	LeadFromConfirmed
+	BlindRestore
 	names // how many there are
 )
 

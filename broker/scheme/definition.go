@@ -82,6 +82,11 @@ type Definition struct {
 	Eligible func(options.Values) bool
 	// Options are the scheme's own. Draw, in each, is what random runs choose from.
 	Options []options.Option
+	// Shared are options of other schemes that it has, too.
+	Shared []options.Option
+	// Unclean reports whether its options allow the metadata quorum to elect outside the
+	// in-sync set. Nil: unclean.leader.election.enable alone does.
+	Unclean func(options.Values) bool
 	// Check finds contradictions between options. Nil: there are none.
 	Check    func(options.Values) error
 	Messages []Message

@@ -9,6 +9,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/classic"
+	"github.com/faultline-mq/faultline/broker/scheme/combined"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
@@ -19,6 +20,7 @@ import (
 // known are the schemes, in the order in which they are listed.
 var known = []scheme.Definition{
 	classic.Definition(),
+	combined.Definition(),
 	isr.Definition(),
 	mirrored.Definition(),
 	single.Definition(),
