@@ -61,9 +61,9 @@ var (
 	quorumOnly   = authority("raft")
 	ownViews     = authority("peers")
 	// a leader that waits for followers is elected anew where it goes
-	moving = []string{"isr", "quorum"}
+	moving = []string{"combined", "isr", "quorum"}
 	// followers pull, and cut what their leader does not have
-	pulling = []string{"isr", "quorum", "standby"}
+	pulling = []string{"combined", "isr", "quorum", "standby"}
 )
 
 // authority names the schemes of the reference broker that have this one.

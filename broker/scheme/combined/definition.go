@@ -39,7 +39,7 @@ func copies(o options.Values, nodes int) int {
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	p := standby.Promise(o, f, true)
 	if o.Bool(standby.Controller) && o.Bool(uncleanOption) {
-		p.Acknowledged, p.CommittedReads, p.Monotonic, p.Linearizable = false, false, false, false
+		p.Acknowledged, p.CommittedReads, p.AtMostOnce, p.Monotonic, p.Linearizable = false, false, false, false, false
 	}
 	return p
 }

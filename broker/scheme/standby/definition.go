@@ -80,7 +80,7 @@ func Options() []options.Option {
 }
 
 func check(o options.Values) error {
-	if o.Int(minOption) > o.Int(inSyncOption) && o.Bool(autoOption) {
+	if o.Int(minOption) > o.Int(inSyncOption) && o.Bool(autoOption) && !o.Bool(controllerOption) {
 		return fmt.Errorf("%s (%s) must not be above %s (%s)", minOption, o.String(minOption), inSyncOption, o.String(inSyncOption))
 	}
 	return nil
@@ -97,11 +97,11 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 
 // Promise is the scheme's promise with masters that are synchronous or not.
 func Promise(o options.Values, f scheme.Faults, synchronous bool) scheme.Promise {
-	p := scheme.Promise{AtMostOnce: true, Order: "producer", Offsets: "global", Epochs: true, PerReplica: true}
+	p := scheme.Promise{Order: "producer", Offsets: "global", Epochs: true, PerReplica: true}
 	reads, whole := o.Bool(readOption), len(f.Lost(o)) == 0
 	if !o.Bool(controllerOption) {
 		p.Acknowledged, p.Recovers = o.Acks() != 0 && whole, whole
-		p.CommittedReads = whole && !reads
+		p.CommittedReads, p.AtMostOnce = whole && !reads, whole
 		p.Fresh = p.Acknowledged && !reads
 	} else {
 		sync := synchronous && o.Acks() == -1 && !o.Bool("unclean.leader.election.enable")
@@ -113,10 +113,12 @@ func Promise(o options.Values, f scheme.Faults, synchronous bool) scheme.Promise
 		}
 		lost := slices.ContainsFunc(f.Lost(o), func(l scheme.Loss) bool { return !f.Planned || l.Nodes >= copies || !l.Alone })
 		p.Acknowledged = sync && (all || everywhere) && !lost
-		p.CommittedReads = p.Acknowledged && all && !reads
+		p.CommittedReads = p.Acknowledged && all
+		// What was shown and cut is sent again, and stands elsewhere.
+		p.AtMostOnce = p.CommittedReads
 		p.Recovers = !lost
 	}
-	p.Monotonic = p.CommittedReads
-	p.Linearizable = p.Acknowledged && p.CommittedReads
+	p.Monotonic = p.CommittedReads && !reads
+	p.Linearizable = p.Acknowledged && p.Monotonic
 	return p
 }

@@ -468,11 +468,12 @@ func (m *Machine) visible() int64 {
 }
 
 // CheckRead implements scheme.Machine: the master serves consumers, and with
-// slaveReadEnable so does a slave, with whatever it has.
+// slaveReadEnable so does a slave, with whatever it has, or with what it knows to be
+// confirmed where nothing else is shown (RocketMQ: a slave's confirm offset).
 func (m *Machine) CheckRead(leaderEpoch int32) (int64, int16) {
 	switch {
 	case m.role != master && m.s.read && !m.h.Refused():
-		return m.h.Stable(), 0
+		return min(m.visible(), m.h.Stable()), 0
 	case m.role != master:
 		return 0, kerr.NotLeaderForPartition.Code
 	case leaderEpoch >= 0 && leaderEpoch < m.a.Epoch:
