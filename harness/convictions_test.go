@@ -21,15 +21,17 @@ var (
 
 	// convictions are the plans of testdata/mutants, by the mutant that they convict.
 	convictions = map[string]conviction{
-		"ack-by-leader-alone":              lostByTruncation,
-		"timeout-acknowledged":             lostByTruncation,
-		"high-watermark-from-one-follower": lostByTruncation,
-		"unclean-election":                 lostByTruncation,
-		"in-sync-set-forgotten":            lostByTruncation,
-		"last-replica-standing":            lostByTruncation,
-		"read-beyond-high-watermark":       {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
-		"min-insync-ignored":               {checker.ClauseInSync, checker.ClassTooFew, checker.EventShrink},
-		"epoch-not-bumped":                 {checker.ClauseSplitBrain, checker.ClassSplitBrain, checker.EventLeader},
+		"ack-by-leader-alone":               lostByTruncation,
+		"timeout-acknowledged":              lostByTruncation,
+		"high-watermark-from-one-follower":  lostByTruncation,
+		"unclean-election":                  lostByTruncation,
+		"in-sync-set-forgotten":             lostByTruncation,
+		"last-replica-standing":             lostByTruncation,
+		"read-beyond-high-watermark":        {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
+		"min-insync-ignored":                {checker.ClauseInSync, checker.ClassTooFew, checker.EventShrink},
+		"confirm-offset-of-connected":       {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
+		"master-begins-at-confirmed-offset": lostByTruncation,
+		"epoch-not-bumped":                  {checker.ClauseSplitBrain, checker.ClassSplitBrain, checker.EventLeader},
 	}
 )
 

@@ -39,7 +39,9 @@ type World struct {
 	Answer func(n *Node, token uint64, p scheme.Produced)
 	Report func(n *Node, epoch int32, inSync []broker.NodeID)
 	Emit   func(n *Node, ev broker.Event)
-	Values map[uint64]string // what was sent, by token
+	// Propose takes in-sync sets that machines ask for. Nil: they are shown.
+	Propose func(n *Node, epoch, partEpoch int32, isr []scheme.Member)
+	Values  map[uint64]string // what was sent, by token
 
 	cut   map[[2]broker.NodeID]bool
 	out   strings.Builder
@@ -116,8 +118,12 @@ func (n *Node) Eligible(id broker.NodeID, epoch int64) bool {
 	return n.w.Node(id).Up && n.w.Node(id).epoch == epoch
 }
 
-// ProposeISR implements scheme.Host: it is shown.
-func (n *Node) ProposeISR(_, _ int32, isr []scheme.Member) {
+// ProposeISR implements scheme.Host.
+func (n *Node) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
+	if n.w.Propose != nil {
+		n.w.Propose(n, epoch, partEpoch, isr)
+		return
+	}
 	var ids []broker.NodeID
 	for _, m := range isr {
 		ids = append(ids, m.ID)
