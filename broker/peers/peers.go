@@ -370,8 +370,8 @@ func (p *Peers) Leave(now broker.Time) {
 }
 
 // neighbours is this node's view for the machine of a partition.
-func (p *Peers) neighbours(r scheme.Record) *scheme.Neighbours {
-	n := &scheme.Neighbours{Record: copied(r), Live: p.live(), Reached: []broker.NodeID{p.cfg.ID}, Paused: p.phase != joined, Session: p.gen}
+func (p *Peers) neighbours(r scheme.Record, home broker.NodeID) *scheme.Neighbours {
+	n := &scheme.Neighbours{Record: copied(r), Home: home, Members: p.members(), Live: p.live(), Reached: []broker.NodeID{p.cfg.ID}, Paused: p.phase != joined, Session: p.gen}
 	for _, o := range p.others {
 		if p.reached(o) && o.hb.Joined {
 			n.Reached = append(n.Reached, o.id)
@@ -382,6 +382,15 @@ func (p *Peers) neighbours(r scheme.Record) *scheme.Neighbours {
 	}
 	slices.Sort(n.Reached)
 	return n
+}
+
+func (p *Peers) members() []broker.NodeID {
+	var ids []broker.NodeID
+	for _, m := range p.cfg.Members {
+		ids = append(ids, m.ID)
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 func copied(r scheme.Record) scheme.Record {
@@ -449,7 +458,7 @@ func (p *Peers) view(t *Topic) []cluster.Change {
 		r := t.Records[i]
 		q := *part
 		q.Replicas, q.ISR, q.Leader, q.Epoch, q.PartEpoch = r.Mirrors, r.Synced, r.Master, -1, p.versions[t.Topic.ID]
-		changes[i] = cluster.Change{Topic: &t.Topic, Partition: &q, Peers: p.neighbours(r)}
+		changes[i] = cluster.Change{Topic: &t.Topic, Partition: &q, Peers: p.neighbours(r, part.Leader)}
 	}
 	return changes
 }
@@ -520,6 +529,7 @@ func (p *Peers) create(c cluster.CreateTopic) (t *cluster.Topic, code int16, tex
 	if code != 0 {
 		return nil, code, text
 	}
+	t.Election = cluster.ElectReplicas // nobody beside the machines says who leads
 	whole := &Topic{Topic: *t}
 	for i, home := range homes {
 		whole.Topic.Partitions = append(whole.Topic.Partitions, &cluster.Partition{Topic: c.Name, Index: int32(i), Leader: home, Replicas: []broker.NodeID{home}, Epoch: -1})

@@ -82,6 +82,8 @@ type Definition struct {
 	Eligible func(options.Values) bool
 	// Options are the scheme's own. Draw, in each, is what random runs choose from.
 	Options []options.Option
+	// Authority is who tells under these options. Nil: always Metadata.
+	Authority func(options.Values) Metadata
 	// Shared are options of other schemes that it has, too.
 	Shared []options.Option
 	// Unclean reports whether its options allow the metadata quorum to elect outside the
@@ -108,6 +110,14 @@ func (d Definition) ElectionUnder(o options.Values) Election {
 		return d.Elects(o)
 	}
 	return d.Election
+}
+
+// MetadataUnder is the authority under these options.
+func (d Definition) MetadataUnder(o options.Values) Metadata {
+	if d.Authority != nil {
+		return d.Authority(o)
+	}
+	return d.Metadata
 }
 
 // Validate names what a definition lacks.

@@ -15,6 +15,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 	"github.com/faultline-mq/faultline/broker/scheme/standby"
+	"github.com/faultline-mq/faultline/broker/scheme/takeover"
 )
 
 // known are the schemes, in the order in which they are listed.
@@ -26,6 +27,7 @@ var known = []scheme.Definition{
 	single.Definition(),
 	quorum.Definition(),
 	standby.Definition(),
+	takeover.Definition(),
 }
 
 // own are their options.

@@ -85,6 +85,24 @@ func NewSynchronous(h scheme.Host, o scheme.Options, high int64) scheme.Machine 
 	return newMachine(h, o, high, v.String(roleOption) == "SYNC_MASTER" || v.Bool(controllerOption))
 }
 
+// NewPair makes the machine of one replica as with a controller, whatever the options
+// say of that: with synchronous, all in sync must have it before it is acknowledged or
+// shown, otherwise the master alone.
+func NewPair(h scheme.Host, o scheme.Options, high int64, synchronous bool) *Machine {
+	m := newMachine(h, o, high, synchronous)
+	m.s.controller, m.s.all, m.s.read, m.s.copies, m.s.least = true, synchronous, false, 1, 1
+	if synchronous {
+		m.high = min(high, h.Index().End())
+	}
+	return m
+}
+
+// Complete reports whether a slave has everything that this master has.
+func (m *Machine) Complete(id broker.NodeID) bool {
+	r := m.peers.Find(id)
+	return m.role == master && r != nil && r.Stable >= m.h.Index().End()
+}
+
 func newMachine(h scheme.Host, o scheme.Options, high int64, sync bool) *Machine {
 	v := o.Set
 	m := &Machine{
