@@ -21,6 +21,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
+	"github.com/faultline-mq/faultline/broker/scheme/takeover"
 )
 
 // bodies draws a message of each type by its name.
@@ -107,6 +108,9 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 			rt.Topic, rt.Partitions = text.Draw(t, "topic"), []kmsg.FetchResponseTopicPartition{p}
 			r.Topics = []kmsg.FetchResponseTopic{rt}
 			return &kafka.Forwarded{ID: rapid.Uint64().Draw(t, "id"), Resp: r}
+		}),
+		"takeover.Status": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &takeover.Status{Record: scheme.Record{Version: rapid.Int64().Draw(t, "version"), Master: 1, Mirrors: nodes.Draw(t, "mirrors"), Synced: nodes.Draw(t, "synced")}}
 		}),
 		"mirrored.Probe": rapid.Custom(func(t *rapid.T) broker.Message { return &mirrored.Probe{Stream: rapid.Uint64().Draw(t, "stream")} }),
 		"mirrored.Tail": rapid.Custom(func(t *rapid.T) broker.Message {

@@ -39,6 +39,8 @@ type World struct {
 	Answer func(n *Node, token uint64, p scheme.Produced)
 	Report func(n *Node, epoch int32, inSync []broker.NodeID)
 	Emit   func(n *Node, ev broker.Event)
+	// Record takes what nodes that go by their own views make of the record.
+	Record func(n *Node, r scheme.Record)
 	// Propose takes in-sync sets that machines ask for. Nil: they are shown.
 	Propose func(n *Node, epoch, partEpoch int32, isr []scheme.Member)
 	Values  map[uint64]string // what was sent, by token
@@ -138,8 +140,12 @@ func (n *Node) Report(epoch int32, inSync []broker.NodeID) {
 	}
 }
 
-// KeepRecord implements scheme.Host: the scripts of schemes with a quorum have no records.
-func (n *Node) KeepRecord(scheme.Record) {}
+// KeepRecord implements scheme.Host.
+func (n *Node) KeepRecord(r scheme.Record) {
+	if n.w.Record != nil {
+		n.w.Record(n, r)
+	}
+}
 
 // Kept implements scheme.Host.
 func (n *Node) Kept() []byte { return n.found }

@@ -31,6 +31,9 @@ const (
 	AllAck     = allOption
 )
 
+// Lag are the options about slaves that are behind or gone, and who waits for them.
+var Lag = []string{timeoutOption, gapOption, quietOption, catchUpOption}
+
 // Definition describes the scheme. Its options have RocketMQ's names, units and
 // defaults; times are shorter for short runs, and RocketMQ's with profile=kafka.
 func Definition() scheme.Definition {

@@ -2,6 +2,7 @@ package takeover
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/broker/options"
@@ -51,7 +52,7 @@ func Definition() scheme.Definition {
 	const owner = "scheme takeover"
 	return scheme.Definition{
 		Name: "takeover", Doc: "a main queue and a backup that takes over when it goes down, and a restore; fenced or not, with its data or without",
-		New: New, Metadata: scheme.Peers, Election: scheme.Replicas, Replicas: scheme.Factor, Copies: copies,
+		New: New, Metadata: scheme.Peers, Election: scheme.Replicas, Replicas: scheme.Named, Copies: copies,
 		Authority: func(o options.Values) scheme.Metadata {
 			if read(o).witness {
 				return scheme.Raft
@@ -74,6 +75,7 @@ func Definition() scheme.Definition {
 			{Name: extentOption, Owner: owner, Type: "enum", Default: "pair", Values: []string{"pair", "cluster", "both"}, Doc: "who takes over: the backup; any other node; both is the same with copies on all of them"},
 			{Name: managerOption, Owner: owner, Type: "string", Default: "", Doc: "without a witness: the node without which nobody takes over or is restored; none: each node listens by itself"},
 		},
+		Shared:   shared(),
 		Check:    check,
 		Messages: []scheme.Message{{Number: 3, Type: (*pull.Fetch)(nil)}, {Number: 4, Type: (*pull.FetchAnswer)(nil)}, {Number: 70, Type: (*Status)(nil)}},
 		Detection: func(o options.Values) time.Duration {
@@ -82,6 +84,11 @@ func Definition() scheme.Definition {
 		Promise: promise,
 		Hunted:  map[string]string{fencingOption: "witness", dataOption: "sync"},
 	}
+}
+
+// shared are the options of scheme standby about slaves that lag.
+func shared() []options.Option {
+	return slices.DeleteFunc(standby.Options(), func(o options.Option) bool { return !slices.Contains(standby.Lag, o.Name) })
 }
 
 // copies: the main queue and its backup, or all nodes.
@@ -111,13 +118,13 @@ func check(o options.Values) error {
 
 // promise. With a witness whoever is active has all that was acknowledged by all in
 // sync. Without one only deaths and stops are survived, where the view of the others is
-// right: whatever delays or cuts messages may make two nodes active.
+// right: whatever delays or cuts messages may make two nodes active, and so may a take-over by several at once. That one epoch has one
+// active node is judged always: it is what fencing is for.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	s := read(o)
 	whole := len(f.Lost(o)) == 0 && !f.Leaves()
-	p := scheme.Promise{PerReplica: s.copied(), Recovers: whole}
-	sound := s.witness || f.Planned && f.Pauses+f.Cuts+f.Slow+f.Other+f.Leaders == 0
-	p.Epochs = sound
+	p := scheme.Promise{Epochs: true, PerReplica: s.copied(), Recovers: whole}
+	sound := s.witness || f.Planned && f.Pauses+f.Cuts+f.Slow+f.Other+f.Leaders == 0 && !(s.cluster && s.copied())
 	p.Acknowledged = whole && sound && s.sync && o.Acks() != 0 && (s.witness || s.restore != blind)
 	if s.witness {
 		p.Acknowledged = p.Acknowledged && o.Acks() == -1 && !o.Bool("unclean.leader.election.enable")

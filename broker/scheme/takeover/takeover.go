@@ -55,6 +55,7 @@ type Machine struct {
 	keeping  bool  // rec is not durable here yet
 	proposed bool  // pair waits for an answer
 	ready    bool  // pair was told rec
+	led      bool  // this session has begun an epoch
 	switchAt time.Duration
 	handing  bool // the main queue catches up with the last writes, and no more are taken
 }
@@ -67,7 +68,7 @@ var (
 // begin makes the copying part anew: what it knows is in the log.
 func (m *Machine) begin() {
 	m.pair, m.serial = standby.NewPair(m, m.o, m.first, m.s.sync), 0
-	m.first = 0
+	m.first, m.led = 0, false
 	m.keeping, m.proposed, m.ready, m.handing, m.switchAt = false, false, false, false, scheme.Never
 }
 
@@ -119,12 +120,21 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 		m.rec = a.Peers.Record
 	}
 	if !a.Peers.Paused && !a.Peers.Unchecked {
-		if a.Peers.Record.Newer(m.rec) {
+		if m.newer(a.Peers.Record) {
 			m.adopt(a.Peers.Record)
 		}
 		m.onStatus()
 	}
 	m.Advanced()
+}
+
+// newer says whether a record replaces this node's. Without fencing an active node gives
+// way to none that took over at the same time: nobody has agreed on one.
+func (m *Machine) newer(r scheme.Record) bool {
+	if m.active() && !m.s.epochs && m.s.copied() {
+		return r.Version > m.rec.Version
+	}
+	return r.Newer(m.rec)
 }
 
 // adopt takes over what another node made the record.
@@ -145,6 +155,11 @@ func (m *Machine) onStatus() {
 	switch {
 	case m.rec.Master == broker.None || m.a.Peers.Home == broker.None:
 		return
+	case m.active() && !m.led:
+		// What a former session wrote in this epoch, and lost, others may have.
+		m.led = true
+		m.keep(scheme.Record{Version: raised(m.rec), Master: m.Self(), Synced: m.rec.Synced})
+		m.alone()
 	case m.active():
 		m.alone()
 		m.tellStatus()
@@ -165,11 +180,15 @@ func (m *Machine) alone() {
 	if len(in) == len(m.rec.Synced) {
 		return
 	}
-	r := scheme.Record{Version: m.rec.Version + 1, Master: m.rec.Master, Synced: in}
-	if !m.s.epochs {
-		r.Version = raised(m.rec)
+	m.keep(scheme.Record{Version: m.without(), Master: m.rec.Master, Synced: in})
+}
+
+// without is the version of a record of fewer nodes in sync.
+func (m *Machine) without() int64 {
+	if m.s.epochs {
+		return m.rec.Version + 1
 	}
-	m.keep(r)
+	return raised(m.rec)
 }
 
 // managed reports whether somebody is there to decide: the manager, if there is one.
@@ -218,6 +237,7 @@ func (m *Machine) restoresAtOnce() bool {
 // takeOver makes this node the active one, with what it has.
 func (m *Machine) takeOver(why string) {
 	m.Emit(broker.Event{Kind: "takeover", Epoch: epochOf(m.rec) + 1, Leader: m.Name(m.Self()), Offset: m.Index().End(), Detail: why})
+	m.led = true
 	m.keep(scheme.Record{Version: raised(m.rec), Master: m.Self(), Synced: []broker.NodeID{m.Self()}})
 }
 
@@ -241,12 +261,11 @@ func (m *Machine) apply() {
 	m.ready = true
 	m.serial++
 	a := scheme.Assignment{Replicas: m.copies(), ISR: m.rec.Synced, Leader: m.rec.Master, Epoch: epochOf(m.rec), PartEpoch: m.serial, MinISR: 1}
-	stale := m.Self() == m.a.Peers.Home && m.s.restore == blind && !slices.Contains(m.rec.Synced, m.Self())
 	switch {
 	case !m.s.copied():
 		a.Replicas, a.ISR = []broker.NodeID{m.rec.Master}, []broker.NodeID{m.rec.Master}
 		fallthrough
-	case stale: // it waits for its restoring, and gets nothing meanwhile
+	case m.stale() && m.Self() == m.a.Peers.Home: // it waits for its restoring, and gets nothing meanwhile
 		if !m.active() {
 			a.Leader = broker.None
 		}
@@ -259,6 +278,11 @@ func (m *Machine) apply() {
 		m.pair.ISRAnswer(0)
 	}
 	m.watch()
+}
+
+// stale says of a main queue that is to be restored blindly that it lacks something.
+func (m *Machine) stale() bool {
+	return m.s.restore == blind && !slices.Contains(m.rec.Synced, m.a.Peers.Home)
 }
 
 // watch begins to give the work back as soon as the main queue has all there is: after
@@ -295,7 +319,11 @@ func (m *Machine) ProposeISR(epoch, _ int32, isr []scheme.Member) {
 		in = append(in, member.ID)
 	}
 	handing, at := m.handing, m.switchAt
-	m.keep(scheme.Record{Version: m.rec.Version + 1, Master: m.rec.Master, Synced: in})
+	r := scheme.Record{Version: m.rec.Version + 1, Master: m.rec.Master, Synced: in}
+	if len(in) < len(m.rec.Synced) {
+		r.Version = m.without()
+	}
+	m.keep(r)
 	m.handing, m.switchAt = handing, at
 }
 
@@ -386,8 +414,11 @@ func (m *Machine) High() int64 { return m.pair.High() }
 func (m *Machine) View() scheme.View {
 	v := m.pair.View()
 	v.Leader, v.InSync, v.Replicas, v.Writable = broker.None, m.rec.Synced, m.copies(), m.serving()
-	if !m.s.copied() {
+	switch {
+	case !m.s.copied():
 		v.Replicas = []broker.NodeID{m.rec.Master}
+	case m.stale():
+		v.Replicas = v.Replicas[1:]
 	}
 	if !m.a.Peers.Paused && (m.active() && m.ready || !m.active() && m.sees(m.rec.Master)) {
 		v.Leader = m.rec.Master
