@@ -31,6 +31,7 @@ var (
 		"min-insync-ignored":                {checker.ClauseInSync, checker.ClassTooFew, checker.EventShrink},
 		"confirm-offset-of-connected":       {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
 		"master-begins-at-confirmed-offset": lostByTruncation,
+		"blind-restore":                     lostByTruncation,
 		"epoch-not-bumped":                  {checker.ClauseSplitBrain, checker.ClassSplitBrain, checker.EventLeader},
 	}
 )

@@ -105,6 +105,7 @@ func (v *views) durable() bool {
 func (v *views) settle(t *testing.T, d time.Duration) {
 	t.Helper()
 	for range 50 {
+		require.NoError(t, v.w.Settle())
 		require.NoError(t, v.w.Pass(d/50))
 		for v.durable() {
 			require.NoError(t, v.w.Settle())
