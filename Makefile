@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults test-checkers lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean
+.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -34,10 +34,21 @@ test-faults: ## every fault and scenario in Docker: faults proven and healed, an
 test-checkers: ## bugs seeded into the checkers, one after another: their tests must find each
 	FAULTLINE_CHECKER_BUGS=1 $(GO) test -count=1 -timeout 60m -run 'TestBugs$$' ./checker ./checker/linear
 
-lint: ## gofumpt, vet, staticcheck
+test-matrix: build ## every claim about a scheme in the simulator, and results/matrix.html
+	@$(FAULTLINE) matrix --env sim
+
+SHARD ?= 1/1
+NIGHTLY_SEEDS ?= 20
+nightly: build ## every claim in the simulator and in Docker; SHARD=2/4 takes the second of four parts
+	@sim=0; $(FAULTLINE) matrix --env sim --shard $(SHARD) --seeds $(NIGHTLY_SEEDS) --tries 40 --out results/nightly/sim || sim=$$?; \
+	docker=0; $(FAULTLINE) matrix --env docker --shard $(SHARD) --out results/nightly/docker || docker=$$?; \
+	if [ $$sim = 1 ] || [ $$docker = 1 ]; then exit 1; fi; exit $$((sim > docker ? sim : docker))
+
+lint: ## gofumpt, vet, staticcheck, actionlint
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not gofumpt'ed:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./... && $(GO) vet -tags mutants ./...
 	$(GO) tool staticcheck ./... && $(GO) tool staticcheck -tags mutants ./...
+	$(GO) tool actionlint
 
 determinism: ## 200 seeds of the simulator in two processes with different GOMAXPROCS: all digests must be equal
 	FAULTLINE_DETERMINISM_SEEDS=200 $(GO) test -count=1 -timeout 60m -run 'TestDeterminism$$' ./harness

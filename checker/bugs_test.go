@@ -2,7 +2,10 @@ package checker
 
 import (
 	"os"
+	"regexp"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/checker/internal/seeded"
 )
@@ -12,6 +15,9 @@ const (
 	bySituation = "TestAnomalies"
 	byPorcupine = "TestPartitionsAgainstPorcupine"
 	byWitness   = "TestWitness"
+	byQueue     = "Test(QueuesSurvive|Exclusive)"
+
+	byTransactions = "TestTransactions"
 )
 
 // bugs are changes to the source of the clauses, each of which makes one wrong, with
@@ -20,7 +26,6 @@ var bugs = []seeded.Bug{
 	{Name: "a value is one number off", File: "ids.go", Old: "return op - 1, op != 0\n		}\n		return 0, false", With: "return max(op-2, 0), op != 0\n		}\n		return 0, false", Run: byOracle},
 	{Name: "the last of two sends counts as the first", File: "ids.go", Old: "if *slot != 0 {\n		return false\n	}", With: "", Run: byOracle},
 	{Name: "reused values are not noted", File: "view.go", Old: "			v.reused[value] = true", With: "			_ = v.reused", Run: byOracle},
-	{Name: "an open poll ends the list of sends early", File: "view.go", Old: "if v.found[i] == isPoll {", With: "if v.found[i] == isPoll && v.h.Ops[i].Outcome == history.OK {", Run: bySituation},
 	{Name: "a drain before all were in sync proves loss", File: "view.go", Old: "case !d.InSync:", With: "case !d.InSync && !d.Quiet:", Run: byOracle},
 	{Name: "a drain with open connections proves loss", File: "view.go", Old: "case !d.Quiet:", With: "case !d.Quiet && !d.InSync:", Run: byOracle},
 	{Name: "a leader that was not read to its end proves loss", File: "view.go", Old: "case !k.leader.readable:", With: "case false:", Run: byOracle},
@@ -78,7 +83,15 @@ var bugs = []seeded.Bug{
 	{Name: "a delivery that the log does not show is forgotten", File: "linearizable.go", Old: "strays := v.odd(k); len(strays) > 0", With: "strays := v.odd(k); len(strays) > 1", Run: byPorcupine},
 	{Name: "a duplicate has one place less among its operations", File: "values.go", Old: "polls[o.value] = append(polls[o.value], v.h.Ops[o.first].ID)", With: "_ = polls", Run: "TestEveryOpIsNamed"},
 	{Name: "a witness forgets what replicas hold", File: "witness.go", Old: "		case aDrained:\n			drained[a.of]", With: "		case aDrained + 9:\n			drained[a.of]", Run: byWitness},
-	{Name: "a witness is not thinned to single atoms", File: "witness.go", Old: "size == 1 && !gone:", With: "size == 1:", Run: byWitness},
+	{Name: "a witness is not thinned to single atoms", File: "witness.go", Old: "				from += size", With: "				from += 2 * size", Run: byWitness},
+	{Name: "queues: what was received counts as consumed", File: "queue_survives.go", Old: "case consumes && len(m.takes) > 0:", With: "case len(m.takes) > 0:", Run: byQueue},
+	{Name: "queues: an acceptance that failed counts", File: "queue.go", Old: "s.Kind == k && s.Outcome != history.Failed })", With: "s.Kind == k })", Run: byQueue},
+	{Name: "queues: what somebody else holds leaves a drain whole", File: "queue.go", Old: "case r.Unacknowledged != int64(len(r.log)):", With: "case r.Unacknowledged < int64(len(r.log)):", Run: byQueue},
+	{Name: "queues: a lock is taken from the answer on", File: "queue_settle.go", Old: "until = min(later(t.op.Call, t.op.Lock)", With: "until = min(later(t.op.Return, t.op.Lock)", Run: byQueue},
+	{Name: "queues: a settlement without an answer proves a lock", File: "queue_settle.go", Old: "settled.Of != t.op.ID || settled.Outcome != history.OK", With: "settled.Of != t.op.ID", Run: byQueue},
+	{Name: "queues: a commit without an answer is none", File: "transactions.go", Old: "case op.Outcome == history.Failed: // it", With: "case op.Outcome != history.OK: // it", Run: byTransactions},
+	{Name: "queues: who reads everything is a witness", File: "transactions.go", Old: "op.Kind == history.Poll && op.Committed ||", With: "op.Kind == history.Poll ||", Run: byTransactions},
+	{Name: "queues: what a reader has not come to is passed over", File: "transactions.go", Old: "end := op.Records[len(op.Records)-1].Offset", With: "end := op.Records[len(op.Records)-1].Offset + 9", Run: byTransactions},
 }
 
 // TestBugs seeds one bug after another into the clauses: the test that it names must
@@ -91,7 +104,7 @@ func TestBugs(t *testing.T) {
 	for _, bug := range bugs {
 		t.Run(bug.Name, func(t *testing.T) {
 			t.Parallel()
-			seeded.Find(t, bug, `--- FAIL: `+bug.Run+`|panic: `)
+			require.NoError(t, seeded.Find(t.Context(), t.TempDir(), bug, regexp.MustCompile(`--- FAIL: `+bug.Run+`|panic: `)))
 		})
 	}
 }

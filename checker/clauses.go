@@ -29,3 +29,22 @@ var clauseDocs = map[string]string{
 	ClauseTransactions:  "who reads committed transactions sees all of one, or nothing",
 	ClauseRecovers:      "after the last fault is healed every partition takes writes again, in time",
 }
+
+// Clauses lists the names of all clauses, in the order of a report.
+func Clauses() []string {
+	names := make([]string, len(clauses))
+	for i, c := range clauses {
+		names[i] = c.name
+	}
+	return names
+}
+
+// Classes lists the classes of anomalies, those that are only counted too.
+func Classes() []string {
+	return []string{
+		ClassLost, ClassUnseen, ClassLate, ClassSentLost, ClassDivergence, ClassDuplicate, ClassPhantom, ClassPhantomRun, ClassPhantomBytes, ClassResurrected, ClassMoved,
+		ClassInconsistent, ClassDirtyRead, ClassSkip, ClassNonMonotonic, ClassReorder, ClassSplitBrain, ClassTooFew, ClassLinearizable, ClassStale, ClassNotRecovered,
+		ClassTaken, ClassAfterSettlement, ClassNeverRedelivered, ClassWhileHeld, ClassTooManyTimes, ClassNotDeadLettered, ClassDeadTooEarly, ClassFalseEmpty, ClassNotFIFO, ClassAbortedRead,
+		ClassUncommittedRead, ClassTornTransaction,
+	}
+}

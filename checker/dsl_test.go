@@ -3,6 +3,7 @@ package checker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,6 +31,18 @@ import (
 //	fault 0 kill:leader n1 100-200 role=leader keys=t-0   all proven; "unhealed", "unproven"
 //	phase recovery 300
 //
+// Histories of a queue begin with a line of their own, and have further ones:
+//
+//	queue dead max=3 exactly  key 0 is the queue q; with dead letters, a limit, and a mode:
+//	                       "once", "exactly", or at-least-once; "fifo" promises that; "log" adds the log t-0 as k1
+//	r0 30-40 p0.1 p0.2#2   consumer 0 was given these, one for the second time; nothing: it was empty;
+//	                       "?" unanswered; "lock=5" ms; "dead": from the dead letters
+//	a0 50-60 p0.1          it accepted one of its last receive that had it; "?", "x", "of=none";
+//	g0 gives it back, j0 gives it up; l0 50-60 leaves
+//	commit 50-60 tx=1      or abort; sends take "tx=1", polls "committed"
+//	rest p0.1              the drain of the queue, a sentinel behind it; "dead": of the dead letters;
+//	                       "ready=1", "held=3", "partial", "blind" (no sentinel came out)
+//
 // Sends and polls take "k1" (partition t-1), "n2" (the node), "e=2", "high=3",
 // "reset". Without a log line a partition is not drained; n2 and n3 agree with
 // the leader's log unless they have a line of their own.
@@ -46,8 +59,11 @@ func parse(t testing.TB, text string) *history.History {
 		},
 		Contract: everything(),
 	}}
-	if strings.Contains(text, "k1") {
+	if strings.Contains(text, "k1") && !strings.HasPrefix(strings.TrimSpace(text), "queue") {
 		h.Header.Keys = append(h.Header.Keys, "t-1")
+	}
+	if strings.HasPrefix(strings.TrimSpace(text), "queue") {
+		parseQueue(t, h, strings.Fields(strings.SplitN(strings.TrimSpace(text), "\n", 2)[0])[1:])
 	}
 	seqs := map[string]int64{}
 	drained := map[string]*history.Drain{}
@@ -57,10 +73,13 @@ func parse(t testing.TB, text string) *history.History {
 			continue
 		}
 		switch f[0] {
+		case "queue":
+		case "rest":
+			parseRest(t, h, f[1:], drained)
 		case "log":
 			parseLog(t, h, f[1:], drained)
 		case "drain":
-			parseDrain(t, f[1:], drained)
+			parseDrain(t, f[1:], h.Header.Keys, drained)
 		case "event":
 			e := history.NodeEvent{Node: f[1], Incarnation: "i1", Kind: f[2], Key: "t-0"}
 			seqs[f[1]]++
@@ -91,7 +110,11 @@ func parse(t testing.TB, text string) *history.History {
 		case "phase":
 			h.Phases = append(h.Phases, history.Phase{Name: f[1], At: num(t, f[2]) * 1e6})
 		default:
-			h.Ops = append(h.Ops, parseOp(t, int64(len(h.Ops)), f))
+			op := parseOp(t, int64(len(h.Ops)), f)
+			if op.Kind.Settles() && op.Of == 0 {
+				op.Of = lastReceive(h, &op)
+			}
+			h.Ops = append(h.Ops, op)
 		}
 	}
 	for _, key := range h.Header.Keys {
@@ -102,10 +125,85 @@ func parse(t testing.TB, text string) *history.History {
 	return h
 }
 
+func parseQueue(t testing.TB, h *history.History, f []string) {
+	t.Helper()
+	hd := &h.Header
+	ct := &hd.Contract
+	hd.Keys = []string{"q"}
+	hd.Queues = []history.Queue{{Key: "q"}}
+	ct.Delivery, ct.Settled, ct.Redelivers, ct.Exclusive, ct.TruthfulEmpty = "at-least-once", true, true, true, true
+	for _, a := range f {
+		switch {
+		case a == "dead":
+			hd.Keys = append(hd.Keys, "q-dead")
+			hd.Queues = []history.Queue{{Key: "q", DeadLetters: "q-dead"}, {Key: "q-dead"}}
+			ct.DeadLetters = true
+		case a == "log":
+			hd.Keys = append(hd.Keys, "t-0")
+		case a == "fifo":
+			ct.FIFO = true
+		case a == "once":
+			ct.Delivery = atMostOnce
+		case a == "exactly":
+			ct.Delivery = exactlyOnce
+		case strings.HasPrefix(a, "max="):
+			ct.MaxDeliveries = int(num(t, a[4:]))
+		default:
+			require.Fail(t, "unknown word", "%q", a)
+		}
+	}
+}
+
+// lastReceive is the last one of op's client that delivered op's value.
+func lastReceive(h *history.History, op *history.Op) int64 {
+	for i := len(h.Ops) - 1; i >= 0; i-- {
+		r := &h.Ops[i]
+		if r.Kind == history.Receive && r.Client == op.Client &&
+			slices.ContainsFunc(r.Records, func(rec history.Record) bool { return rec.Value == op.Value }) {
+			return r.ID
+		}
+	}
+	return history.NoOp
+}
+
+func parseRest(t testing.TB, h *history.History, f []string, drained map[string]*history.Drain) {
+	t.Helper()
+	r := history.Replica{Key: "q", Node: "n1", Leader: true, Complete: true, Queue: true, Sentinel: history.NoOffset}
+	held, blind := int64(-1), false
+	var recs []string
+	for _, a := range f {
+		switch {
+		case a == "dead":
+			r.Key = "q-dead"
+		case a == "partial":
+			r.Complete, r.Reason = false, "it was cut off"
+		case a == "blind":
+			blind = true
+		case strings.HasPrefix(a, "ready="):
+			r.Ready = num(t, a[6:])
+		case strings.HasPrefix(a, "held="):
+			held = num(t, a[5:])
+		default:
+			recs = append(recs, a)
+		}
+	}
+	r.Records = parseRecords(t, 0, -1, recs)
+	r.Sentinel = int64(len(r.Records))
+	if !blind {
+		r.Records = append(r.Records, history.Record{Offset: r.Sentinel, Epoch: -1, Payload: history.Sentinel})
+	}
+	r.Unacknowledged = int64(len(r.Records))
+	if held >= 0 {
+		r.Unacknowledged = held
+	}
+	h.Replicas = append(h.Replicas, r)
+	drained[r.Key] = &history.Drain{Key: r.Key, Complete: r.Complete, InSync: true, Quiet: true, At: 1e12}
+}
+
 func everything() history.Contract {
 	return history.Contract{
 		Acknowledged: true, Expect: "survive", AtMostOnce: true, Order: "producer", Offsets: "global",
-		CommittedReads: true, Monotonic: true, Linearizable: true, PerReplica: true, Recovers: true,
+		CommittedReads: true, Monotonic: true, Linearizable: true, PerReplica: true, Recovers: true, Transactions: true,
 	}
 }
 
@@ -127,11 +225,15 @@ func parseRecords(t testing.TB, offset int64, epoch int32, f []string) []history
 	t.Helper()
 	var recs []history.Record
 	for _, s := range f {
+		s, times, counted := strings.Cut(s, "#")
 		s, o, ok := strings.Cut(s, "@")
 		if ok {
 			offset = num(t, o)
 		}
 		rec := history.Record{Offset: offset, Epoch: epoch}
+		if counted {
+			rec.Delivery = int32(num(t, times))
+		}
 		offset++
 		switch s {
 		case "-":
@@ -153,11 +255,20 @@ func parseRecords(t testing.TB, offset int64, epoch int32, f []string) []history
 func parseOp(t testing.TB, id int64, f []string) history.Op {
 	t.Helper()
 	op := history.Op{ID: id, Process: id, Node: 0, Offset: history.NoOffset, High: history.NoOffset, Epoch: 1}
-	if f[0][0] == 'c' {
-		op.Kind = history.Poll
+	kinds := map[byte]history.Kind{
+		'c': history.Poll, 'r': history.Receive, 'a': history.Accept, 'g': history.Release, 'j': history.Reject, 'l': history.Leave,
+	}
+	switch kind := kinds[f[0][0]]; {
+	case f[0] == "commit" || f[0] == "abort":
+		op.Kind, op.Outcome = history.Abort, history.OK
+		if f[0] == "commit" {
+			op.Kind = history.Commit
+		}
+	case kind != 0:
+		op.Kind = kind
 		op.Client = 3 + int32(num(t, f[0][1:]))
 		op.Outcome = history.OK
-	} else {
+	default:
 		op.Kind = history.Send
 		op.Value, op.Client = parseValue(t, f[0])
 	}
@@ -169,8 +280,20 @@ func parseOp(t testing.TB, id int64, f []string) history.Op {
 	for i := 2; i < len(f); i++ {
 		a := f[i]
 		switch {
-		case a == "k1":
+		case a == "k1" || a == "dead":
 			op.Key = 1
+		case a == "committed":
+			op.Committed = true
+		case strings.HasPrefix(a, "tx="):
+			op.Txn = num(t, a[3:])
+		case strings.HasPrefix(a, "lock="):
+			op.Lock = num(t, a[5:]) * 1e6
+		case a == "of=none":
+			op.Of = history.NoOp
+		case op.Kind.Settles() && a[0] == 'p':
+			op.Value, _ = parseValue(t, a)
+		case op.Kind == history.Receive && strings.ContainsRune("p!~S", rune(a[0])):
+			op.Records = append(op.Records, parseRecords(t, history.NoOffset, -1, []string{a})...)
 		case a == "reset":
 			op.Reset = true
 		case len(a) == 2 && a[0] == 'n':
@@ -264,11 +387,11 @@ func parseLog(t testing.TB, h *history.History, f []string, drained map[string]*
 	}
 }
 
-func parseDrain(t testing.TB, f []string, drained map[string]*history.Drain) {
+func parseDrain(t testing.TB, f, keys []string, drained map[string]*history.Drain) {
 	t.Helper()
-	key := "t-0"
-	if len(f) > 1 && f[1] == "k1" {
-		key = "t-1"
+	key := keys[0]
+	if len(f) > 1 {
+		key = keys[1]
 	}
 	d := drained[key]
 	if d == nil {

@@ -88,6 +88,10 @@ func Explain(h *history.History, value history.Value) (*Story, error) {
 	reads := 0
 	for i := range h.Ops {
 		op := &h.Ops[i]
+		if op.Kind.Settles() && op.Value == value {
+			line(finite(op), v.node(op.Node), op.ID, "%s by %s%s: %s", op.Kind, v.producer(op), on(v.node(op.Node)), settlementText(op))
+			to = max(to, finite(op))
+		}
 		for j := range op.Records {
 			rec := &op.Records[j]
 			if rec.Payload != history.Good || rec.Value != value {
@@ -99,7 +103,7 @@ func Explain(h *history.History, value history.Value) (*Story, error) {
 			offsets[rec.Offset] = true
 			from, to = min(from, op.Call), max(to, finite(op))
 			if reads++; reads <= maxReadLines {
-				line(finite(op), v.node(op.Node), op.ID, "read at offset %d by %s%s", rec.Offset, v.producer(op), on(v.node(op.Node)))
+				line(finite(op), v.node(op.Node), op.ID, "%s by %s%s", readText(op, rec, v.all[op.Key]), v.producer(op), on(v.node(op.Node)))
 			}
 		}
 	}
@@ -129,6 +133,28 @@ func Explain(h *history.History, value history.Value) (*Story, error) {
 	}
 	slices.SortStableFunc(s.Lines, func(a, b StoryLine) int { return cmp.Compare(a.At, b.At) })
 	return s, nil
+}
+
+// readText words how op was given rec.
+func readText(op *history.Op, rec *history.Record, k *keyView) string {
+	switch {
+	case op.Kind != history.Receive:
+		return fmt.Sprintf("read at offset %d", rec.Offset)
+	case rec.Delivery > 0:
+		return fmt.Sprintf("received from %s, delivery %d,", k.name, rec.Delivery)
+	}
+	return "received from " + k.name
+}
+
+// settlementText words the answer to a settlement.
+func settlementText(op *history.Op) string {
+	switch {
+	case op.Outcome == history.OK:
+		return "confirmed"
+	case op.Return == history.Infinity:
+		return "never answered, it may have happened"
+	}
+	return op.Outcome.String() + ", " + orElse(op.Code, "no code")
 }
 
 // holder finds the partition whose drained log holds a value that no operation
@@ -190,10 +216,15 @@ func (v *view) storyOfKey(k *keyView, s *Story, offsets map[int64]bool, from int
 		end("the drain found the topic gone")
 		return
 	}
+	for _, q := range v.queues {
+		if q.index == k.index && q.dead != nil && q.dead.leader != nil && q.dead.leader.holds(s.Value) {
+			end("the drain found it among the dead letters, " + q.dead.name)
+		}
+	}
 	if len(s.Holds) > 0 {
 		end("the drain found it on " + strings.Join(s.Holds, ", "))
 	}
-	if len(s.Lacks) > 0 {
+	if len(s.Lacks) > 0 && !v.queue(k) { // out of a queue it is once it is consumed
 		end("the drain found it missing on " + strings.Join(s.Lacks, ", "))
 	}
 	if len(s.Unproven) > 0 {

@@ -15,7 +15,7 @@ import (
 func checkOneLeaderPerEpoch(_ context.Context, v *view, c *Check) {
 	c.Promised = v.h.Header.Contract.Epochs
 	if !c.Promised {
-		c.Detail = "not checked: the system has no leader epochs"
+		v.mastersAtOnce(c)
 		return
 	}
 	leaders := 0
@@ -50,6 +50,70 @@ func checkOneLeaderPerEpoch(_ context.Context, v *view, c *Check) {
 		c.undecided("no node reported that it led a partition", "collect the nodes' events, or declare a contract without epochs")
 	}
 	c.Detail = fmt.Sprintf("%s with two leaders, by %s of leaders", count(c.Count, "epoch"), count(leaders, "event"))
+}
+
+// tenure is a time in which a node was a partition's master by its own events: from
+// when it said so to the last thing that it said as one.
+type tenure struct {
+	node     string
+	from, to *history.NodeEvent
+}
+
+// mastersAtOnce reports masters of one partition at the same time, where leaders have
+// no epochs. Only what both nodes said themselves counts, and clocks only as far as
+// they are certain: a master that died said nothing more.
+func (v *view) mastersAtOnce(c *Check) {
+	c.Detail = "the system has no leader epochs"
+	told := 0
+	for _, k := range v.keys {
+		all := v.tenures(k.name)
+		told += len(all)
+		for i, b := range all {
+			for _, a := range all[:i] {
+				if a.node == b.node || a.to.At-a.to.Uncertainty <= b.from.At+b.from.Uncertainty {
+					continue
+				}
+				c.add(Anomaly{
+					Class: ClassSplitBrain, Key: k.name, Offset: history.NoOffset, At: b.from.At, Node: b.node, Fault: v.faultAt(b.from.At), Event: EventLeader,
+					Text: fmt.Sprintf("a partition has one master at a time: %s became master of %s at %s, and %s still was at %s", b.node, k.name, at(b.from.At), a.node, at(a.to.At)),
+				})
+			}
+		}
+	}
+	c.Detail += fmt.Sprintf("; %s at the same time as another, by %s of masters", count(c.Count, "master"), count(told, "event"))
+}
+
+// tenures reads from events who was master of a partition, in the order of the
+// beginnings. A node ends it by following another, by stopping, or by its death; one
+// that fences itself was master until then.
+func (v *view) tenures(key string) []tenure {
+	open := map[string]int{} // node and incarnation → its tenure
+	var all []tenure
+	for i := range v.h.Events {
+		e := &v.h.Events[i]
+		if e.Key != "" && e.Key != key {
+			continue
+		}
+		life := e.Node + " " + e.Incarnation
+		n, ok := open[life]
+		switch {
+		case e.Kind == "leader" && e.Key == key && (e.Leader == "" || e.Leader == e.Node):
+			if !ok {
+				open[life] = len(all)
+				all = append(all, tenure{e.Node, e, e})
+			}
+		case !ok:
+		case e.Kind == "follower" || e.Kind == "stop":
+			delete(open, life)
+		case e.Kind == "fenced":
+			all[n].to = e
+			delete(open, life)
+		default:
+			all[n].to = e
+		}
+	}
+	slices.SortStableFunc(all, func(a, b tenure) int { return cmp.Compare(a.from.At, b.from.At) })
+	return all
 }
 
 // eventGaps names the incarnations whose events are not numbered 1, 2, 3, …

@@ -87,6 +87,11 @@ func (v *view) readHeader() error {
 	return nil
 }
 
+// queue reports whether k is a queue.
+func (v *view) queue(k *keyView) bool {
+	return slices.ContainsFunc(v.queues, func(q *queueView) bool { return q.keyView == k })
+}
+
 func (v *view) takesDeadLetters(key string) bool {
 	return slices.ContainsFunc(v.queues, func(q *queueView) bool { return q.dead != nil && q.dead.name == key })
 }

@@ -75,7 +75,11 @@ func checkTruthfulEmpty(_ context.Context, v *view, c *Check) {
 				found = append(found, op)
 			case op.Outcome == history.Indeterminate:
 				h := stay{from: op.Call, until: history.Infinity}
-				if leave := firstAfter(left[op.Client], op.Call+1); leave != nil {
+				ended := op.Return // or, where it never returned, any time after its call
+				if ended == history.Infinity {
+					ended = op.Call + 1
+				}
+				if leave := firstAfter(left[op.Client], ended); leave != nil {
 					h.until = leave.Return
 				}
 				hidden = append(hidden, h)

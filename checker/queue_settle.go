@@ -88,7 +88,8 @@ func checkRedelivers(_ context.Context, v *view, c *Check) {
 	limit := v.h.Header.Contract.MaxDeliveries
 	v.eachMessage(func(q *queueView, m *message) {
 		if v.h.Header.Contract.Delivery == atMostOnce || len(m.takes) == 0 || m.drained != history.NoOffset || m.diedAt() ||
-			m.may(history.Accept) || m.may(history.Reject) || limit > 0 && q.deliveries(m) >= limit {
+			m.may(history.Accept) || m.may(history.Reject) ||
+			limit > 0 && (len(m.takes) >= limit || q.deliveries(m) >= limit && !v.keepsDead(q)) {
 			return
 		}
 		// The last delivery of all: none may have come after it.

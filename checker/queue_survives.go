@@ -36,12 +36,19 @@ func (v *view) fate(q *queueView, m *message) fate {
 		return gone
 	case consumes && q.unseen > 0:
 		return taken
-	case limit > 0 && len(m.takes) >= limit:
-		return safe // given up: the clauses of the limit and of the dead letters judge it
-	case limit > 0 && q.deliveries(m) >= limit:
+	case limit == 0 || v.keepsDead(q):
+		return gone // what was delivered too often would be among the dead letters
+	case len(m.takes) >= limit:
+		return safe // given up, and kept by nobody
+	case q.deliveries(m) >= limit:
 		return taken
 	}
 	return gone
+}
+
+// keepsDead reports whether what q gives up is promised to be among its dead letters.
+func (v *view) keepsDead(q *queueView) bool {
+	return q.dead != nil && v.h.Header.Contract.DeadLetters
 }
 
 // checkQueuesSurvive: an acknowledged message is consumed, or is in the drain of its
@@ -148,7 +155,8 @@ func (v *view) lostText(q *queueView, m *message, a *Anomaly) string {
 	return text + "was never delivered, and is not in the drained queue"
 }
 
-// checkQueuesSent: nothing comes out of a queue that was not sent to it.
+// checkQueuesSent: nothing comes out of a queue that was not sent to it, or before it
+// was.
 func checkQueuesSent(_ context.Context, v *view, c *Check) {
 	for _, q := range v.queues {
 		known := map[sighting]bool{}
@@ -178,6 +186,18 @@ func checkQueuesSent(_ context.Context, v *view, c *Check) {
 			c.add(a)
 		}
 	}
+	v.eachMessage(func(q *queueView, m *message) {
+		for _, t := range slices.Concat(m.takes, m.dead) {
+			if t.op.Return >= m.send.Call {
+				continue
+			}
+			a := v.spot(q, m, ClassPhantom, t.op.Return, t.op)
+			a.Text = fmt.Sprintf("broke only-what-was-sent - nothing is delivered that was never sent: %s was given to %s at %s, and was sent to %s at %s only",
+				msgName(m.send.Value), v.producer(t.op), at(t.op.Return), q.name, at(m.send.Call))
+			c.add(a)
+			return
+		}
+	})
 	v.needQueueDrain(c)
 	c.Detail = fmt.Sprintf("%s that %s never sent", count(c.Count, "delivered message"), were(c.Count))
 }

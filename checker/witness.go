@@ -17,13 +17,10 @@ import (
 // are numbered anew, in their order. The clause finds the same anomaly in the result. An error says that
 // it does not find it in h, or that ctx ended.
 func Witness(ctx context.Context, h *history.History, o Options, clause string, a Anomaly) (*history.History, error) {
-	i := slices.IndexFunc(clauses, func(c clauseCheck) bool { return c.name == clause })
-	if i < 0 {
-		return nil, fmt.Errorf("there is no clause %q: see Result.Checks", clause)
-	}
 	o.PorcupineTimeout = -time.Second // the exact procedures decide
-	w := cutting{h: h, options: o.withDefaults(), clause: clauses[i], anomaly: a, budget: cutBudget}
-	for _, atoms := range [][]atom{w.near(), w.partition()} {
+	w := cutting{h: h, options: o.withDefaults(), clause: clause, anomaly: a, budget: cutBudget}
+	for _, list := range []func() []atom{w.near, w.partition, w.everything} {
+		atoms := list()
 		if w.proves(ctx, atoms) {
 			cut := w.build(w.shrink(ctx, atoms))
 			for i := range cut.Ops {
@@ -45,10 +42,14 @@ const cutBudget = 20_000_000
 type cutting struct {
 	h       *history.History
 	options Options
-	clause  clauseCheck
+	clause  string
 	anomaly Anomaly
 	budget  int
+	all     bool // partitions and queues are kept, not the anomaly's alone
 }
+
+// keeps reports whether what was drained of key is kept.
+func (w *cutting) keeps(key string) bool { return w.all || key == w.anomaly.Key }
 
 // atom is one thing that a cut keeps or leaves out.
 type atom struct {
@@ -111,6 +112,13 @@ func (w *cutting) partition() []atom {
 	}, func(*history.Record) bool { return true })
 }
 
+// everything lists the whole history: messages may have gone elsewhere, as to a queue of
+// dead letters.
+func (w *cutting) everything() []atom {
+	w.all = true
+	return w.atoms(func(*history.Op) bool { return true }, func(*history.Record) bool { return true })
+}
+
 // atoms lists the operations and drained records that some condition takes, with all
 // events of nodes.
 func (w *cutting) atoms(op func(*history.Op) bool, rec func(*history.Record) bool) []atom {
@@ -130,7 +138,7 @@ func (w *cutting) atoms(op func(*history.Op) bool, rec func(*history.Record) boo
 	for i := range w.h.Replicas {
 		r := &w.h.Replicas[i]
 		for j := range r.Records {
-			if s := &r.Records[j]; r.Key == w.anomaly.Key && s.Payload != history.Sentinel && rec(s) {
+			if s := &r.Records[j]; w.keeps(r.Key) && s.Payload != history.Sentinel && rec(s) {
 				all = append(all, atom{what: aDrained, of: i, rec: j})
 			}
 		}
@@ -166,7 +174,7 @@ func (w *cutting) build(atoms []atom) *history.History {
 		}
 	}
 	for i, r := range w.h.Replicas {
-		if r.Key != w.anomaly.Key {
+		if !w.keeps(r.Key) {
 			continue
 		}
 		kept := drained[i]
@@ -180,7 +188,7 @@ func (w *cutting) build(atoms []atom) *history.History {
 		cut.Replicas = append(cut.Replicas, r)
 	}
 	for _, d := range w.h.Drains {
-		if d.Key == w.anomaly.Key {
+		if w.keeps(d.Key) {
 			cut.Drains = append(cut.Drains, d)
 		}
 	}
@@ -194,7 +202,12 @@ func (w *cutting) proves(ctx context.Context, atoms []atom) bool {
 	if err != nil || ctx.Err() != nil {
 		return false
 	}
-	c := v.judge(ctx, w.clause.name, w.clause.run)
+	judges := v.clauses()
+	i := slices.IndexFunc(judges, func(c clauseCheck) bool { return c.name == w.clause })
+	if i < 0 {
+		return false
+	}
+	c := v.judge(ctx, w.clause, judges[i].run)
 	return c.Verdict != HarnessError && slices.ContainsFunc(c.Anomalies, func(a Anomaly) bool {
 		if a.Class != w.anomaly.Class || a.Key != w.anomaly.Key || a.Value != w.anomaly.Value && a.Class != ClassNotRecovered {
 			return false

@@ -228,6 +228,9 @@ func open(dir string) (Outcome, report.Run, error) {
 		return o, report.Run{}, fmt.Errorf("%w: %s is no result directory: %w", ErrBadPlan, dir, err)
 	}
 	plan, err := os.ReadFile(filepath.Join(dir, PlanFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return imported(dir)
+	}
 	if err != nil {
 		return o, report.Run{}, fmt.Errorf("%w: %s is no result directory: %w", ErrBadPlan, dir, err)
 	}

@@ -83,7 +83,7 @@ func contained(t *testing.T, p Plan, sabotage func(*docker.Config)) judged {
 	require.NoError(t, err)
 	require.Equal(t, o.Summary.Verdict, again.Summary.Verdict)
 	require.Equal(t, o.Summary.Sentence, again.Summary.Sentence)
-	return judged{o.Result, o.History, o.Execution}
+	return judged{Result: o.Result, history: o.History, ex: o.Execution}
 }
 
 // requireNothingLeft wants no container, network or volume of a run in Docker.

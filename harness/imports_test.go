@@ -109,7 +109,7 @@ var arrows = []struct {
 	{"nemesis does not know workloads", true, in("nemesis"), in("workloads")},
 	{"the checker knows the history alone", true, in("checker"), in("nemesis", "workloads", "harness", "broker", "cmd")},
 	{"the history knows nothing of the module", true, in("checker/history"), in("=checker", "nemesis", "workloads", "harness", "broker", "cmd")},
-	{"linearizability knows nothing of the module", true, in("checker/linear"), in("=checker", "checker/history", "nemesis", "workloads", "harness", "broker", "cmd")},
+	{"linearizability knows nothing of the module", true, in("=checker/linear"), in("=checker", "checker/history", "nemesis", "workloads", "harness", "broker", "cmd")},
 	{"the broker knows none of the harness's packages", true, in("broker"), in("checker", "nemesis", "workloads", "harness", "cmd")},
 	{
 		"only the reference system and the broker's daemon know the broker", true,

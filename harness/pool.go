@@ -24,7 +24,10 @@ type Job struct {
 	// Out, where set, is where a run that did not end as a valid seed is stored: it
 	// is run again with everything kept.
 	Out     string `json:"out"`
-	Command string `json:"command"` // for the report
+	Keep    bool   `json:"keep,omitempty"` // store it whatever it ends with
+	Command string `json:"command"`        // for the report
+
+	index int // among those that were given together
 }
 
 // Pool runs simulations in worker processes: a simulation owns process-wide
@@ -60,18 +63,37 @@ func (p *Pool) limits() (limit time.Duration, recycle int, memory uint64) {
 
 // do runs one job in this process.
 func do(ctx context.Context, j Job) Trial {
-	t := Try(ctx, j.Plan)
-	if s, _ := t.Standing(); s != SeedValid && j.Out != "" && !t.Refused && ctx.Err() == nil {
-		o, err := Run(ctx, Config{Plan: j.Plan, RunID: "sim"}, j.Out, j.Command)
-		t.Dir = o.Dir
-		if err != nil && t.Err == "" {
-			t.Err = oneLine(err)
-		}
+	var t Trial
+	if j.Keep {
+		t = Trial{Seed: j.Plan.Seed, Verdict: checker.HarnessError}
+		t.store(ctx, j)
+	} else if t = Try(ctx, j.Plan); t.stored(j) && ctx.Err() == nil {
+		again := t
+		again.store(ctx, j)
+		t.Dir, t.Err = again.Dir, again.Err
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	t.Memory = m.Sys - m.HeapReleased
 	return t
+}
+
+// stored reports whether a run that was tried is to be stored.
+func (t *Trial) stored(j Job) bool {
+	s, _ := t.Standing()
+	return s != SeedValid && j.Out != "" && !t.Refused
+}
+
+// store runs a job with everything kept, and takes over what it came to.
+func (t *Trial) store(ctx context.Context, j Job) {
+	o, err := Run(ctx, Config{Plan: j.Plan, RunID: "sim"}, j.Out, j.Command)
+	if o.Result != nil && o.History != nil {
+		t.summarize(o.Result, o.History, o.Execution)
+	}
+	t.Dir = o.Dir
+	if err != nil && t.Err == "" {
+		t.Err = oneLine(err)
+	}
 }
 
 // each takes jobs from next, in order, until it has no more, and hands every
@@ -152,24 +174,32 @@ func (p *Pool) each(ctx context.Context, next func() (Job, bool, error), done fu
 
 // all runs plans and returns their trials in the same order.
 func (p *Pool) all(ctx context.Context, plans []Plan) ([]Trial, error) {
-	trials := make([]Trial, len(plans))
+	jobs, trials := make([]Job, len(plans)), make([]Trial, len(plans))
+	for i := range plans {
+		jobs[i].Plan = plans[i]
+	}
+	err := p.jobs(ctx, jobs, func(i int, t Trial) { trials[i] = t })
+	return trials, err
+}
+
+// jobs does jobs and hands each trial to done with the index of its job, one at a time,
+// in the order in which they end. Where ctx ends first its error is returned.
+func (p *Pool) jobs(ctx context.Context, jobs []Job, done func(int, Trial)) error {
 	i := -1
-	index := map[string]int{}
 	next := func() (Job, bool, error) {
 		i++
-		if i >= len(plans) || ctx.Err() != nil {
+		if i >= len(jobs) || ctx.Err() != nil {
 			return Job{}, false, nil
 		}
-		// A job is known again by its command: it is not stored.
-		id := fmt.Sprint(i)
-		index[id] = i
-		return Job{Plan: plans[i], Command: id}, true, nil
+		j := jobs[i]
+		j.index = i
+		return j, true, nil
 	}
 	err := p.each(ctx, next, func(j Job, t Trial) error {
-		trials[index[j.Command]] = t
+		done(j.index, t)
 		return nil
 	})
-	return trials, errors.Join(err, ctx.Err())
+	return errors.Join(err, ctx.Err())
 }
 
 // worker is one place of a pool: a process, or none yet.

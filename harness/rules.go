@@ -56,14 +56,14 @@ func emitted(kind string) func(*history.NodeEvent) bool {
 
 // Schemes that share a rule.
 var (
-	isrOnly      = []string{"isr"}
-	mirroredOnly = []string{"mirrored"}
-	quorumOnly   = authority("raft")
-	ownViews     = authority("peers")
+	isrOnly = []string{"isr"}
 	// a leader that waits for followers is elected anew where it goes
 	moving = []string{"combined", "isr", "quorum"}
 	// followers pull, and cut what their leader does not have
-	pulling = []string{"combined", "isr", "quorum", "standby"}
+	pulling      = []string{"combined", "isr", "quorum", "standby"}
+	mirroredOnly = []string{"mirrored"}
+	quorumOnly   = authority("raft")
+	ownViews     = authority("peers")
 )
 
 // authority names the schemes of the reference broker that have this one.
@@ -116,6 +116,7 @@ func Rules() []Rule {
 		}},
 		{Name: "recovery", Doc: "a node started again after it was killed or lost power"},
 		{Name: "recovery-torn", Doc: "a node that started cut a torn tail", event: emitted("torn")},
+		{Name: "corrupt-refused", Doc: "a node refused a log whose middle is damaged", event: emitted("corrupt")},
 		{Name: "restart-clean", Doc: "a node started again after a graceful stop"},
 		{Name: "not-leader", Doc: "a node that does not lead refused a send", op: answered(history.Send, "NOT_LEADER_OR_FOLLOWER", "NOT_LEADER_FOR_PARTITION")},
 		{Name: "not-enough-replicas", Doc: "a send was refused because too few replicas were in sync", Schemes: isrOnly, op: answered(history.Send, "NOT_ENOUGH_REPLICAS")},

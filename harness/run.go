@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -468,17 +469,31 @@ func (r *run) count(op *history.Op) {
 	}
 }
 
-// ResultDir makes a new result directory below out for a plan and a moment.
+// ResultDir makes a new result directory below out for a plan and a moment. Where a run
+// of the same kind and seed began in the same millisecond it takes the next one.
 func ResultDir(out string, p Plan, started time.Time) (string, error) {
 	name := strings.Join(slices.DeleteFunc([]string{p.System, p.Scheme, p.Workload, fileSafe(p.FaultList())}, func(s string) bool { return s == "" }), "-")
-	dir := filepath.Join(out, name, fmt.Sprintf("%s-%d", started.UTC().Format("20060102T150405.000Z"), p.Seed))
-	if err := os.MkdirAll(filepath.Join(dir, "nodes"), 0o755); err != nil {
-		return "", fmt.Errorf("result directory: %w; choose another with --out", err)
+	wrap := func(err error) error { return fmt.Errorf("result directory: %w; choose another with --out", err) }
+	if err := os.MkdirAll(filepath.Join(out, name), 0o755); err != nil {
+		return "", wrap(err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "checks"), 0o755); err != nil {
-		return "", fmt.Errorf("result directory: %w; choose another with --out", err)
+	for {
+		dir := filepath.Join(out, name, fmt.Sprintf("%s-%d", started.UTC().Format("20060102T150405.000Z"), p.Seed))
+		err := os.Mkdir(dir, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			started = started.Add(time.Millisecond)
+			continue
+		}
+		for _, sub := range []string{"nodes", "checks"} {
+			if err == nil {
+				err = os.Mkdir(filepath.Join(dir, sub), 0o755)
+			}
+		}
+		if err != nil {
+			return "", wrap(err)
+		}
+		return dir, nil
 	}
-	return dir, nil
 }
 
 // latestLink is the link to the newest result directory.

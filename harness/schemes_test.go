@@ -165,6 +165,16 @@ func TestOneMasterOfSeveralDies(t *testing.T) {
 	require.Len(t, read, 4, "and its slave shows that one: %v", read)
 }
 
+// TestSlaveShowsWhatIsCut keeps the run in which a slave showed what its master had not
+// confirmed: that was cut, sent again by its idempotent producer, and read twice.
+func TestSlaveShowsWhatIsCut(t *testing.T) {
+	plainly(t)
+	t.Parallel()
+	j := planned(t, "slave-shows-what-is-cut")
+	require.Equal(t, checker.Valid, j.Verdict, j.why())
+	require.True(t, j.history.Header.Contract.AtMostOnce)
+}
+
 // planned runs a plan of testdata/schemes under its own seed.
 func planned(t *testing.T, name string) judged {
 	t.Helper()

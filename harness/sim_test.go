@@ -43,6 +43,7 @@ type judged struct {
 	*checker.Result
 	history *history.History
 	ex      Execution
+	file    string // of the history, where there is one
 }
 
 // simulated runs a plan in a process of its own, because a process has one
@@ -73,7 +74,7 @@ func sabotaged(t *testing.T, p Plan, s sim.Sabotage) judged {
 	require.NoError(t, err)
 	ex := Execution{Plan: p, Digest: done.Digest, Online: done.Online, Stopped: done.Stopped}
 	require.NoError(t, unconfirmed(res, ex))
-	return judged{res, h, ex}
+	return judged{res, h, ex, order.History}
 }
 
 // simulation is what a process of sabotaged is told.
@@ -129,7 +130,7 @@ func here(t *testing.T, p Plan) judged {
 	res, h, ex, err := Simulate(t.Context(), p)
 	require.NoError(t, err)
 	require.NoError(t, ex.Err)
-	return judged{res, h, ex}
+	return judged{Result: res, history: h, ex: ex}
 }
 
 func (j judged) why() string {

@@ -116,6 +116,13 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if p, err = p.Resolve(); err != nil {
 		return Plan{}, fmt.Errorf("%w (seed %d)", err, seed)
 	}
+	if !promises(p) {
+		for _, o := range scheme.Options {
+			if _, fixed := s.Base.Options[o.Name]; o.Safe != "" && !fixed {
+				p.Options[o.Name] = o.Safe
+			}
+		}
+	}
 	if s.Fixed[DimTargets] || p.Targets != "" {
 		return p, nil
 	}
@@ -163,6 +170,12 @@ func drawFaults(rng *rand.Rand, nodes int, scheme system.Scheme) []string {
 		}
 		if scheme.Survived != nil && !slices.Contains(scheme.Survived, f) {
 			continue
+		}
+		if scheme.Shared && slices.Contains([]string{"disk-full", "disk-error"}, f) {
+			continue // the device is that of nodes that are not hit
+		}
+		if scheme.Shared && f == "disk-slow" {
+			f = pick(rng, f, "lock-remove", "clock:skew")
 		}
 		if f == "partition" && slices.ContainsFunc(faults, func(other string) bool { return strings.HasPrefix(other, f) }) {
 			continue
@@ -540,6 +553,10 @@ func meet(rng *rand.Rand, prev, s *nemesis.Step, nodes []string) bool {
 	switch {
 	case admin(prev) || admin(s):
 		return false
+	case prev.Fault == "lock-remove" && s.Fault == "lock-remove":
+		return false
+	case prev.Fault == "lock-remove" || s.Fault == "lock-remove":
+		return true // it is about no process
 	case cut && cuts:
 		// Two cuts together may leave no majority, so that no leader could be named.
 		return s.Shape != nemesis.IsolateLeader && s.Shape != nemesis.Primaries && named(s)

@@ -182,6 +182,9 @@ func TestSwarmOfEveryScheme(t *testing.T) {
 			}
 			require.Greater(t, promised, 120)
 			for _, o := range scheme.Options {
+				if _, fixed := scheme.Hunted[o.Name]; fixed {
+					continue
+				}
 				for _, value := range o.Draw {
 					require.Contains(t, drawn, o.Name+"="+value)
 				}
@@ -192,5 +195,5 @@ func TestSwarmOfEveryScheme(t *testing.T) {
 	base.Scheme = "nosuch"
 	_, err = SwarmPlan(base, 1)
 	require.ErrorIs(t, err, ErrBadPlan)
-	require.ErrorContains(t, err, "known schemes: isr, single")
+	require.ErrorContains(t, err, "known schemes: ")
 }

@@ -26,6 +26,7 @@ type Trial struct {
 	History      string           `json:"history"`   // digest of the history
 	Trace        string           `json:"trace"`     // digest of everything that the simulation did
 	Err          string           `json:"err,omitempty"`
+	Figures      Figures          `json:"figures"`
 	Dir          string           `json:"dir,omitempty"`   // where the run was stored
 	Memory       uint64           `json:"memory"`          // bytes that the process has from the system
 	Refused      bool             `json:"refused"`         // the plan cannot be run; Err says why
@@ -137,6 +138,7 @@ func (t *Trial) summarize(res *checker.Result, h *history.History, ex Execution)
 	for name, n := range res.Exercised {
 		t.Exercised[name] = n
 	}
+	t.Figures = figures(res, h, ex.Plan)
 	t.History, t.Trace = h.Digest(), ex.Digest
 }
 

@@ -28,6 +28,7 @@ const (
 	NeedsNewNodes   Capability = "put new nodes in place"
 	NeedsLimits     Capability = "limit what processes use"
 	NeedsVersions   Capability = "run two versions of the system"
+	NeedsLocks      Capability = "remove lock files of a shared device"
 	NeedsEvents     Capability = "tell the cluster's events"
 )
 
@@ -35,7 +36,7 @@ const (
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsVersions, NeedsEvents,
+		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsVersions, NeedsLocks, NeedsEvents,
 	}
 }
 
@@ -256,6 +257,20 @@ func kinds() []kind {
 			settled: true,
 			make:    func(Shape) Fault { return &corruptFile{} },
 			bind:    bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "lock-remove",
+				Description: "removes or replaces the lock files of a storage device that nodes share, under whoever holds the locks; nothing is put back",
+				Proof:       "the inode of every lock file before and after, and still before healing; every lock has a file again after it",
+				Shapes:      lockRemovals(),
+				Targets:     []string{TargetAll},
+				Options:     append([]Option{{"shape", "", "drawn", "whether other files take their places"}}, span...),
+				Needs:       []Capability{NeedsLocks, NeedsRoles},
+			},
+			draw: []string{TargetAll},
+			make: func(Shape) Fault { return &lockRemove{} },
+			bind: bindTargets,
 		},
 		{
 			Info: Info{
@@ -491,6 +506,8 @@ func (k kind) ownTargets(s Shape) string {
 		return TargetAll
 	case k.Name == "leadership":
 		return TargetLeader
+	case k.Name == "lock-remove":
+		return TargetAll // the device is all nodes'
 	case k.Name == "membership" && s == AddNode:
 		return TargetOne // the node that comes is drawn from nothing
 	}

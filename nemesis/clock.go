@@ -14,6 +14,7 @@ const (
 	ClockJump   Shape = "jump"
 	ClockDrift  Shape = "drift"
 	ClockStrobe Shape = "strobe"
+	ClockSkew   Shape = "skew"
 )
 
 func clockShapes() []ShapeInfo {
@@ -21,11 +22,13 @@ func clockShapes() []ShapeInfo {
 		{Name: ClockJump, Description: "sets wall clocks by one second to one day, forward or back", MinNodes: 1},
 		{Name: ClockDrift, Description: "lets wall clocks run at half to twice the speed", MinNodes: 1},
 		{Name: ClockStrobe, Description: "sets wall clocks wrong and right again by turns, several times a second", MinNodes: 1},
+		{Name: ClockSkew, Description: "sets wall clocks by 200 to 500 ms, forward or back, which those who allow for wrong clocks bear", MinNodes: 1},
 	}
 }
 
 var (
 	clockJumps = []time.Duration{time.Second, 10 * time.Second, time.Minute, time.Hour, 24 * time.Hour}
+	clockSkews = []time.Duration{200 * time.Millisecond, 300 * time.Millisecond, 500 * time.Millisecond}
 	clockRates = []float64{0.5, 0.9, 1.1, 2}
 	// Periods of a strobe, in which a clock is wrong and then right as long.
 	clockPeriods = []time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond}
@@ -36,6 +39,9 @@ const (
 	driftWatch     = 2 * time.Second       // how long a drift is watched for a proof
 	strobeWatch    = 6                     // periods that a strobe is watched for
 )
+
+// jumps reports whether a shape sets clocks once, and no more.
+func jumps(s Shape) bool { return s == ClockJump || s == ClockSkew }
 
 // clock sets nodes' wall clocks. Monotonic time goes on.
 type clock struct {
@@ -80,7 +86,11 @@ func (c *clock) Inject(ctx context.Context, s *Scene) error {
 		return err
 	}
 	c.claimed = true
-	c.by = clockJumps[s.rng.IntN(len(clockJumps))]
+	sizes := clockJumps
+	if s.Step.Shape == ClockSkew {
+		sizes = clockSkews
+	}
+	c.by = sizes[s.rng.IntN(len(sizes))]
 	if s.rng.IntN(2) == 0 {
 		c.by = -c.by
 	}
@@ -97,7 +107,7 @@ func (c *clock) Inject(ctx context.Context, s *Scene) error {
 		}
 		c.hit = append(c.hit, n)
 		switch s.Step.Shape {
-		case ClockJump:
+		case ClockJump, ClockSkew:
 			err = s.Clocks.Jump(ctx, n, c.by)
 		case ClockStrobe:
 			err = s.Clocks.Strobe(ctx, n, c.by, c.period)
@@ -194,7 +204,7 @@ func (c *clock) await(ctx context.Context, s *Scene, stage history.FaultStage, f
 			tolerance := clockTolerance
 			switch {
 			case stage == history.Healed:
-			case s.Step.Shape == ClockJump:
+			case jumps(s.Step.Shape):
 				want = c.by
 			default:
 				want = time.Duration((c.rate - 1) * float64(r.at-c.first[n].at))
@@ -236,7 +246,7 @@ func (c *clock) Prove(ctx context.Context, s *Scene, stage history.FaultStage) (
 	switch {
 	case stage == history.Healed:
 		return Proof{Detail: many(len(s.Targets), "clock is right", "clocks are right"), Figures: figures}, nil
-	case s.Step.Shape == ClockJump:
+	case jumps(s.Step.Shape):
 		return Proof{Detail: fmt.Sprintf("%s wrong by %s", many(len(s.Targets), "clock is", "clocks are"), c.by), Figures: figures}, nil
 	}
 	return Proof{Detail: fmt.Sprintf("%s at %g seconds per second", many(len(s.Targets), "clock runs", "clocks run"), c.rate), Figures: figures}, nil

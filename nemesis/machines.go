@@ -19,6 +19,17 @@ type Machines struct {
 	NewNodes  NodeReplacer
 	Limiter   Limiter
 	Upgrader  Upgrader
+	Locks     LockRemover
+}
+
+// LockRemover takes the files from under locks on a storage device that nodes share.
+type LockRemover interface {
+	// Files returns the identity of every lock file by its name: another file of that name
+	// has another one, though its inode's number may be the same.
+	Files(ctx context.Context) (map[string]string, error)
+	// Remove removes a lock file, or puts a new one in its place. Whoever holds a lock on
+	// it keeps that.
+	Remove(ctx context.Context, name string, replace bool) error
 }
 
 // NodeReplacer puts new nodes in the places of others.

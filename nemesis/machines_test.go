@@ -17,21 +17,22 @@ import (
 // hardware is what a world has beside links and processes. A stub is a node that
 // an injection does not reach.
 type hardware struct {
-	logs    map[string][]byte // a node's one file
-	copies  map[string][]byte
-	founds  map[string]int64 // what it reported at its start
-	mute    map[string]bool  // nodes that report nothing
-	disks   map[string]error
-	slow    map[string]float64
-	sync    time.Duration // of a disk that is not slow
-	coarse  float64       // what slows disks slows them so many times too much
-	clocks  map[string]wClock
-	shapes  map[string][]Shaping
-	hits    uint64
-	idle    bool // the system sends nothing
-	rejects map[string]string
-	mutes   map[string]string // connections that are silenced
-	resets  uint64
+	lockFiles wLocks
+	logs      map[string][]byte // a node's one file
+	copies    map[string][]byte
+	founds    map[string]int64 // what it reported at its start
+	mute      map[string]bool  // nodes that report nothing
+	disks     map[string]error
+	slow      map[string]float64
+	sync      time.Duration // of a disk that is not slow
+	coarse    float64       // what slows disks slows them so many times too much
+	clocks    map[string]wClock
+	shapes    map[string][]Shaping
+	hits      uint64
+	idle      bool // the system sends nothing
+	rejects   map[string]string
+	mutes     map[string]string // connections that are silenced
+	resets    uint64
 
 	limits   map[string]*wLimits
 	versions map[string]string // of nodes; "": their own
@@ -62,7 +63,7 @@ func newHardware() hardware {
 
 func (w *world) machines() Machines {
 	d := wMachines{w}
-	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d, Limiter: d, Upgrader: d}
+	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d, Limiter: d, Upgrader: d, Locks: &w.lockFiles}
 }
 
 type wMachines struct{ *world }
@@ -334,7 +335,7 @@ func machineSteps(targets string) []Step {
 	var steps []Step
 	for _, name := range []string{
 		"wipe", "disk-full", "disk-error", "disk-slow", "corrupt-file:bit-flip", "corrupt-file:truncate", "corrupt-file:stale-restore", "clock:jump", "clock:drift",
-		"clock:strobe", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open",
+		"clock:strobe", "clock:skew", "delay", "loss", "duplicate", "reorder", "corrupt-packets", "rate", "reset", "half-open",
 		"cpu", "memory", "rolling-restart", "restart:kill", "restart:power", "restart:wipe",
 	} {
 		k, shape, err := split(name)
@@ -738,5 +739,5 @@ func TestShapesOfMachineFaults(t *testing.T) {
 			require.NotContains(t, []string{TargetMajority, TargetAll, TargetFollowers}, s.Targets, "on a minority unless told otherwise")
 		}
 	}
-	require.Len(t, seen, 6)
+	require.Len(t, seen, 7)
 }

@@ -155,8 +155,7 @@ func (s *State) createTopic(index uint64, e *envelope, c CreateTopic) outcome {
 	if _, set := c.Configs[uncleanConfig]; !set {
 		t.Unclean = e.Unclean
 	}
-	t.Eligible = e.Eligible && !s.mutants.On(mutant.LastReplicaStanding)
-	t.Election = e.Election
+	t.Eligible, t.Election = e.Eligible && !s.mutants.On(mutant.LastReplicaStanding), e.Election
 	assignment, bad := s.assign(c)
 	if bad != nil {
 		return *bad

@@ -54,6 +54,9 @@ type Config struct {
 	MetaDir string // the metadata log; default DataDir
 	Logs    vfs.FS // instead of DataDir
 	Meta    vfs.FS // instead of MetaDir; default Logs
+	// Shared is the directory of the storage device that the nodes share, for schemes that
+	// keep their logs there; the same on every node, and there already. "": there is none.
+	Shared string
 
 	Version string // what the node says that it is
 

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -29,6 +30,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 	"github.com/faultline-mq/faultline/broker/storage"
+	"github.com/faultline-mq/faultline/broker/vfs"
 	"github.com/faultline-mq/faultline/broker/wire"
 )
 
@@ -144,6 +146,12 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 	var rec node.Recovered
 	if d.store, rec, err = storage.Open(logs, meta, int64(opts.Int("segment.bytes")), opts.Mutants()); err != nil {
 		return ExitStart, err
+	}
+	if cfg.Shared != "" {
+		if _, err := os.Stat(cfg.Shared); err != nil {
+			return ExitStart, errors.Join(fmt.Errorf("shared storage device: %w; it must be there before the node", err), d.store.Abandon())
+		}
+		d.store.Share(vfs.OSLocks(cfg.Shared))
 	}
 	if err := d.newNode(opts, rec); err != nil {
 		return ExitStart, errors.Join(err, d.store.Abandon())
@@ -350,6 +358,9 @@ func (d *driver) carryOut(e broker.Effect) {
 		d.lane(e.Lane).open()
 	case broker.RemoveLane:
 		d.removeLane(e.Lane)
+	case broker.Device:
+		d.lane(e.Lane).device(e)
+		d.lane(e.Lane).removed = e.Do == broker.RemoveLog
 	case broker.Checkpoint:
 		d.lane(e.Lane).submit(func() error { return d.store.Checkpoint(e) })
 	case broker.Keep:

@@ -146,6 +146,22 @@ func (l *lane) remove() {
 	})
 }
 
+// device queues an operation on the shared storage device. Its errors are the
+// node's to judge: they end nothing here.
+func (l *lane) device(e broker.Device) {
+	l.do(func() {
+		done := l.d.store.Device(e)
+		switch e.Do {
+		case broker.OpenLog:
+			l.closed = false
+			l.synced = l.written // what this process wrote before is not its own any more
+		case broker.CloseLog, broker.RemoveLog:
+			l.closed = true
+		}
+		l.d.post(done)
+	})
+}
+
 // idle reports that nothing is queued or under way.
 func (l *lane) idle() bool {
 	l.mu.Lock()

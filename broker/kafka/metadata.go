@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"cmp"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -111,6 +113,12 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 // ownView is what this node's replica says of a partition whose leader and in-sync
 // set are not the quorum's to decide, if that is not older than what the quorum was told.
 func (s *Server) ownView(t *cluster.Topic, p *cluster.Partition) (scheme.View, bool) {
+	if d := s.scheme(cmp.Or(t.Scheme, s.cfg.Scheme)); d != nil && d.Election == scheme.Lock {
+		if own := s.b.Partition(t.Name, p.Index); own != nil {
+			return own.Machine().View(), true
+		}
+		return scheme.View{Leader: broker.None, Epoch: -1}, true
+	}
 	if t.Election == cluster.ElectInSync {
 		return scheme.View{}, false
 	}

@@ -175,4 +175,12 @@ var registry = [names]Info{
 		ID: "O19", Name: "recovery-without-sync", Scheme: "single", Clauses: []string{"committed-reads", "recovers"},
 		Doc: "What a killed process left in the page cache counts as durable at the next start, and is not synced.",
 	},
+	NoFence: {
+		ID: "M13", Name: "shared-without-fence", Scheme: "shared", Clauses: []string{"acknowledged-survive", "committed-reads"},
+		Doc: "With a fencing token and a keep-alive period, the owner of a shared log neither reads the token again before it acknowledges nor looks whether it still has the lock.",
+	},
+	NoSkewMargin: {
+		ID: "M14", Name: "lease-without-margin", Scheme: "shared", Clauses: []string{"acknowledged-survive", "committed-reads", "recovers"},
+		Doc: "A lease of another is taken as soon as it is over by the own clock, and an owner does not stop when its own is, whatever the margin for wrong clocks is.",
+	},
 }

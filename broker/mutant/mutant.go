@@ -45,6 +45,8 @@ const (
 	ChecksumIgnored
 	RecoverUnsynced
 	LastReplicaStanding
+	NoFence
+	NoSkewMargin
 	ConfirmBeforeCheck
 	PromoteUnsynced
 	RejoinKeeps

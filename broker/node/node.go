@@ -237,7 +237,13 @@ func (n *Node) Step(now broker.Time, in broker.Input) []broker.Effect {
 			break
 		}
 		n.c.Stored(now, i.Seq)
+	case broker.DeviceDone:
+		n.device(i)
 	case broker.ReadFailed:
+		if p := n.byLane[i.Lane]; p != nil && p.shared {
+			p.m.Message(n.cfg.ID, &i) // whoever damaged it, this node may still serve others
+			break
+		}
 		// The bytes on disk are not what was written: this replica can no longer be
 		// trusted with anything. At the next start recovery refuses the damage.
 		n.fail(fmt.Sprintf("log %s is damaged at offset %d: %v", i.Lane, i.Offset, i.Err))
@@ -308,6 +314,11 @@ func (n *Node) wake() {
 func (n *Node) finish(reason string) {
 	n.checkpoint()
 	n.syncAll()
+	for _, p := range n.parts {
+		if p.shared {
+			p.m.Close() // others need not wait for its lease
+		}
+	}
 	epoch := n.epoch
 	if epoch < 0 {
 		epoch = n.former
@@ -317,7 +328,7 @@ func (n *Node) finish(reason string) {
 
 func (n *Node) checkpoint() {
 	for _, p := range n.parts {
-		if high := p.m.High(); high != p.checkpointed {
+		if high := p.m.High(); !p.shared && high != p.checkpointed {
 			p.checkpointed = high
 			n.do(broker.Checkpoint{Lane: p.lane, HW: high})
 		}
@@ -471,7 +482,12 @@ func LaneKey(l broker.Lane) string {
 }
 
 func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
+	d, err := schemes.Lookup(t.Scheme)
+	if err != nil {
+		d, _ = schemes.Lookup(n.cfg.Scheme) // Validate checked it
+	}
 	p := &partition{
+		shared: d.Shared, open: !d.Shared,
 		n: n, id: partID{t.ID, cp.Index}, topic: t.Name, key: fmt.Sprintf("%s-%d", t.Name, cp.Index),
 		lane: Lane(t.Name, cp.Index, t.Created), index: logindex.New(0, nil), partEpoch: -1, seq: n.written[Lane(t.Name, cp.Index, t.Created)],
 	}
@@ -487,15 +503,11 @@ func (n *Node) host(t *cluster.Topic, cp *cluster.Partition) *partition {
 			n.Emit(broker.Event{Kind: "torn", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: fmt.Sprintf("cut %d bytes of a torn tail", l.Torn)})
 		}
 		delete(n.found, p.lane)
-	} else {
+	} else if !d.Shared {
 		n.do(broker.OpenLane{Lane: p.lane})
 	}
 	p.sync = broker.Sync{Lane: p.lane}
 	p.stable, p.checkpointed = p.index.End(), high
-	d, err := schemes.Lookup(t.Scheme)
-	if err != nil {
-		d, _ = schemes.Lookup(n.cfg.Scheme) // Validate checked it
-	}
 	p.m = d.New(p, n.opts, high)
 	return p
 }
@@ -508,7 +520,23 @@ func (n *Node) remove(p *partition) {
 	delete(n.byLane, p.lane)
 	// Should the replica come back, reports of these writes are none of its own.
 	n.written[p.lane] = p.seq
+	if p.shared {
+		n.do(broker.Device{Lane: p.lane, Do: broker.RemoveLog})
+		return
+	}
 	n.do(broker.RemoveLane{Lane: p.lane})
+}
+
+// device takes an answer of the shared storage device.
+func (n *Node) device(in broker.DeviceDone) {
+	p := n.byLane[in.Lane]
+	if p == nil {
+		return
+	}
+	if in.Do == broker.OpenLog && in.Err == nil && in.Held {
+		p.adopt(in.Log)
+	}
+	p.m.Message(n.cfg.ID, &in)
 }
 
 func (n *Node) peer(in broker.PeerMessage) {
@@ -540,7 +568,9 @@ func (n *Node) stored(in broker.Stored) {
 
 func (n *Node) syncAll() {
 	for _, p := range n.parts {
-		n.do(p.sync)
+		if p.open {
+			n.do(p.sync)
+		}
 	}
 }
 

@@ -479,7 +479,7 @@ func TestConfigIsChecked(t *testing.T) {
 	c := w.config(w.peers[0])
 	c.Scheme = "quantum"
 	_, err := node.New(c, node.Recovered{}, broker.Time{})
-	require.ErrorContains(t, err, "classic, isr, mirrored, single")
+	require.ErrorContains(t, err, "classic, combined, isr, shared, mirrored, single")
 	c = w.config(w.peers[0])
 	c.Name = "other"
 	_, err = node.New(c, node.Recovered{}, broker.Time{})

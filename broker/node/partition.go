@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -36,6 +37,8 @@ type partition struct {
 	partEpoch    int32          // of the newest assignment
 	proposal     cluster.Ticket // the newest proposal of an in-sync set
 	checkpointed int64
+	shared       bool // the log lies on the shared device
+	open         bool // and is open
 }
 
 // write is one append or truncation that is not stable yet.
@@ -45,8 +48,9 @@ type write struct {
 }
 
 var (
-	_ scheme.Host     = (*partition)(nil)
-	_ kafka.Partition = (*partition)(nil)
+	_ scheme.Host       = (*partition)(nil)
+	_ scheme.SharedHost = (*partition)(nil)
+	_ kafka.Partition   = (*partition)(nil)
 )
 
 func (p *partition) Self() broker.NodeID                  { return p.n.cfg.ID }
@@ -70,11 +74,11 @@ func (p *partition) Append(batches [][]byte, infos []batch.Info) {
 	p.write(broker.Append{Lane: p.lane, Seq: p.seq + 1, Batches: batches})
 }
 
-// Kept implements scheme.Host.
-func (p *partition) Kept() []byte { return p.kept }
+// Persisted implements scheme.Host.
+func (p *partition) Persisted() []byte { return p.kept }
 
-// Keep implements scheme.Host.
-func (p *partition) Keep(state []byte) {
+// Persist implements scheme.Host.
+func (p *partition) Persist(state []byte) {
 	p.seq++
 	p.keep = p.seq
 	p.unstable = append(p.unstable, write{p.seq, p.index.End()})
@@ -84,8 +88,8 @@ func (p *partition) Keep(state []byte) {
 	}
 }
 
-// Keeping implements scheme.Host.
-func (p *partition) Keeping() bool { return p.writtenUpTo < p.keep }
+// Persisting implements scheme.Host.
+func (p *partition) Persisting() bool { return p.writtenUpTo < p.keep }
 
 // Truncate implements scheme.Host.
 func (p *partition) Truncate(to int64) int64 {
@@ -124,13 +128,13 @@ func (p *partition) storedUpTo(written, synced uint64) {
 	if p.n.opts.SyncAlways && !p.n.opts.Mutants.On(mutant.AckBeforeSync) {
 		mark = synced
 	}
-	before, keeping := p.stable, p.Keeping()
+	before, keeping := p.stable, p.Persisting()
 	p.writtenUpTo = max(p.writtenUpTo, written)
 	for len(p.unstable) > 0 && p.unstable[0].seq <= mark {
 		p.stable = p.unstable[0].end
 		p.unstable = p.unstable[1:]
 	}
-	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Keeping() {
+	if p.stable != before || len(p.unstable) == 0 || keeping && !p.Persisting() {
 		p.m.Stored()
 	}
 }
@@ -166,8 +170,8 @@ func (p *partition) Report(epoch int32, inSync []broker.NodeID) {
 	})
 }
 
-// KeepRecord implements scheme.Host.
-func (p *partition) KeepRecord(r scheme.Record) {
+// Keep implements scheme.Host.
+func (p *partition) Keep(r scheme.Record) {
 	t := p.n.c.Propose(p.n.now, peers.Keep{Topic: p.id.topic, Index: p.id.index, Record: r})
 	p.n.isr[t], p.proposal = p, t
 }
@@ -177,6 +181,49 @@ func (p *partition) Eligible(id broker.NodeID, brokerEpoch int64) bool {
 	b := p.n.c.State().Broker(id)
 	return b != nil && (!b.Fenced && !b.Leaving || p.n.opts.Mutants.On(mutant.JoinFenced)) &&
 		(b.Epoch == brokerEpoch || p.n.opts.Mutants.On(mutant.JoinAnyBrokerEpoch))
+}
+
+// Owner implements scheme.SharedHost.
+func (p *partition) Owner() string { return p.n.cfg.Incarnation }
+
+func (p *partition) device(e broker.Device) {
+	e.Lane = p.lane
+	p.n.do(e)
+}
+
+// TryLock implements scheme.SharedHost.
+func (p *partition) TryLock(l broker.Lock) { p.device(broker.Device{Do: broker.TryLock, Lock: l}) }
+
+// CheckLock implements scheme.SharedHost.
+func (p *partition) CheckLock(l broker.Lock) { p.device(broker.Device{Do: broker.CheckLock, Lock: l}) }
+
+// Publish implements scheme.SharedHost.
+func (p *partition) Publish(l broker.Lock) { p.device(broker.Device{Do: broker.Publish, Lock: l}) }
+
+// CheckToken implements scheme.SharedHost.
+func (p *partition) CheckToken() { p.device(broker.Device{Do: broker.CheckToken}) }
+
+// OpenLog implements scheme.SharedHost.
+func (p *partition) OpenLog(fenced bool, token uint64) {
+	p.device(broker.Device{Do: broker.OpenLog, Fenced: fenced, Token: token})
+}
+
+// CloseLog implements scheme.SharedHost.
+func (p *partition) CloseLog(l broker.Lock) {
+	p.index, p.unstable, p.stable, p.open, p.refused = logindex.New(0, nil), nil, 0, false, false
+	p.device(broker.Device{Do: broker.CloseLog, Lock: l})
+}
+
+// adopt takes the shared log as it was found.
+func (p *partition) adopt(l *broker.LogState) {
+	p.index = logindex.New(l.Start, l.Batches)
+	p.unstable, p.stable, p.open, p.refused = nil, p.index.End(), true, l.Corrupt != ""
+	if l.Corrupt != "" {
+		p.Emit(broker.Event{Kind: "corrupt", Epoch: -1, Offset: p.stable, Detail: l.Corrupt})
+	}
+	if l.Torn > 0 {
+		p.Emit(broker.Event{Kind: "torn", Epoch: -1, Offset: p.stable, Detail: fmt.Sprintf("cut %d bytes of a torn tail", l.Torn)})
+	}
 }
 
 // Emit implements scheme.Host.

@@ -29,6 +29,9 @@ type Option struct {
 	Doc     string
 	// Draw are the values that random runs choose from; none: they leave it alone.
 	Draw []string
+	// Safe is the value that random runs fall back to where what they drew promises
+	// nothing; "": none.
+	Safe string
 	// Protocol: the values are different protocols, so that a random run chooses
 	// always, and not only now and then.
 	Protocol bool

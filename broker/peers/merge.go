@@ -29,10 +29,25 @@ func (p *Peers) learn(o *neighbour, m *Metadata) {
 	if p.phase == paused {
 		return
 	}
+	if !m.valid() {
+		p.logf("warn", "dropped what %s told of topics: it is not whole", p.name(o.id))
+		return
+	}
 	o.meta, o.metaOf = m, p.session() // it may come before the session's first heartbeat
 	if p.phase == joined && m.Joined && m.Session == o.session {
 		p.merge(m, p.mine(o))
 	}
+}
+
+// valid reports whether metadata has the shape that this package and the machines rely on.
+func (m *Metadata) valid() bool {
+	return !slices.ContainsFunc(m.Topics, func(t Topic) bool { return !t.valid() })
+}
+
+func (t *Topic) valid() bool {
+	return len(t.Records) == len(t.Topic.Partitions) && !slices.Contains(t.Topic.Partitions, nil) && !slices.ContainsFunc(t.Records, func(r scheme.Record) bool {
+		return len(r.Mirrors) == 0 || r.Mirrors[0] != r.Master || len(r.Sessions) != len(r.Mirrors)
+	})
 }
 
 // mine says which records of another node are about this node's cluster: those of a
@@ -211,7 +226,7 @@ func (p *Peers) forgetMirrors() {
 		for i := range t.Records {
 			r := &t.Records[i]
 			if len(r.Mirrors) > 1 || len(r.Synced) > 1 {
-				r.Mirrors, r.Synced = []broker.NodeID{r.Master}, []broker.NodeID{r.Master}
+				r.Mirrors, r.Synced, r.Sessions = []broker.NodeID{r.Master}, []broker.NodeID{r.Master}, []string{""}
 				r.Version++
 			}
 		}

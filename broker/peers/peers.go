@@ -239,8 +239,8 @@ func New(cfg Config, records [][]byte, now broker.Time) (*Peers, error) {
 		if err := cbor.Unmarshal(records[len(records)-1], &k); err != nil {
 			return nil, fmt.Errorf("peers: metadata log: %w; remove this node's metadata directory only if another node is intact", err)
 		}
-		if slices.Contains(k.Topics, nil) {
-			return nil, errors.New("peers: metadata log: a topic is missing; remove this node's metadata directory only if another node is intact")
+		if slices.ContainsFunc(k.Topics, func(t *Topic) bool { return t == nil || !t.valid() }) {
+			return nil, errors.New("peers: metadata log: a topic is not whole; remove this node's metadata directory only if another node is intact")
 		}
 		p.last, p.counter, p.topics, p.deleted = k.View, k.Counter, k.Topics, k.Deleted
 		p.producers = max(p.producers, k.Producers)
@@ -253,6 +253,14 @@ func New(cfg Config, records [][]byte, now broker.Time) (*Peers, error) {
 func (p *Peers) Channel() broker.Channel { return broker.Peer }
 
 func (p *Peers) session() string { return fmt.Sprintf("%s/%d", p.cfg.Incarnation, p.gen) }
+
+// sessionOf is the session by which this node knows a node, itself included.
+func (p *Peers) sessionOf(id broker.NodeID) string {
+	if o := p.other(id); o != nil {
+		return o.session
+	}
+	return p.session()
+}
 
 func (p *Peers) interval() time.Duration { return p.cfg.TickTime / ticks }
 
@@ -372,6 +380,9 @@ func (p *Peers) Leave(now broker.Time) {
 // neighbours is this node's view for the machine of a partition.
 func (p *Peers) neighbours(r scheme.Record, home broker.NodeID) *scheme.Neighbours {
 	n := &scheme.Neighbours{Record: copied(r), Home: home, Members: p.members(), Live: p.live(), Reached: []broker.NodeID{p.cfg.ID}, Paused: p.phase != joined, Session: p.gen}
+	for _, id := range n.Live {
+		n.Sessions = append(n.Sessions, p.sessionOf(id))
+	}
 	for _, o := range p.others {
 		if p.reached(o) && o.hb.Joined {
 			n.Reached = append(n.Reached, o.id)
@@ -394,7 +405,7 @@ func (p *Peers) members() []broker.NodeID {
 }
 
 func copied(r scheme.Record) scheme.Record {
-	r.Mirrors, r.Synced = slices.Clone(r.Mirrors), slices.Clone(r.Synced)
+	r.Mirrors, r.Synced, r.Sessions = slices.Clone(r.Mirrors), slices.Clone(r.Synced), slices.Clone(r.Sessions)
 	return r
 }
 
@@ -533,7 +544,7 @@ func (p *Peers) create(c cluster.CreateTopic) (t *cluster.Topic, code int16, tex
 	whole := &Topic{Topic: *t}
 	for i, home := range homes {
 		whole.Topic.Partitions = append(whole.Topic.Partitions, &cluster.Partition{Topic: c.Name, Index: int32(i), Leader: home, Replicas: []broker.NodeID{home}, Epoch: -1})
-		whole.Records = append(whole.Records, scheme.Record{Version: 1, Master: home, Mirrors: []broker.NodeID{home}, Synced: []broker.NodeID{home}})
+		whole.Records = append(whole.Records, scheme.Record{Version: 1, Master: home, Mirrors: []broker.NodeID{home}, Synced: []broker.NodeID{home}, Sessions: []string{p.sessionOf(home)}})
 	}
 	if c.ValidateOnly {
 		return &whole.Topic, 0, ""

@@ -251,7 +251,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		var version int
 		d.ScanArgs(t, "version", &version)
 		m := []broker.NodeID{at(2).id}
-		k := peers.Keep{Topic: at(0).p.State().Topic(d.CmdArgs[1].Key).ID, Record: scheme.Record{Version: int64(version), Master: m[0], Mirrors: m, Synced: m}}
+		k := peers.Keep{Topic: at(0).p.State().Topic(d.CmdArgs[1].Key).ID, Record: scheme.Record{Version: int64(version), Master: m[0], Mirrors: m, Synced: m, Sessions: []string{""}}}
 		w.step(at(0), func() { at(0).p.Propose(w.time(), k) })
 	case "show":
 		w.show()

@@ -26,6 +26,7 @@ const (
 	InSync   Election = "in-sync"  // it elects one of the in-sync set
 	Fixed    Election = "fixed"    // one replica leads, or nobody, until an operator promotes another
 	Replicas Election = "replicas" // the replicas elect among themselves and report
+	Lock     Election = "lock"     // whoever holds a lock leads, and each node shows its own view of it
 )
 
 // Placement is how many replicas a partition has.
@@ -73,6 +74,9 @@ type Definition struct {
 	// InSync: the scheme keeps an in-sync set, of which min.insync.replicas says how
 	// large it has to be.
 	InSync bool
+	// Shared: there is one log, on a storage device that all nodes share. The machine's
+	// host is a SharedHost.
+	Shared bool
 	// Moves: replicas can be given to other nodes while the partition is in use.
 	Moves bool
 	// Elects is who makes leaders under these options. Nil: always Election.
@@ -84,8 +88,8 @@ type Definition struct {
 	Options []options.Option
 	// Authority is who tells under these options. Nil: always Metadata.
 	Authority func(options.Values) Metadata
-	// Shared are options of other schemes that it has, too.
-	Shared []options.Option
+	// Also are options of other schemes that it has, too.
+	Also []options.Option
 	// Unclean reports whether its options allow the metadata quorum to elect outside the
 	// in-sync set. Nil: unclean.leader.election.enable alone does.
 	Unclean func(options.Values) bool
@@ -129,7 +133,7 @@ func (d Definition) Validate() error {
 		return fmt.Errorf("scheme %s has no factory or promises nothing", d.Name)
 	case !slices.Contains([]Metadata{Raft, Peers}, d.Metadata):
 		return fmt.Errorf("scheme %s has unknown authority %q", d.Name, d.Metadata)
-	case !slices.Contains([]Election{InSync, Fixed, Replicas}, d.Election):
+	case !slices.Contains([]Election{InSync, Fixed, Replicas, Lock}, d.Election):
 		return fmt.Errorf("scheme %s has unknown election %q", d.Name, d.Election)
 	case !slices.Contains([]Placement{One, Factor, All, Named}, d.Replicas):
 		return fmt.Errorf("scheme %s has unknown placement %q", d.Name, d.Replicas)
@@ -196,7 +200,11 @@ type Faults struct {
 	Pauses  int
 	Cuts    int // connections between nodes cut, wholly or in part
 	Slow    int // links delayed, lossy or throttled, disks slow
+	Disks   int // disks full or failing; such deaths count too
 	Leaders int // leadership moved by an operator
+	Clocks  int // clocks set wrong by a second or more, or at a wrong rate
+	Skews   int // clocks set wrong by less
+	Locks   int // locks taken from their owners
 	// Other is how many faults there are that are of none of these kinds and may end
 	// processes or hold them up.
 	Other int

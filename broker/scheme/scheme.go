@@ -48,6 +48,9 @@ type Record struct {
 	Master  broker.NodeID
 	Mirrors []broker.NodeID // all copies, the master first, then by age
 	Synced  []broker.NodeID // those of them that have everything, in the same order
+	// Sessions are those of Mirrors in which each became one: a node that has restarted
+	// since is not the copy that it was.
+	Sessions []string
 }
 
 // Newer says whether r replaces o.
@@ -67,7 +70,8 @@ type Neighbours struct {
 	// Live are the members that count as one cluster with this node, itself among
 	// them. One that was declared dead and comes back is not live until it, or this
 	// node, has restarted (RabbitMQ: a partition that was noticed).
-	Live []broker.NodeID
+	Live     []broker.NodeID
+	Sessions []string // of Live: another one after each restart
 	// Reached are those that can be talked to, live or not, itself among them.
 	Reached []broker.NodeID
 	// Left are those that are not live because they stopped in order.
@@ -144,14 +148,14 @@ type Host interface {
 	// leads nor acknowledges until it has fetched that part again.
 	Refused() bool
 
-	// Kept is what was kept beside the log when the node started, nil for nothing.
-	Kept() []byte
-	// Keep replaces it, atomically and durably whatever fsync says, after every append
+	// Persisted is what was kept beside the log when the node started, nil for nothing.
+	Persisted() []byte
+	// Persist replaces it, atomically and durably whatever fsync says, after every append
 	// and truncation asked for before and before those asked for after it.
-	Keep(state []byte)
-	// Keeping reports that something which is to be kept is not durable yet. Machine.Stored
+	Persist(state []byte)
+	// Persisting reports that something which is to be kept is not durable yet. Machine.Stored
 	// is called when that ends.
-	Keeping() bool
+	Persisting() bool
 
 	// Send sends a message to the same partition on another node, on the
 	// replication channel, with the log's bytes from..to in data where to > from.
@@ -164,9 +168,9 @@ type Host interface {
 	// Report tells the authority who is in sync with this replica, which leads epoch by
 	// its peers' vote. What the authority knows comes as Assigned.
 	Report(epoch int32, inSync []broker.NodeID)
-	// KeepRecord replaces the record of a partition where no quorum decides, and tells the
+	// Keep replaces the record of a partition where no quorum decides, and tells the
 	// other nodes. ISRAnswer(0) comes as soon as it is durable here, for the newest one.
-	KeepRecord(r Record)
+	Keep(r Record)
 	// Eligible reports whether a broker may join the in-sync set: registered with
 	// exactly this broker epoch, not fenced, not leaving.
 	Eligible(id broker.NodeID, brokerEpoch int64) bool
@@ -181,6 +185,25 @@ type Host interface {
 	Emit(ev broker.Event)
 	// Name is a node's name.
 	Name(id broker.NodeID) string
+}
+
+// SharedHost is a Host whose log lies on a storage device that all nodes share. The
+// outcome of each method comes as a *broker.DeviceDone, by Machine.Message from this
+// node itself; so does a *broker.ReadFailed where what is read is damaged. Until the log
+// is open it is empty, and it must not be appended to.
+type SharedHost interface {
+	Host
+	// Owner names this incarnation of the node.
+	Owner() string
+	TryLock(l broker.Lock)
+	CheckLock(l broker.Lock)
+	Publish(l broker.Lock)
+	CheckToken()
+	// OpenLog opens the log; once it has come, Index, Stable and Refused are those of the
+	// log as it was found.
+	OpenLog(fenced bool, token uint64)
+	// CloseLog closes the log, which is empty from then on, and gives up the lock.
+	CloseLog(l broker.Lock)
 }
 
 // Machine is the state machine of one partition under one scheme.

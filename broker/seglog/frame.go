@@ -249,6 +249,11 @@ func settle(f vfs.File, known, end int64) error {
 			return err
 		}
 	}
+	return rewrite(f, known, end)
+}
+
+// rewrite writes what stands in [known, end) again and syncs.
+func rewrite(f vfs.File, known, end int64) error {
 	buf := make([]byte, min(1<<20, max(0, end-known)))
 	for pos := known; pos < end; {
 		b := buf[:min(int64(len(buf)), end-pos)]

@@ -111,6 +111,9 @@ type Options struct {
 	IndexBytes int64
 	// Mutants are seeded bugs; none without the build tag.
 	Mutants mutant.Set
+
+	foreign bool  // see OpenForeign
+	upTo    int64 // with foreign: the offset at which to end, -1 for the last whole frame
 }
 
 // Validate refuses values out of range.
@@ -243,7 +246,7 @@ func Open(fsys vfs.FS, dir string, opt Options) (_ *Log, _ Recovered, err error)
 	if err := vfs.MkdirSynced(fsys, dir); err != nil {
 		return nil, Recovered{}, err
 	}
-	if l.state, err = openState(fsys, dir); err != nil {
+	if l.state, err = openState(fsys, dir, opt.foreign); err != nil {
 		return nil, Recovered{}, err
 	}
 	rec, err := l.recover()
@@ -253,7 +256,7 @@ func Open(fsys vfs.FS, dir string, opt Options) (_ *Log, _ Recovered, err error)
 	if err := fsys.SyncDir(dir); err != nil {
 		return nil, Recovered{}, err
 	}
-	if l.corrupt == nil {
+	if l.corrupt == nil && !opt.foreign {
 		st := state{start: l.start, file: l.active().base, pos: l.active().size}
 		if err := l.state.set(st, false); err != nil {
 			return nil, Recovered{}, err
@@ -263,6 +266,25 @@ func Open(fsys vfs.FS, dir string, opt Options) (_ *Log, _ Recovered, err error)
 	rec.Start, rec.End, rec.Corrupt = l.start, l.end, l.corrupt
 	return l, rec, nil
 }
+
+// errForeign is why a foreign log takes no changes.
+var errForeign = errors.New("the log belongs to another process")
+
+// OpenForeign opens, for reading, a log that another process may still append to. It ends at offset upTo, or with upTo -1
+// where the last whole frame does that is there now. Nothing of the log's files is changed, but what is kept is durable when it
+// returns. What the other process appends behind it is neither seen nor touched. The log refuses changes with
+// ErrFailed.
+func OpenForeign(fsys vfs.FS, dir string, opt Options, upTo int64) (*Log, Recovered, error) {
+	opt.foreign, opt.upTo = true, upTo
+	l, rec, err := Open(fsys, dir, opt)
+	if err == nil {
+		l.failed = errForeign
+	}
+	return l, rec, err
+}
+
+// full reports whether a foreign log has all that is wanted of it.
+func (l *Log) full(end int64) bool { return l.opt.foreign && l.opt.upTo >= 0 && end >= l.opt.upTo }
 
 func (l *Log) active() *segment { return l.segs[len(l.segs)-1] }
 
@@ -294,6 +316,9 @@ func (l *Log) recover() (Recovered, error) {
 			missing(l.state.file, "the file is missing, and so are all other segments")
 			return rec, nil
 		}
+		if l.opt.foreign {
+			return rec, nil
+		}
 		return rec, l.create(l.start)
 	}
 	if bases[0] > l.start {
@@ -321,8 +346,11 @@ func (l *Log) recover() (Recovered, error) {
 			l.beyond = names[i+1:]
 			break
 		}
+		if l.full(seg.end) {
+			break
+		}
 	}
-	if l.corrupt == nil && l.state.file > l.active().base {
+	if l.corrupt == nil && !l.full(l.end) && l.state.file > l.active().base {
 		missing(l.state.file, "the file is missing")
 	}
 	if l.corrupt == nil && l.start > l.end {
@@ -353,7 +381,7 @@ func (l *Log) recoverSegment(seg *segment, next int64, rec *Recovered) error {
 	sc := &scanner{f: seg.f, id: seg.base, size: size, window: recoveryWindow}
 	certain := false // a whole frame that cannot be here
 	var bad *badFrame
-	for bad == nil {
+	for bad == nil && !l.full(seg.end) {
 		f, err := sc.next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -375,6 +403,9 @@ func (l *Log) recoverSegment(seg *segment, next int64, rec *Recovered) error {
 		seg.size, seg.end = f.end(), b.Last+1
 	}
 	l.end = seg.end
+	if l.full(seg.end) {
+		return l.keep(seg)
+	}
 	hint := int64(0)
 	if l.state.file == seg.base {
 		hint = l.state.pos
@@ -410,12 +441,33 @@ func (l *Log) recoverSegment(seg *segment, next int64, rec *Recovered) error {
 		l.corrupt = corrupt
 	default:
 		rec.TruncatedBytes = size - seg.size
+		if l.opt.foreign {
+			return l.keep(seg)
+		}
 		if l.opt.Mutants.On(mutant.RecoverUnsynced) && rec.TruncatedBytes == 0 {
 			break
 		}
 		if err := settle(seg.f, t.known, seg.size); err != nil {
 			return fmt.Errorf("settling %s: %w", l.path(seg.name), err)
 		}
+	}
+	l.synced = seg.size
+	return nil
+}
+
+// keep makes what was read of a foreign segment durable. Its owner's pages are
+// written again, for its syncs may have failed (see settle); what stands behind them
+// is left alone, for it may be writing there.
+func (l *Log) keep(seg *segment) error {
+	known := seg.size // a segment is synced before the next one is begun
+	if l.state.file <= seg.base {
+		known = 0
+		if l.state.file == seg.base {
+			known = min(l.state.pos, seg.size)
+		}
+	}
+	if err := rewrite(seg.f, known, seg.size); err != nil {
+		return fmt.Errorf("keeping %s: %w", l.path(seg.name), err)
 	}
 	l.synced = seg.size
 	return nil

@@ -42,7 +42,7 @@ func OpenRecords(fsys vfs.FS, dir string) (_ *RecordLog, records [][]byte, err e
 	if err := vfs.MkdirSynced(fsys, dir); err != nil {
 		return nil, nil, err
 	}
-	if l.state, err = openState(fsys, dir); err != nil {
+	if l.state, err = openState(fsys, dir, false); err != nil {
 		return nil, nil, err
 	}
 	names, gens, err := numbered(fsys, dir, recordsSuffix)

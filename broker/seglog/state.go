@@ -41,7 +41,7 @@ type stateFile struct {
 	known bool // the file held a valid state at opening
 }
 
-func openState(fsys vfs.FS, dir string) (*stateFile, error) {
+func openState(fsys vfs.FS, dir string, foreign bool) (*stateFile, error) {
 	f, err := fsys.OpenFile(path.Join(dir, stateName), true)
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func openState(fsys vfs.FS, dir string) (*stateFile, error) {
 	default:
 		return nil, errors.Join(err, f.Close())
 	}
-	if s.known {
+	if s.known && !foreign {
 		// What was read may be in the page cache only, and a sync of it may have failed before (see settle).
 		if err := s.set(s.state, true); err != nil {
 			return nil, errors.Join(err, f.Close())

@@ -49,8 +49,22 @@ type Store struct {
 	opt  seglog.Options
 	meta *seglog.RecordLog
 
+	shared vfs.Locks // nil: there is no shared device
+
 	mu    sync.Mutex
-	lanes map[broker.Lane]*seglog.Log
+	lanes map[broker.Lane]log
+	locks map[broker.Lane]vfs.FileLock // on the shared device
+}
+
+// log is what a lane's operations are done to.
+type log interface {
+	Append(frames ...seglog.Frame) error
+	Truncate(to int64) error
+	Sync() error
+	Read(from, to int64, maxBytes int) ([]byte, error)
+	Close() error
+	Abandon() error
+	Failed() error
 }
 
 // Open recovers everything that is on disk: logs is the file system of the
@@ -58,7 +72,7 @@ type Store struct {
 // returns is durable.
 func Open(logs, meta vfs.FS, segmentBytes int64, mutants mutant.Set) (*Store, node.Recovered, error) {
 	// Every batch is indexed: most reads want the newest one alone, and the node's own index is larger.
-	s := &Store{logs: logs, opt: seglog.Options{SegmentBytes: segmentBytes, Mutants: mutants, IndexBytes: 1}, lanes: map[broker.Lane]*seglog.Log{}}
+	s := &Store{logs: logs, opt: seglog.Options{SegmentBytes: segmentBytes, Mutants: mutants, IndexBytes: 1}, lanes: map[broker.Lane]log{}}
 	var rec node.Recovered
 	if err := vfs.MkdirSynced(logs, LogsDir); err != nil {
 		return nil, rec, fmt.Errorf("data directory: %w", err)
@@ -150,9 +164,7 @@ func (s *Store) open(lane broker.Lane) (node.LaneState, error) {
 	if err != nil {
 		return node.LaneState{}, fmt.Errorf("log %s: %w", lane, err)
 	}
-	s.mu.Lock()
-	s.lanes[lane] = l
-	s.mu.Unlock()
+	s.setLog(lane, l)
 	state := node.LaneState{Lane: lane, Start: r.Start, Batches: r.Infos(), Torn: r.TruncatedBytes}
 	if r.Corrupt != nil {
 		state.Corrupt = r.Corrupt.Error()
@@ -171,7 +183,13 @@ func (s *Store) open(lane broker.Lane) (node.LaneState, error) {
 	return state, nil
 }
 
-func (s *Store) lane(lane broker.Lane) (*seglog.Log, error) {
+func (s *Store) setLog(lane broker.Lane, l log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lanes[lane] = l
+}
+
+func (s *Store) lane(lane broker.Lane) (log, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.lanes[lane]
@@ -309,7 +327,7 @@ func (s *Store) Close(epoch int64) error {
 		failed = append(failed, s.lanes[lane].Failed())
 		errs = append(errs, s.lanes[lane].Close())
 	}
-	err := errors.Join(append(errs, s.meta.Close())...)
+	err := errors.Join(append(errs, s.meta.Close(), s.unlockAll())...)
 	if epoch == 0 || err != nil || errors.Join(failed...) != nil {
 		return err
 	}
@@ -343,5 +361,6 @@ func (s *Store) Abandon() error {
 	if s.meta != nil {
 		errs = append(errs, s.meta.Abandon())
 	}
+	errs = append(errs, s.unlockAll())
 	return errors.Join(errs...)
 }

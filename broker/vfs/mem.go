@@ -59,6 +59,7 @@ type Mem struct {
 	mu       sync.Mutex
 	root     *node
 	gen      int // incremented when all open files become stale
+	inodes   uint64
 	strict   bool
 	capacity int64
 	used     int64
@@ -85,6 +86,8 @@ type node struct {
 	pending       []write
 	written       []byte // memory of the pending writes' data
 	links         int    // 1 while an entry names it
+	inode         uint64
+	lock          *memLock // nil: nobody holds it
 }
 
 // change is one atomic change of a directory: from loses its name, to gets node.
@@ -249,7 +252,8 @@ func (m *Mem) OpenFile(name string, create bool) (File, error) {
 	if op == OpCreate {
 		var parent *node
 		if parent, err = m.findDir(path.Dir(name)); err == nil {
-			n = &node{parent: parent, links: 1}
+			m.inodes++
+			n = &node{parent: parent, links: 1, inode: m.inodes}
 			parent.change(change{to: path.Base(name), node: n})
 		}
 	}

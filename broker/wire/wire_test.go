@@ -82,7 +82,7 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 						Name: text.Draw(t, "name"), Created: rapid.Uint64().Draw(t, "created"), Configs: map[string]string{text.Draw(t, "config"): text.Draw(t, "value")},
 						Partitions: []*cluster.Partition{{Topic: text.Draw(t, "topic"), Leader: broker.NodeID(rapid.Int32().Draw(t, "leader"))}},
 					},
-					Records: []scheme.Record{{Version: rapid.Int64().Draw(t, "version"), Master: 1, Mirrors: nodes.Draw(t, "mirrors"), Synced: nodes.Draw(t, "synced")}},
+					Records: []scheme.Record{{Version: rapid.Int64().Draw(t, "version"), Master: 1, Mirrors: nodes.Draw(t, "mirrors"), Synced: nodes.Draw(t, "synced"), Sessions: []string{text.Draw(t, "mirror session")}}},
 				}},
 			}
 		}),

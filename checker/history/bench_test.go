@@ -152,21 +152,32 @@ func (nothing) Invoke(*Op)   {}
 func (nothing) Complete(*Op) {}
 func (nothing) Event(any)    {}
 
-// BenchmarkSend measures the recording of one send, its answer included.
+// BenchmarkSend measures the recording of one send, its answer included, with times as
+// they are in a run: nothing of them can be guessed.
 func BenchmarkSend(b *testing.B) {
-	w, err := Create(filepath.Join(b.TempDir(), FileName), testHeader())
+	path := filepath.Join(b.TempDir(), FileName)
+	w, err := Create(path, testHeader())
 	require.NoError(b, err)
+	var steps [1 << 16][2]int64
+	rng := rand.New(rand.NewPCG(1, 1))
+	for i := range steps {
+		steps[i] = [...]int64{rng.Int64N(100_000), 300_000 + rng.Int64N(900_000)}
+	}
 	b.ReportAllocs()
 	op := Op{Kind: Send, Key: 1, Node: 1, Acked: true}
-	for b.Loop() {
-		op.Call += 1000
+	for i := 0; b.Loop(); i++ {
+		step := &steps[i%len(steps)]
+		op.Call += step[0]
 		op.Value++
 		op.Offset = NoOffset
 		w.Invoke(&op)
-		op.Return, op.Outcome, op.Offset = op.Call+700, OK, int64(op.Value)
+		op.Return, op.Outcome, op.Offset = op.Call+step[1], OK, int64(op.Value)
 		w.Complete(&op)
 	}
 	require.NoError(b, w.Close())
+	fi, err := os.Stat(path)
+	require.NoError(b, err)
+	b.ReportMetric(float64(fi.Size())/float64(b.N), "disk-B/op")
 }
 
 func BenchmarkRead(b *testing.B) {

@@ -87,14 +87,9 @@ func (p *ednProcess) next(t int64, kind string) int {
 }
 
 func ednEvents(h *History) []ednEvent {
-	order := make([]*Op, 0, len(h.Ops))
+	order := slices.DeleteFunc(ednOrder(h), func(op *Op) bool { return op.Kind != Send && op.Kind != Poll })
 	var end, fresh int64 // the last time of all; the next process number to give
-	for i := range h.Ops {
-		op := &h.Ops[i]
-		if op.Kind != Send && op.Kind != Poll {
-			continue
-		}
-		order = append(order, op)
+	for _, op := range order {
 		end = max(end, op.Call)
 		if op.Return != Infinity {
 			end = max(end, op.Return)
@@ -104,9 +99,6 @@ func ednEvents(h *History) []ednEvent {
 	for _, d := range h.Drains {
 		end = max(end, d.At)
 	}
-	slices.SortStableFunc(order, func(a, b *Op) int {
-		return cmp.Or(cmp.Compare(a.Process, b.Process), cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return))
-	})
 
 	events := make([]ednEvent, 0, 2*len(order))
 	add := func(p *ednProcess, e ednEvent) {
@@ -160,6 +152,18 @@ func ednEvents(h *History) []ednEvent {
 		return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.rank, b.rank), cmp.Compare(a.id, b.id))
 	})
 	return events
+}
+
+// ednOrder are the operations, process by process and each in its order.
+func ednOrder(h *History) []*Op {
+	order := make([]*Op, len(h.Ops))
+	for i := range h.Ops {
+		order[i] = &h.Ops[i]
+	}
+	slices.SortStableFunc(order, func(a, b *Op) int {
+		return cmp.Or(cmp.Compare(a.Process, b.Process), cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return))
+	})
+	return order
 }
 
 func ednKind(op *Op) string {

@@ -29,7 +29,7 @@ func TestJSONLRefuses(t *testing.T) {
 		"nothing":   {"", "line 1: the input ends"},
 		"cut":       {strings.Join(lines[:4], ""), "line 5: the input ends"},
 		"no header": {strings.Join(lines[1:], ""), "line 1: the header is the first line"},
-		"version":   {strings.Replace(whole, `"version":1`, `"version":9`, 1), "format version 9"},
+		"version":   {strings.Replace(whole, `"version":2`, `"version":9`, 1), "format version 9"},
 		"unknown":   {strings.Replace(whole, `"kind":"send"`, `"kund":"send"`, 1), "kund"},
 		"kind":      {strings.Replace(whole, `"kind":"send"`, `"kind":"push"`, 1), `unknown kind "push"`},
 		"outcome":   {strings.Replace(whole, `"outcome":"ok"`, `"outcome":"yes"`, 1), `unknown outcome "yes"`},
@@ -100,7 +100,7 @@ func TestValidate(t *testing.T) {
 		change func(*History)
 		want   string
 	}{
-		"version":        {func(h *History) { h.Header.Version = 2 }, "format version is 2"},
+		"version":        {func(h *History) { h.Header.Version = 1 }, "format version is 1"},
 		"two keys":       {func(h *History) { h.Header.Keys[1] = "t-0" }, `two keys are named "t-0"`},
 		"return":         {func(h *History) { h.Ops[0].Return = 1 }, "operation 0 returned at 1, before it was called at 1000"},
 		"call":           {func(h *History) { h.Ops[0].Call = -1 }, "before the run began"},

@@ -147,7 +147,7 @@ func FuzzImportJSONL(f *testing.F) {
 	var b bytes.Buffer
 	require.NoError(f, ExportJSONL(&b, sampleHistory(f)))
 	f.Add(b.Bytes())
-	f.Add([]byte(`{"header":{"version":1}}` + "\n" + `{"op":{"id":0,"kind":"send","outcome":"ok"}}` + "\n"))
+	f.Add([]byte(`{"header":{"version":2}}` + "\n" + `{"op":{"id":0,"kind":"send","outcome":"ok"}}` + "\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		h, err := ImportJSONL(bytes.NewReader(in))
 		if err != nil {

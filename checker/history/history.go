@@ -18,7 +18,7 @@ import (
 
 // Version is the format version written to every history file. A reader
 // refuses any other.
-const Version = 1
+const Version = 2
 
 // Infinity is the return time of an operation that was never answered.
 const Infinity = int64(math.MaxInt64)
@@ -64,7 +64,7 @@ const (
 	Accept                  // settle: Value, which operation Of delivered, is consumed
 	Release                 // settle: Value goes back to its queue, to be delivered again
 	Reject                  // settle: Value is given up, and goes to the dead letters where there are any
-	Leave                   // the client's session ends, on every key: what it held goes back
+	Leave                   // the client's session ends, on every key: what it held goes back, and what it was not answered happens no more
 	Commit                  // transaction Txn takes effect; its Key says nothing
 	Abort                   // transaction Txn never takes effect; its Key says nothing
 )
@@ -222,6 +222,10 @@ type Queue struct {
 	// DeadLetters is the queue that takes what this one gives up; empty: there is none.
 	DeadLetters string `json:"dead_letters,omitempty"`
 }
+
+// LabelImported is the label of Header.Labels that names the format from which a
+// history was imported.
+const LabelImported = "imported"
 
 // Client describes one client.
 type Client struct {

@@ -385,7 +385,7 @@ func TestNotAHistory(t *testing.T) {
 	_, err := loadBytes([]byte("a completely different file"))
 	require.ErrorContains(t, err, "is not a history")
 	_, err = loadBytes(append([]byte(magic), Version+1))
-	require.ErrorContains(t, err, "format version 2")
+	require.ErrorContains(t, err, "format version 3")
 	_, err = Load(filepath.Join(t.TempDir(), "absent"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.ErrorContains(t, err, FileName)

@@ -2,7 +2,10 @@ package linear
 
 import (
 	"os"
+	"regexp"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/checker/internal/seeded"
 )
@@ -51,21 +54,40 @@ var bugs = []struct{ name, file, old, with string }{
 	{"the first value comes late", "register.go", "c.first = math.MinInt64", "c.first = min(c.first, o.Return)"},
 	{"the earliest call ends a while", "register.go", "if o.Call > c.latest {", "if o.Call > c.latest && c.latestOf < 0 {"},
 	{"reads do not begin a while", "register.go", "if o.Return < c.first {", "if o.Return < c.first && o.Kind == Write {"},
+	{"stream: calls come behind returns", "stream.go", "return cmp.Compare(min(a.Stage, Returned), min(b.Stage, Returned))", "return cmp.Compare(min(b.Stage, Returned), min(a.Stage, Returned))"},
+	{"stream: order is not looked at", "sweep.go", "if begun.newest.call > at.ret {", "if begun.newest.call > at.ret && false {"},
+	{"stream: order: equal times precede", "sweep.go", "if begun.newest.call > at.ret {", "if begun.newest.call >= at.ret {"},
+	{"stream: order goes by what is known at the return", "sweep.go", "if begun.newest.call > at.ret {", "if s.newest.call > at.ret {"},
+	{"stream: what was lost is not in order", "sweep.go", "if newest.call > l.ret {", "if newest.call > l.ret && false {"},
+	{"stream: a later dequeue empties", "sweep.go", "if p.at < until {", "if p.at < from {"},
+	{"stream: taken at its call, it is still in", "sweep.go", "if p.at < until {", "if p.at <= until {"},
+	{"stream: a probe at the end of an enqueue has it", "sweep.go", "s.probes[first-1].at > from {", "s.probes[first-1].at >= from {"},
+	{"stream: a gap serves all", "sweep.go", "if s.gaps[i] < e.from {", "if s.gaps[i] < 0 {"},
+	{"stream: gaps are forgotten", "sweep.go", "s.gap = max(s.gap, s.gaps[len(s.gaps)-1])", "s.gap = max(s.gap, math.MinInt64)"},
+	{"stream: what was lost covers nothing", "sweep.go", "return i == len(covered) || covered[i].from >= t", "return i >= 0"},
+	{"stream: the cover is closed", "sweep.go", "return i == len(covered) || covered[i].from >= t", "return i == len(covered) || covered[i].from > t"},
+	{"stream: a second pass forgets what was lost", "sweep.go", "case len(s.covered) > 0 && s.covered[0].from < t:", "case len(s.covered) < 0:"},
+	{"stream: covers that touch are one", "sweep.go", "n > 0 && l.ret < s.covered[n-1].until", "n > 0 && l.ret <= s.covered[n-1].until"},
+	{"stream: a failed enqueue stays", "sweep.go", "s.values.forget(m.Value)&dequeued != 0", "s.values.enqueue(m.Value)&dequeued != 0"},
 }
 
-// TestBugs seeds one bug after another into the procedures: TestAgainstPorcupine
-// must fail with each. It builds the package once for each, so it runs only on
-// request: FAULTLINE_CHECKER_BUGS=1.
+// TestBugs seeds one bug after another into the procedures: TestAgainstPorcupine, or
+// TestStreamAgainstExact, must fail with each. It builds the package once for each, so
+// it runs only on request: FAULTLINE_CHECKER_BUGS=1.
 func TestBugs(t *testing.T) {
 	if os.Getenv(seeded.Switch) == "" {
 		t.Skip("seeds bugs into the source, one build each: make test-checkers")
 	}
-	about := map[string]string{"queue.go": "queue", "log.go": "log", "register.go": "register"}
+	finds := map[string]string{
+		"queue.go": "TestAgainstPorcupine/queue", "log.go": "TestAgainstPorcupine/log", "register.go": "TestAgainstPorcupine/register",
+		"stream.go": "TestStreamAgainstExact", "sweep.go": "TestStreamAgainstExact",
+	}
 	for _, bug := range bugs {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
-			seeded.Find(t, seeded.Bug{Name: bug.name, File: bug.file, Old: bug.old, With: bug.with, Run: "TestAgainstPorcupine/" + about[bug.file]},
-				`seed \d+: .* by the exact procedure|seed \d+: the witness|panic: `)
+			err := seeded.Find(t.Context(), t.TempDir(), seeded.Bug{Name: bug.name, File: bug.file, Old: bug.old, With: bug.with, Run: finds[bug.file]},
+				regexp.MustCompile(`seed \d+: .* by the exact procedure|seed \d+: the witness|seed \d+, queue|panic: `))
+			require.NoError(t, err)
 		})
 	}
 }

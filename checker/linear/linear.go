@@ -34,10 +34,12 @@ const (
 	End                     // log: saw that Offset is the next one to be taken
 	Write                   // register: sets it to Value
 	Read                    // register: saw Value, Unset where nothing was written yet
+	Swap                    // register with compare-and-set: held Offset, and holds Value now; without an answer it may have been refused
+	Refused                 // register with compare-and-set: did not hold Offset
 )
 
 func (k Kind) String() string {
-	names := [...]string{"", "enqueue", "dequeue", "dequeue-empty", "append", "read", "end-of-log", "write", "read"}
+	names := [...]string{"", "enqueue", "dequeue", "dequeue-empty", "append", "read", "end-of-log", "write", "read", "compare-and-set", "refused compare-and-set"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -59,7 +61,7 @@ type Op struct {
 	Call   int64  `json:"call"` // on one monotonic clock
 	Return int64  `json:"return"`
 	Value  uint64 `json:"value"`
-	Offset int64  `json:"offset"`
+	Offset int64  `json:"offset"` // of a compare-and-set the value compared with
 	Kind   Kind   `json:"kind"`
 }
 
@@ -86,6 +88,7 @@ const (
 	Log       Object = "log"           // offsets are dense, from 0 on
 	SparseLog Object = "log with gaps" // offsets grow, and any may be skipped
 	Register  Object = "register"
+	CAS       Object = "register with compare-and-set" // no exact procedure decides it
 )
 
 // kinds of an object's operations.
@@ -97,6 +100,8 @@ func (o Object) kinds() []Kind {
 		return []Kind{Append, Get, End}
 	case Register:
 		return []Kind{Write, Read}
+	case CAS:
+		return []Kind{Write, Read, Swap, Refused}
 	}
 	return nil
 }
@@ -166,6 +171,8 @@ func Exact(object Object, ops []Op) (Result, error) {
 		r = decideLog(ops, object == SparseLog)
 	case Register:
 		r = decideRegister(ops)
+	case CAS:
+		r = unknown("a register with compare-and-set is left to a search")
 	}
 	r.Procedure = "exact " + string(object) + " procedure"
 	if w := r.Witness; w != nil && object != Log && object != SparseLog {
@@ -178,7 +185,7 @@ func Exact(object Object, ops []Op) (Result, error) {
 func validate(object Object, ops []Op) error {
 	kinds := object.kinds()
 	if kinds == nil {
-		return fmt.Errorf("unknown object %q: known are %q, %q, %q and %q", object, Queue, Log, SparseLog, Register)
+		return fmt.Errorf("unknown object %q: known are %q, %q, %q, %q and %q", object, Queue, Log, SparseLog, Register, CAS)
 	}
 	if len(ops) > math.MaxInt32 {
 		return fmt.Errorf("%d operations are too many: %d are possible in one history; check a part of it", len(ops), math.MaxInt32)
@@ -234,6 +241,8 @@ func describe(o *Op) string {
 		return fmt.Sprintf("read(%d at %d)", o.Value, o.Offset)
 	case End:
 		return fmt.Sprintf("end-of-log(%d)", o.Offset)
+	case Swap, Refused:
+		return fmt.Sprintf("%s(%d to %d)", o.Kind, o.Offset, o.Value)
 	}
 	return fmt.Sprintf("%s(%d)", o.Kind, o.Value)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 
 // searchMemory bounds what Porcupine may hold, in bytes: it keeps a bitset of all
 // operations and a state with every configuration that it has seen, and sees at
-// most one for each step.
-const searchMemory = 256 << 20
+// most one for each step that is possible.
+const searchMemory = 1 << 30
 
 // Search asks Porcupine, which searches for an order and decides any history if
 // it is given the time. It is Unknown, with the reason, after limit, when ctx ends,
@@ -45,17 +46,34 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 	if settled {
 		size = 8
 	}
-	most := int64(searchMemory / (len(ops)/8 + size + 256))
-	var steps atomic.Int64
+	return search(ctx, history, size, limit, func(state string, o *Op) (bool, string) {
+		return step(object, settled, state, o)
+	}), nil
+}
+
+// search asks Porcupine about operations whose inputs are of type T, on an object
+// that begins as "" and whose states are of size bytes at most.
+func search[T any](ctx context.Context, history []porcupine.Operation, size int, limit time.Duration, step func(state string, o T) (bool, string)) Result {
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	most := int64(searchMemory / (len(history)/8 + size + 256))
+	var steps atomic.Int64 // those that were possible
+	seed := maphash.MakeSeed()
 	model := porcupine.Model{
 		Init: func() any { return "" },
 		StepContext: func(stepCtx context.Context, state, input, _ any) (bool, any) {
 			// A refused step ends the search early; its verdict is then void.
-			if steps.Add(1) > most || stepCtx.Err() != nil || ctx.Err() != nil {
+			if steps.Load() > most || stepCtx.Err() != nil || ctx.Err() != nil {
 				return false, state
 			}
-			return step(object, settled, state.(string), input.(*Op))
+			ok, next := step(state.(string), input.(T))
+			if ok {
+				steps.Add(1)
+			}
+			return ok, next
 		},
+		Hash: func(state any) uint64 { return maphash.String(seed, state.(string)) },
 	}
 	res := porcupine.CheckOperationsTimeout(model, history, limit)
 	r := Result{Procedure: "Porcupine"}
@@ -71,7 +89,7 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 	default:
 		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine did not decide within %s", limit)
 	}
-	return r, nil
+	return r
 }
 
 // places gives appends the offset that a read tells of them: they can only stand
@@ -178,8 +196,16 @@ func step(object Object, settled bool, s string, o *Op) (bool, string) {
 	if s != "" {
 		value = word(0)
 	}
-	if o.Kind == Write {
+	switch o.Kind {
+	case Write:
 		return true, with("", o.Value)
+	case Swap:
+		if value == uint64(o.Offset) {
+			return true, with("", o.Value)
+		}
+		return o.open(), s // unanswered: it may have been refused
+	case Refused:
+		return value != uint64(o.Offset), s
 	}
 	return value == o.Value, s
 }

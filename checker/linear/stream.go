@@ -164,10 +164,10 @@ func inOrder(ctx context.Context, stream Stream, slack int, visit func(*Moment) 
 
 // ahead reads a stream in a goroutine of its own, while what it read before is looked at.
 func ahead(ctx context.Context, stream Stream) iter.Seq2[[]Moment, error] {
-	const size, batches = 1 << 10, 4
+	const size, batches = 1 << 10, 8
 	return func(yield func([]Moment, error) bool) {
 		ctx, stop := context.WithCancel(ctx)
-		full, spare := make(chan []Moment), make(chan []Moment, batches)
+		full, spare := make(chan []Moment, batches), make(chan []Moment, batches)
 		for range batches {
 			spare <- make([]Moment, 0, size)
 		}

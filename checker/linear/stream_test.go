@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -40,6 +41,7 @@ func streamOf(rng *rand.Rand, jitter int, queues ...[]Op) (Stream, int) {
 				all = append(all, m)
 			}
 		}
+		nobodys := phantoms(ops)
 		for i := range ops {
 			o := &ops[i]
 			switch {
@@ -52,7 +54,11 @@ func streamOf(rng *rand.Rand, jitter int, queues ...[]Op) (Stream, int) {
 			}
 			if rng.IntN(8) == 0 {
 				failed++
-				add(&Op{Kind: pickOf(rng, Enqueue, Dequeue), Value: 1<<50 + uint64(id), Call: o.Call}, Failed, o.Call+rng.Int64N(5))
+				f := Op{Kind: pickOf(rng, Enqueue, Dequeue), Value: 1<<50 + uint64(id), Call: o.Call}
+				if f.Kind == Enqueue && len(nobodys) > 0 {
+					f.Value, nobodys = nobodys[0], nobodys[1:]
+				}
+				add(&f, Failed, o.Call+rng.Int64N(5))
 			}
 		}
 	}
@@ -72,6 +78,20 @@ func streamOf(rng *rand.Rand, jitter int, queues ...[]Op) (Stream, int) {
 			}
 		}
 	}, failed
+}
+
+// phantoms are values that were dequeued and that nobody enqueued.
+func phantoms(ops []Op) []uint64 {
+	of := map[uint64]bool{}
+	for _, kind := range []Kind{Dequeue, Enqueue} {
+		for i := range ops {
+			if o := &ops[i]; o.Kind == kind && !(kind == Dequeue && o.open()) {
+				of[o.Value] = kind == Dequeue
+			}
+		}
+	}
+	maps.DeleteFunc(of, func(_ uint64, phantom bool) bool { return !phantom })
+	return slices.Sorted(maps.Keys(of))
 }
 
 // bare clears what says nothing of a queue.

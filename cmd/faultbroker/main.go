@@ -100,6 +100,7 @@ func flags(cmd *command) (fs *flag.FlagSet, members *string) {
 	fs.StringVar(&c.Name, "name", "", "`NAME` of this node")
 	fs.StringVar(&c.DataDir, "data", "", "`DIR` of the partition logs")
 	fs.StringVar(&c.MetaDir, "meta-data", "", "`DIR` of the metadata log (default: that of --data)")
+	fs.StringVar(&c.Shared, "shared", "", "`DIR` of the storage device that the nodes share, for schemes that keep their logs there")
 	members = fs.String("cluster", "", "all nodes that there may be, the same `LIST` on every one, separated by commas: ID@NAME:HOST, or\nID@NAME:HOST/CLIENT/PEER/QUORUM where a node has ports of its own\n(1@n1:127.0.0.1/19092/19093/19094,2@n2:127.0.0.1/29092/29093/29094)")
 	fs.Func("voters", "`IDS` of the nodes that the cluster begins with, separated by commas, the same on every\nnode (default: all of --cluster); others are added later", func(s string) error {
 		for id := range strings.SplitSeq(s, ",") {

@@ -60,7 +60,7 @@ func TestHelpAndVersion(t *testing.T) {
 	var out, errs bytes.Buffer
 	require.Zero(t, run([]string{"--help"}, &out, &errs))
 	for _, name := range []string{
-		"id", "name", "data", "meta-data", "cluster", "voters", "directory", "client-port", "peer-port", "quorum-port", "admin-port", "listen", "advertise", "rack", "scheme", "set", "log-level", "check", "version",
+		"id", "name", "data", "meta-data", "shared", "cluster", "voters", "directory", "client-port", "peer-port", "quorum-port", "admin-port", "listen", "advertise", "rack", "scheme", "set", "log-level", "check", "version",
 	} {
 		require.Regexp(t, `(?m)^  --`+name+`( |$)`, out.String())
 	}

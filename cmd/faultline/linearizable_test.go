@@ -45,10 +45,11 @@ register 8: linearizable (1 operations, exact register procedure)
 
 	a = ask(t, nil, "linearizable", "--object", "log", file(""))
 	require.Equal(t, 0, a.code, a.stderr)
-	require.Contains(t, a.stdout, "no operation on a log")
+	require.Contains(t, a.stdout, "no operation on such an object")
 	for _, c := range []struct{ text, object, file string }{
-		{`unknown object "": --object takes log, log-with-gaps, queue, register`, "", legal},
-		{`unknown object "stack"`, "stack", legal},
+		{`unknown object "stack": --object takes log, log-with-gaps, queue, register`, "stack", legal},
+		{"is not told by its content: --format takes history, jepsen-kafka", "", file("hello")},
+		{"is of the format jsonl; known are history", "", file(`{"header":{}}`)},
 		{"no such file", "queue", filepath.Join(t.TempDir(), "none")},
 		{"line 2: :enqueue is no operation on a register", "register", legal},
 		{"line 1 is no map of a Jepsen history", "queue", file("hello")},
@@ -56,5 +57,28 @@ register 8: linearizable (1 operations, exact register procedure)
 	} {
 		a = ask(t, nil, "linearizable", "--object", c.object, c.file)
 		a.requireRefused(t, 254, c.text)
+	}
+}
+
+// TestLinearizableFormats: what a file holds is told from its content.
+func TestLinearizableFormats(t *testing.T) {
+	for _, c := range []struct {
+		name, text string
+		code       int
+		says       string
+	}{
+		{"queue", `{:type :invoke, :f :dequeue, :process 0} {:type :ok, :f :dequeue, :value 3, :process 0}`, 1, "FIFO queue: not linearizable (1 operations, exact FIFO queue procedure)"},
+		{"kafka", `{:type :invoke, :f :send, :value [[:send 0 17]], :process 1} {:type :ok, :f :send, :value [[:send 0 [4 17]]], :process 1}`, 0, "log with gaps 0: linearizable"},
+		{"register", `{:type :invoke, :f :write, :value 3, :process 0}`, 0, "register: linearizable"},
+		{"register with compare-and-set", `{:type :invoke, :f :cas, :value [3 4], :process 0} {:type :ok, :f :cas, :value [3 4], :process 0}`, 1, "register with compare-and-set: not linearizable (1 operations, Porcupine)"},
+		{"of several keys", `{:type :invoke, :f :cas, :value [7 [3 4]], :process 0}`, 0, "register with compare-and-set 7: linearizable"},
+		{"etcd", "INFO  jepsen.util - 0 :invoke :read nil\nINFO  jepsen.util - 0 :ok :read 4", 1, "register: not linearizable (1 operations, exact register procedure)"},
+		{"texts", `{:process 0, :type :invoke, :f :get, :key "3", :value nil} {:process 0, :type :ok, :f :get, :key "3", :value ""}`, 0, "text 3: linearizable (1 operations, Porcupine)"},
+	} {
+		name := filepath.Join(t.TempDir(), "history")
+		require.NoError(t, os.WriteFile(name, []byte(c.text), 0o644))
+		a := ask(t, nil, "linearizable", name)
+		require.Equal(t, c.code, a.code, c.name+": "+a.stderr)
+		require.Contains(t, a.stdout, c.says, c.name)
 	}
 }

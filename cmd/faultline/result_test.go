@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,6 +17,9 @@ import (
 	"github.com/faultline-mq/faultline/harness/report"
 )
 
+// simulating is held by the one test whose simulation runs in this process.
+var simulating sync.Mutex
+
 // stored runs a plan in the simulator and stores it. It is there to store what no
 // command line can make: a sabotaged run.
 func stored(t *testing.T, acks string, sabotage sim.SabotageMode) harness.Outcome {
@@ -24,6 +28,8 @@ func stored(t *testing.T, acks string, sabotage sim.SabotageMode) harness.Outcom
 	p.Environment, p.Faults, p.Options["acks"] = "sim", []string{"partition:isolate-leader"}, acks
 	p, err := p.Resolve()
 	require.NoError(t, err)
+	simulating.Lock()
+	defer simulating.Unlock()
 	o, err := harness.Run(t.Context(), harness.Config{Plan: p, RunID: "r", SimOptions: func(o *sim.Options) { o.Sabotage.Mode = sabotage }}, t.TempDir(), p.Command())
 	require.NoError(t, err)
 	return o

@@ -124,11 +124,13 @@ func exportCommand() *cobra.Command {
 				return history.ExportJSONL(os.Stdout, h)
 			case "edn":
 				return history.ExportEDN(os.Stdout, h)
+			case "edn-queue":
+				return history.ExportQueueEDN(os.Stdout, h)
 			}
-			return badArguments(fmt.Errorf("unknown format %q; known formats: jsonl, edn", format))
+			return badArguments(fmt.Errorf("unknown format %q; known formats: jsonl, edn, edn-queue", format))
 		},
 	}
-	c.Flags().StringVar(&format, "format", format, "jsonl or edn")
+	c.Flags().StringVar(&format, "format", format, "jsonl, edn (of jepsen.tests.kafka) or edn-queue (of Jepsen's queue workloads)")
 	return c
 }
 
@@ -226,6 +228,7 @@ func listCommand() *cobra.Command {
 		},
 		"options":   func(context.Context) ([]entry, error) { return optionEntries(), nil },
 		"scenarios": func(context.Context) ([]entry, error) { return scenarioEntries(), nil },
+		"claims":    func(context.Context) ([]entry, error) { return claimEntries() },
 	}
 	names := slices.Sorted(maps.Keys(kinds))
 	asJSON := false
@@ -292,4 +295,23 @@ func optionEntries() []entry {
 		}
 	}
 	return all
+}
+
+func claimEntries() ([]entry, error) {
+	all, err := harness.Claims()
+	if err != nil {
+		return nil, err
+	}
+	var entries []entry
+	for _, c := range all {
+		e := entry{Name: c.ID, Doc: c.Says, More: []string{"done: " + c.Done, "expected: " + c.Expected}}
+		if schemes := c.Schemes(); len(schemes) > 0 {
+			e.More = append(e.More, "scheme "+strings.Join(schemes, ", "))
+		}
+		if why := c.Unexercised(); why != "" {
+			e.More = append(e.More, "not exercised: "+why)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
 }

@@ -26,6 +26,7 @@ type indexPage struct {
 	Runs   []indexRun
 	Older  int
 	Totals []chip
+	Matrix string // what the matrix of claims beside it came to; empty: there is none
 }
 
 type indexRun struct {
@@ -58,7 +59,7 @@ func WriteIndex(resultsDir string) error {
 	if err != nil {
 		return err
 	}
-	p := indexPage{assets: newAssets(tableScript), Runs: runs}
+	p := indexPage{assets: newAssets(tableScript), Runs: runs, Matrix: matrixLink(resultsDir)}
 	if len(runs) > maxRuns {
 		p.Runs, p.Older = runs[:maxRuns], len(runs)-maxRuns
 	}

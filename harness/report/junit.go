@@ -110,6 +110,11 @@ func (s Summary) WriteJUnit(w io.Writer) error {
 		}
 		add(c.Name, c.Verdict, c.Detail, strings.Join(lines, "\n"))
 	}
+	return encodeJUnit(w, suite)
+}
+
+// encodeJUnit writes one suite.
+func encodeJUnit(w io.Writer, suite junitSuite) error {
 	if _, err := io.WriteString(w, xml.Header); err != nil {
 		return err
 	}

@@ -243,6 +243,17 @@ func describeOp(h *history.History, op *history.Op, evidence bool) opRow {
 				r.Answer += fmt.Sprintf(", high watermark %d", op.High)
 			}
 		}
+	default:
+		r.What = op.Kind.String()
+		if op.Kind.Settles() {
+			r.What += " " + valueText(op.Value)
+		}
+		if op.Txn != 0 {
+			r.What += fmt.Sprintf(" transaction %d", op.Txn)
+		}
+		if op.Kind == history.Receive && op.Outcome == history.OK {
+			r.Answer = recordsText(op.Records)
+		}
 	}
 	if op.Code != "" {
 		r.Answer = strings.TrimSpace(shorten(op.Code, maxText) + " " + r.Answer)
@@ -255,6 +266,9 @@ func recordsText(rs []history.Record) string {
 	one := func(r history.Record) string {
 		switch r.Payload {
 		case history.Good:
+			if r.Offset == history.NoOffset {
+				return valueText(r.Value)
+			}
 			return fmt.Sprintf("%d=%s", r.Offset, valueText(r.Value))
 		case history.Sentinel:
 			return fmt.Sprintf("%d=sentinel", r.Offset)

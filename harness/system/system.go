@@ -59,10 +59,11 @@ type Scheme struct {
 	Authority string // who tells its nodes what there is: "raft" or "peers"
 	Election  string // who makes leaders, for people
 	Replicas  string // how many a partition has, for people
-	Single    bool   // a partition has one replica
+	Single    bool   // a partition has one copy
 	Factor    bool   // it has as many as replication.factor says
 	InSync    bool   // min.insync.replicas is a matter of its own
 	Moves     bool   // replicas can be moved between nodes
+	Shared    bool   // that copy lies on a device that all nodes share
 	Survives  bool   // with default options, the loss of one disk takes nothing
 	Options   []Option
 	// Hunted are values of options that random runs set, because with them acknowledged
@@ -77,6 +78,8 @@ type Option struct {
 	Doc  string
 	// Draw are the values that random runs choose from; none: they leave it alone.
 	Draw []string
+	// Safe is what they fall back to where what they drew promises nothing; "": none.
+	Safe string
 	// Protocol: they choose always, and not only now and then.
 	Protocol bool
 }

@@ -21,6 +21,7 @@ type Agent struct {
 	disk   disk
 	groups cgroups
 	clock  clock
+	locks  locks
 	log    *slog.Logger
 
 	mu     sync.Mutex // against the timer of a half-time sabotage
@@ -42,7 +43,7 @@ func NewAgent(s Sabotage, log *slog.Logger) (*Agent, error) {
 }
 
 func newAgent(f filter, weak weakness, log *slog.Logger) *Agent {
-	return &Agent{boot: NewBoot(), filter: f, weak: weak, log: log, sets: map[string]RuleSet{}, disk: disk{dir: DiskDir, stubbed: weak.stubbed}, clock: clock{dir: ClockDir, stubbed: weak.stubbed}}
+	return &Agent{boot: NewBoot(), filter: f, weak: weak, log: log, sets: map[string]RuleSet{}, disk: disk{dir: DiskDir, stubbed: weak.stubbed}, clock: clock{dir: ClockDir, stubbed: weak.stubbed}, locks: locks{dir: SharedDir, stubbed: weak.stubbed}}
 }
 
 // Serve carries out commands until in ends (unless it was told to stay) or ctx
@@ -202,6 +203,12 @@ func (a *Agent) do(req Request, resp *Response) error {
 		}
 		a.halve(a.clock.restore)
 		return a.clock.do(*req.Clock)
+	case opLocks:
+		if req.Locks == nil {
+			return errors.New("locks: nothing given")
+		}
+		resp.Locks = &LocksResponse{}
+		return a.locks.do(*req.Locks, resp.Locks)
 	case opConfigure:
 		return a.configure(req.Configure)
 	case opApply, opRemove, opObserve, opTry, opArrived:

@@ -24,6 +24,7 @@ const (
 	opGroup     = "group"
 	opKernel    = "kernel"
 	opClock     = "clock"
+	opLocks     = "locks"
 	opReadClock = "read-clock"
 )
 
@@ -45,6 +46,7 @@ type Request struct {
 	Dial      string        `json:"dial,omitempty"`    // an endpoint
 	Group     *GroupRequest `json:"group,omitempty"`
 	Clock     *ClockRequest `json:"clock,omitempty"`
+	Locks     *LocksRequest `json:"locks,omitempty"`
 	ReadClock uint16        `json:"read_clock,omitempty"` // a port of the node
 }
 
@@ -73,6 +75,8 @@ type Response struct {
 	Echo  *Echoes       `json:"echo,omitempty"`
 	Dial  string        `json:"dial,omitempty"`
 	Clock *ClockReading `json:"clock,omitempty"`
+	// Locks answers opLocks.
+	Locks *LocksResponse `json:"locks,omitempty"`
 }
 
 // DefaultTimeout bounds a command that names no bound of its own, and every

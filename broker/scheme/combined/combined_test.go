@@ -19,7 +19,7 @@ import (
 
 func all() []options.Option {
 	d := Definition()
-	return slices.Concat(d.Options, d.Shared)
+	return slices.Concat(d.Options, d.Also)
 }
 
 func settingsOf(t *testing.T, set map[string]string) scheme.Options {

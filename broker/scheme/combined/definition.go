@@ -18,7 +18,7 @@ func Definition() scheme.Definition {
 		Options: []options.Option{
 			{Name: uncleanOption, Owner: "scheme combined", Type: "bool", Default: "false", Doc: "with enableControllerMode: where nobody in sync is left, a slave that is not becomes master"},
 		},
-		Shared: base.Options, Unclean: func(o options.Values) bool { return o.Bool(uncleanOption) },
+		Also: base.Options, Unclean: func(o options.Values) bool { return o.Bool(uncleanOption) },
 		Messages: base.Messages, Detection: standby.Detection, Promise: promise,
 		Hunted: map[string]string{standby.Controller: "true", standby.AllAck: "true", standby.MinInSync: "2"},
 	}

@@ -101,6 +101,8 @@ type replica struct {
 
 var _ scheme.Host = (*replica)(nil)
 
+func (r *replica) Keep(scheme.Record) {}
+
 func (r *replica) Self() broker.NodeID    { return r.id }
 func (r *replica) Now() broker.Time       { return r.c.now }
 func (r *replica) Index() *logindex.Index { return r.index }
@@ -111,10 +113,9 @@ func (r *replica) Advanced()              {}
 
 func (r *replica) Name(id broker.NodeID) string { return id.String() }
 
-func (r *replica) Kept() []byte                  { return nil }
-func (r *replica) Keep([]byte)                   {}
-func (r *replica) KeepRecord(scheme.Record)      {}
-func (r *replica) Keeping() bool                 { return false }
+func (r *replica) Persisted() []byte             { return nil }
+func (r *replica) Persist([]byte)                {}
+func (r *replica) Persisting() bool              { return false }
 func (r *replica) Report(int32, []broker.NodeID) {}
 
 func (r *replica) Append(batches [][]byte, infos []batch.Info) {

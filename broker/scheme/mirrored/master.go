@@ -53,13 +53,17 @@ func (m *Machine) lead() {
 	m.role, m.settled = master, false
 	m.remotes = nil
 	for _, id := range m.rec.Mirrors[1:] {
-		if m.live(id) {
+		if m.present(m.rec, id) {
 			m.remotes = append(m.remotes, &remote{id: id})
 		}
 	}
 	m.h.Emit(broker.Event{Kind: "leader", Epoch: -1, Leader: m.h.Name(m.h.Self()), ISR: m.names(m.rec.Synced), Offset: m.h.Index().End()})
 	m.kept = false
-	m.h.KeepRecord(m.rec)
+	next := m.stamped(m.rec, m.rec)
+	if !slices.Equal(next.Sessions, m.rec.Sessions) {
+		next.Version++ // this node has restarted, and the others are to know
+	}
+	m.keep(next)
 	for _, r := range m.remotes {
 		m.probe(r)
 	}
@@ -230,7 +234,7 @@ func (m *Machine) review() {
 		next := m.rec
 		next.Version++
 		next.Mirrors = append(slices.Clone(next.Mirrors), id)
-		m.keep(next)
+		m.keep(m.stamped(next, m.rec))
 		r := &remote{id: id}
 		m.remotes = append(m.remotes, r)
 		m.begin(r, m.h.Index().End(), false)

@@ -189,7 +189,7 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 // keep makes a record this partition's.
 func (m *Machine) keep(r scheme.Record) {
 	m.rec = r
-	m.h.KeepRecord(r)
+	m.h.Keep(r)
 }
 
 // tellSynced reports which copies have everything.
@@ -200,13 +200,17 @@ func (m *Machine) tellSynced() {
 // without is the record without the dead: every survivor comes to the same one by
 // itself. Where the master is dead the eldest live mirror is promoted, if the policy lets it.
 func (m *Machine) without(r scheme.Record) scheme.Record {
-	gone := func(id broker.NodeID) bool { return !m.live(id) }
-	if !slices.ContainsFunc(r.Mirrors, gone) || m.live(r.Master) && r.Master != m.h.Self() {
+	present := func(id broker.NodeID) bool { return m.present(r, id) }
+	self := r.Master == m.h.Self()
+	if m.present(r, r.Master) && !self {
 		return r // a live master strikes off its dead mirrors itself
 	}
-	next := scheme.Record{Version: r.Version + 1, Master: r.Master, Mirrors: keepOf(r.Mirrors, m.live), Synced: keepOf(r.Synced, m.live)}
-	if m.live(r.Master) {
-		return next
+	next := scheme.Record{Version: r.Version + 1, Master: r.Master, Mirrors: keepOf(r.Mirrors, present), Synced: keepOf(r.Synced, present)}
+	if self {
+		if len(next.Mirrors) == len(r.Mirrors) {
+			return r
+		}
+		return m.stamped(next, r)
 	}
 	heirs := next.Mirrors
 	always := m.opts.PromoteAlways
@@ -228,7 +232,38 @@ func (m *Machine) without(r scheme.Record) scheme.Record {
 	if m.o.Mutants.On(mutant.MirrorsForgotten) {
 		next.Mirrors, next.Synced = next.Mirrors[:1], next.Synced[:1]
 	}
-	return next
+	return m.stamped(next, r)
+}
+
+// session is that of a live node, "" of any other.
+func (m *Machine) session(id broker.NodeID) string {
+	if i := slices.Index(m.a.Peers.Live, id); i >= 0 {
+		return m.a.Peers.Sessions[i]
+	}
+	return ""
+}
+
+// present: a copy of the record is live, and has not restarted since it became one.
+// A master that comes back to a partition that waited for it is present to itself.
+func (m *Machine) present(r scheme.Record, id broker.NodeID) bool {
+	if id == m.h.Self() && id == r.Master {
+		return true
+	}
+	i := slices.Index(r.Mirrors, id)
+	return i >= 0 && m.live(id) && r.Sessions[i] == m.session(id)
+}
+
+// stamped gives the copies of a record their sessions: those that they had in the
+// former one, and their present ones where they are new, or this node.
+func (m *Machine) stamped(r, former scheme.Record) scheme.Record {
+	r.Sessions = make([]string, len(r.Mirrors))
+	for i, id := range r.Mirrors {
+		r.Sessions[i] = m.session(id)
+		if j := slices.Index(former.Mirrors, id); j >= 0 && id != m.h.Self() {
+			r.Sessions[i] = former.Sessions[j]
+		}
+	}
+	return r
 }
 
 func keepOf(ids []broker.NodeID, keep func(broker.NodeID) bool) []broker.NodeID {

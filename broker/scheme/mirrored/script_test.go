@@ -69,10 +69,16 @@ type node struct {
 	session int
 	rec     scheme.Record
 	epoch   int32
-	kept    bool // an answer to KeepRecord is due
+	kept    bool // an answer to Keep is due
 }
 
 var _ scheme.Host = (*node)(nil)
+
+// What this scheme does not use.
+func (n *node) Persisted() []byte             { return nil }
+func (n *node) Persist([]byte)                {}
+func (n *node) Persisting() bool              { return false }
+func (n *node) Report(int32, []broker.NodeID) {}
 
 func (n *node) Self() broker.NodeID                      { return n.id }
 func (n *node) Now() broker.Time                         { return n.w.now }
@@ -82,10 +88,6 @@ func (n *node) Refused() bool                            { return false }
 func (n *node) BrokerEpoch() int64                       { return 1 }
 func (n *node) Advanced()                                {}
 func (n *node) ProposeISR(int32, int32, []scheme.Member) {}
-func (n *node) Kept() []byte                             { return nil }
-func (n *node) Keep([]byte)                              {}
-func (n *node) Keeping() bool                            { return false }
-func (n *node) Report(int32, []broker.NodeID)            {}
 func (n *node) Eligible(broker.NodeID, int64) bool       { return false }
 func (n *node) Name(id broker.NodeID) string             { return "n" + id.String() }
 
@@ -113,7 +115,7 @@ func (n *node) Send(to broker.NodeID, msg broker.Message, from, upTo int64, data
 	n.w.printf("%v\n", envelope{n.id, to, msg})
 }
 
-func (n *node) KeepRecord(r scheme.Record) {
+func (n *node) Keep(r scheme.Record) {
 	n.rec, n.kept = r, true
 	n.w.printf("%d keeps: %s\n", n.id, show(r))
 	for _, id := range n.live {
@@ -205,7 +207,7 @@ func newWorld(nodes int, opts Options) *world {
 	}
 	for _, n := range w.nodes {
 		n.up, n.live, n.session = true, slices.Clone(all), 1
-		n.rec = scheme.Record{Version: 1, Master: 1, Mirrors: []broker.NodeID{1}, Synced: []broker.NodeID{1}}
+		n.rec = scheme.Record{Version: 1, Master: 1, Mirrors: []broker.NodeID{1}, Synced: []broker.NodeID{1}, Sessions: []string{"1"}}
 		n.boot()
 	}
 	for _, n := range w.nodes {
@@ -224,8 +226,12 @@ func (n *node) boot() {
 // tell gives the machine the node's view.
 func (n *node) tell(unchecked bool) {
 	n.epoch++
+	var sessions []string
+	for _, id := range n.live {
+		sessions = append(sessions, strconv.Itoa(n.w.node(id).session))
+	}
 	n.m.Assigned(scheme.Assignment{PartEpoch: n.epoch, Peers: &scheme.Neighbours{
-		Record: n.rec, Live: slices.Clone(n.live), Reached: slices.Clone(n.live), Left: slices.Clone(n.left), Paused: n.paused, Unchecked: unchecked, Session: n.session,
+		Record: n.rec, Live: slices.Clone(n.live), Sessions: sessions, Reached: slices.Clone(n.live), Left: slices.Clone(n.left), Paused: n.paused, Unchecked: unchecked, Session: n.session,
 	}})
 	n.answered()
 }

@@ -133,7 +133,7 @@ func New(h scheme.Host, o scheme.Options, high int64) scheme.Machine {
 	m.peers, m.pull = pull.NewLeader(h, m.o, &m.high), pull.NewFollower(h, m.o, &m.high)
 	m.pull.Cutting, m.pull.Appending = m.cutting, m.appending
 	var err error
-	m.state, err = decode(h.Kept())
+	m.state, err = decode(h.Persisted())
 	m.spoiled = err != nil
 	m.term = max(m.term, h.Index().LastEpoch())
 	if m.held.term >= 0 && h.Index().End() < m.held.start {
@@ -185,7 +185,7 @@ func (m *Machine) await() {
 func (m *Machine) lastTerm() int32 { return max(m.h.Index().LastEpoch(), m.held.term) }
 
 // keep makes term, vote and the held beginning durable.
-func (m *Machine) keep() { m.h.Keep(m.encode()) }
+func (m *Machine) keep() { m.h.Persist(m.encode()) }
 
 // drop gives up the empty entry that is held, durably before anything else happens
 // to the log.
@@ -352,7 +352,7 @@ func (m *Machine) later(to broker.NodeID, msg broker.Message) {
 
 // flush does what waited for what is kept to be durable.
 func (m *Machine) flush() {
-	if m.h.Keeping() {
+	if m.h.Persisting() {
 		return
 	}
 	waiting := m.waiting
@@ -373,7 +373,7 @@ func (m *Machine) tally() {
 	switch {
 	case m.role == prospect:
 		m.campaign(false)
-	case m.role == candidate && !m.h.Keeping():
+	case m.role == candidate && !m.h.Persisting():
 		m.lead()
 	}
 }
@@ -477,7 +477,7 @@ func (m *Machine) hold() {
 }
 
 // holds reports whether the empty entry of this term is here durably.
-func (m *Machine) holds() bool { return m.held.term == m.term && !m.h.Keeping() }
+func (m *Machine) holds() bool { return m.held.term == m.term && !m.h.Persisting() }
 
 // heard takes an answer to a heartbeat.
 func (m *Machine) heard(from broker.NodeID, a *LeadAnswer) {

@@ -98,7 +98,7 @@ type chaos struct {
 // before it (log matching). When all is quiet again, everybody has the same log and
 // takes writes.
 func TestSafety(t *testing.T) {
-	seeds := 1000
+	seeds := 500
 	if testing.Short() {
 		seeds = 100
 	}

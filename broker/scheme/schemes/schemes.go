@@ -13,6 +13,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
+	"github.com/faultline-mq/faultline/broker/scheme/shared"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 	"github.com/faultline-mq/faultline/broker/scheme/standby"
 	"github.com/faultline-mq/faultline/broker/scheme/takeover"
@@ -23,6 +24,7 @@ var known = []scheme.Definition{
 	classic.Definition(),
 	combined.Definition(),
 	isr.Definition(),
+	shared.Definition(),
 	mirrored.Definition(),
 	single.Definition(),
 	quorum.Definition(),

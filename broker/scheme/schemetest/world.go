@@ -140,21 +140,21 @@ func (n *Node) Report(epoch int32, inSync []broker.NodeID) {
 	}
 }
 
-// KeepRecord implements scheme.Host.
-func (n *Node) KeepRecord(r scheme.Record) {
+// Persisted implements scheme.Host.
+func (n *Node) Persisted() []byte { return n.found }
+
+// Keep implements scheme.Host.
+func (n *Node) Keep(r scheme.Record) {
 	if n.w.Record != nil {
 		n.w.Record(n, r)
 	}
 }
 
-// Kept implements scheme.Host.
-func (n *Node) Kept() []byte { return n.found }
+// Persist implements scheme.Host.
+func (n *Node) Persist(state []byte) { n.ops = append(n.ops, op{to: -1, kept: state}) }
 
-// Keep implements scheme.Host.
-func (n *Node) Keep(state []byte) { n.ops = append(n.ops, op{to: -1, kept: state}) }
-
-// Keeping implements scheme.Host.
-func (n *Node) Keeping() bool {
+// Persisting implements scheme.Host.
+func (n *Node) Persisting() bool {
 	return slices.ContainsFunc(n.ops, func(o op) bool { return o.kept != nil })
 }
 

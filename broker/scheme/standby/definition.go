@@ -1,7 +1,6 @@
 package standby
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -47,7 +46,6 @@ func Definition() scheme.Definition {
 			return scheme.Fixed
 		},
 		Options:   Options(),
-		Check:     check,
 		Messages:  []scheme.Message{{Number: 3, Type: (*pull.Fetch)(nil)}, {Number: 4, Type: (*pull.FetchAnswer)(nil)}},
 		Detection: Detection,
 		Promise:   promise,
@@ -82,18 +80,12 @@ func Options() []options.Option {
 	}
 }
 
-func check(o options.Values) error {
-	if o.Int(minOption) > o.Int(inSyncOption) && o.Bool(autoOption) && !o.Bool(controllerOption) {
-		return fmt.Errorf("%s (%s) must not be above %s (%s)", minOption, o.String(minOption), inSyncOption, o.String(inSyncOption))
-	}
-	return nil
-}
-
 // promise. Without a controller one node leads for good, so that everything it has
 // survives as long as its disk does, whatever the slaves have; and a lost disk takes
 // everything, because the empty master leads again. With a controller a slave takes
 // over, and only what every candidate has survives: what was acknowledged by all
-// replicas, or by all in sync.
+// replicas, or by all in sync. What was shown and is cut may be sent again by its
+// producer, and then stands at two offsets.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	return Promise(o, f, o.String(roleOption) == "SYNC_MASTER")
 }
@@ -104,7 +96,8 @@ func Promise(o options.Values, f scheme.Faults, synchronous bool) scheme.Promise
 	reads, whole := o.Bool(readOption), len(f.Lost(o)) == 0
 	if !o.Bool(controllerOption) {
 		p.Acknowledged, p.Recovers = o.Acks() != 0 && whole, whole
-		p.CommittedReads, p.AtMostOnce = whole && !reads, whole
+		p.CommittedReads = whole && !reads
+		p.AtMostOnce = p.CommittedReads
 		p.Fresh = p.Acknowledged && !reads
 	} else {
 		sync := synchronous && o.Acks() == -1 && !o.Bool("unclean.leader.election.enable")
@@ -116,9 +109,8 @@ func Promise(o options.Values, f scheme.Faults, synchronous bool) scheme.Promise
 		}
 		lost := slices.ContainsFunc(f.Lost(o), func(l scheme.Loss) bool { return !f.Planned || l.Nodes >= copies || !l.Alone })
 		p.Acknowledged = sync && (all || everywhere) && !lost
-		p.CommittedReads = p.Acknowledged && all
-		// What was shown and cut is sent again, and stands elsewhere.
-		p.AtMostOnce = p.CommittedReads
+		p.CommittedReads = p.Acknowledged && all && !reads
+		p.AtMostOnce = p.Acknowledged && all
 		p.Recovers = !lost
 	}
 	p.Monotonic = p.CommittedReads && !reads

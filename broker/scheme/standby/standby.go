@@ -486,12 +486,14 @@ func (m *Machine) visible() int64 {
 }
 
 // CheckRead implements scheme.Machine: the master serves consumers, and with
-// slaveReadEnable so does a slave, with whatever it has, or with what it knows to be
-// confirmed where nothing else is shown (RocketMQ: a slave's confirm offset).
+// slaveReadEnable so does a slave, with whatever it has; where only what is confirmed is
+// shown, with what it knows to be (DefaultMessageStore.getConfirmOffset). Otherwise a
+// record could be read from a slave, be cut, and be read again at another offset once its
+// producer had sent it to the next master.
 func (m *Machine) CheckRead(leaderEpoch int32) (int64, int16) {
 	switch {
 	case m.role != master && m.s.read && !m.h.Refused():
-		return min(m.visible(), m.h.Stable()), 0
+		return m.visible(), 0
 	case m.role != master:
 		return 0, kerr.NotLeaderForPartition.Code
 	case leaderEpoch >= 0 && leaderEpoch < m.a.Epoch:

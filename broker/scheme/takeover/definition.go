@@ -75,7 +75,7 @@ func Definition() scheme.Definition {
 			{Name: extentOption, Owner: owner, Type: "enum", Default: "pair", Values: []string{"pair", "cluster", "both"}, Doc: "who takes over: the backup; any other node; both is the same with copies on all of them"},
 			{Name: managerOption, Owner: owner, Type: "string", Default: "", Doc: "without a witness: the node without which nobody takes over or is restored; none: each node listens by itself"},
 		},
-		Shared:   shared(),
+		Also:     shared(),
 		Check:    check,
 		Messages: []scheme.Message{{Number: 3, Type: (*pull.Fetch)(nil)}, {Number: 4, Type: (*pull.FetchAnswer)(nil)}, {Number: 70, Type: (*Status)(nil)}},
 		Detection: func(o options.Values) time.Duration {

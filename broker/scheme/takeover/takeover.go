@@ -147,7 +147,7 @@ func (m *Machine) keep(r scheme.Record) {
 	r.Mirrors = m.copies()
 	m.rec, m.ready, m.keeping = r, false, true
 	m.handing, m.switchAt = false, scheme.Never
-	m.KeepRecord(r)
+	m.Keep(r)
 }
 
 // onStatus is the article's onStatusChange: a node went down or came back.
@@ -365,7 +365,7 @@ func (m *Machine) Message(from broker.NodeID, msg broker.Message) {
 	case m.a.Peers.Paused:
 	case told && s.Record.Newer(m.rec):
 		m.adopt(s.Record)
-		m.KeepRecord(s.Record)
+		m.Keep(s.Record)
 		m.keeping = true
 		m.onStatus()
 		m.Advanced()

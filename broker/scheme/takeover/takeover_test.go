@@ -20,7 +20,7 @@ import (
 func settingsOf(t *testing.T, set map[string]string) scheme.Options {
 	t.Helper()
 	d := Definition()
-	return schemetest.Options(t, set, slices.Concat(d.Options, d.Shared))
+	return schemetest.Options(t, set, slices.Concat(d.Options, d.Also))
 }
 
 // views are the nodes' own views of each other, as package peers keeps them: who was

@@ -3,14 +3,14 @@
 package seeded
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
-	"testing"
-
-	"github.com/stretchr/testify/require"
 )
 
 // Switch is the environment variable that asks for seeded bugs: each takes a build.
@@ -26,24 +26,40 @@ type Bug struct {
 }
 
 // Find runs the tests of b with the bug. They must fail, and say so in words that the
-// expression found matches: to fail for another reason is not to find it.
-func Find(t *testing.T, b Bug, found string) {
-	t.Helper()
+// expression found matches: to fail for another reason is not to find it. It returns
+// an error where they do not. dir is an empty directory for the changed source.
+func Find(ctx context.Context, dir string, b Bug, found *regexp.Regexp) error {
 	here, err := os.Getwd()
-	require.NoError(t, err)
+	if err != nil {
+		return err
+	}
 	source := filepath.Join(here, b.File)
 	text, err := os.ReadFile(source)
-	require.NoError(t, err)
-	require.Equal(t, 1, strings.Count(string(text), b.Old), "%q in %s", b.Old, b.File)
-	dir := t.TempDir()
+	if err != nil {
+		return err
+	}
+	if n := strings.Count(string(text), b.Old); n != 1 {
+		return fmt.Errorf("%q stands %d times in %s, not once: mend the list of bugs", b.Old, n, b.File)
+	}
 	changed, overlay := filepath.Join(dir, b.File), filepath.Join(dir, "overlay.json")
-	require.NoError(t, os.WriteFile(changed, []byte(strings.Replace(string(text), b.Old, b.With, 1)), 0o644))
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(text), b.Old, b.With, 1)), 0o644); err != nil {
+		return err
+	}
 	config, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(overlay, config, 0o644))
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-count=1", "-failfast", "-run", b.Run, ".")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(overlay, config, 0o644); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-overlay", overlay, "-count=1", "-failfast", "-run", b.Run, ".")
 	cmd.Env = append(os.Environ(), "FAULTLINE_DIFFERENTIAL=100000", Switch+"=")
 	out, err := cmd.CombinedOutput()
-	require.Error(t, err, "no history told the bug from the rule")
-	require.Regexp(t, found, string(out), "it failed for another reason")
+	switch {
+	case err == nil:
+		return fmt.Errorf("no test told the bug from the rule")
+	case !found.Match(out):
+		return fmt.Errorf("the tests failed for another reason:\n%s", out)
+	}
+	return nil
 }

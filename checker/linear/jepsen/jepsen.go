@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -30,6 +29,8 @@ type line struct {
 	Process any         `edn:"process"`
 	Value   any         `edn:"value"`
 	Time    *int64      `edn:"time"`
+	Node    any         `edn:"node"`
+	Error   any         `edn:"error"`
 }
 
 // Read reads a Jepsen history in EDN: maps, one after another or in a vector, of
@@ -46,42 +47,85 @@ type line struct {
 // object. Values are integers. Histories come in the order of their keys. An error
 // names the line, from 1 on.
 func Read(r io.Reader, object linear.Object) ([]History, error) {
+	all, err := operations(r)
+	if err != nil {
+		return nil, err
+	}
+	return histories(all, object)
+}
+
+func histories(all []operation, object linear.Object) ([]History, error) {
+	objects := map[string][]linear.Op{}
+	for i := range all {
+		o := &all[i]
+		if o.failed {
+			continue
+		}
+		if err := add(objects, object, o.call, o.done, o.from, o.until); err != nil {
+			return nil, o.error(err)
+		}
+	}
+	return sorted(objects), nil
+}
+
+// ReadRegister reads a Jepsen history of registers as Read does, and :cas [old new]
+// too: the object is then linear.CAS. One that failed says nothing: it may have failed
+// for another reason than the value.
+func ReadRegister(r io.Reader) (linear.Object, []History, error) {
+	all, err := operations(r)
+	if err != nil {
+		return "", nil, err
+	}
+	object := linear.Register
+	if slices.ContainsFunc(all, func(o operation) bool { return o.call.F == "cas" }) {
+		object = linear.CAS
+	}
+	histories, err := histories(all, object)
+	return object, histories, err
+}
+
+// sorted brings objects in the order of their keys, and operations in that of their calls.
+func sorted(objects map[string][]linear.Op) []History {
+	var histories []History
+	for key, ops := range objects {
+		slices.SortFunc(ops, func(a, b linear.Op) int {
+			return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Value, b.Value), cmp.Compare(a.Offset, b.Offset))
+		})
+		histories = append(histories, History{key, ops})
+	}
+	slices.SortFunc(histories, func(a, b History) int { return cmp.Compare(a.Key, b.Key) })
+	return histories
+}
+
+// operation is an invocation and what became of it.
+type operation struct {
+	call, end   *line // end is nil where there is none
+	done        *line // end, where it says what was done; nil where nobody knows
+	failed      bool
+	process     int64
+	from, until int64 // linear.Never: without an answer
+	line        int   // its last one, from 1 on
+}
+
+func (o *operation) error(err error) error { return fmt.Errorf("line %d: %w", o.line, err) }
+
+// operations reads what clients did, in the order of the ends, and what has none last.
+func operations(r io.Reader) ([]operation, error) {
 	all, err := lines(r)
 	if err != nil {
 		return nil, err
 	}
 	timed := !slices.ContainsFunc(all, func(l line) bool { return l.Time == nil })
-	var (
-		objects = map[string][]linear.Op{}
-		running = map[int64]int{} // process → the line of its invocation + 1
-	)
 	at := func(i int) int64 {
 		if timed {
 			return *all[i].Time
 		}
 		return int64(i)
 	}
-	finish := func(call, end int) error {
-		var done *line // nil: without an answer
-		ret := int64(linear.Never)
-		switch {
-		case end < 0 || all[end].Type == "info":
-		case all[end].F != all[call].F:
-			return fmt.Errorf("line %d: its process is in %s since line %d, and this ends %s", end+1, all[call].F, call+1, all[end].F)
-		case all[end].Type == "fail":
-			return nil
-		default:
-			done, ret = &all[end], at(end)
-		}
-		if ret < at(call) {
-			return fmt.Errorf("line %d: it ends at %d, before its call at %d (line %d)", end+1, ret, at(call), call+1)
-		}
-		err := add(objects, object, &all[call], done, at(call), ret)
-		if err != nil {
-			err = fmt.Errorf("line %d: %w", max(end, call)+1, err)
-		}
-		return err
-	}
+	var (
+		found   []operation
+		running = map[int64]int{} // process → the line of its invocation + 1
+	)
 	for i := range all {
 		l := &all[i]
 		process, client := l.Process.(int64)
@@ -95,32 +139,34 @@ func Read(r io.Reader, object linear.Object) ([]History, error) {
 			}
 			running[process] = i + 1
 		case "ok", "fail", "info":
-			call := running[process]
-			if call == 0 {
+			call := running[process] - 1
+			if call < 0 {
 				return nil, fmt.Errorf("line %d: %s ends %s of process %d, which called nothing", i+1, l.Type, l.F, process)
 			}
 			delete(running, process)
-			if err := finish(call-1, i); err != nil {
-				return nil, err
+			o := operation{call: &all[call], end: l, process: process, from: at(call), until: linear.Never, line: i + 1}
+			switch {
+			case l.Type == "info":
+			case l.F != o.call.F:
+				return nil, fmt.Errorf("line %d: its process is in %s since line %d, and this ends %s", i+1, o.call.F, call+1, l.F)
+			default:
+				o.until, o.failed = at(i), l.Type == "fail"
+				if !o.failed {
+					o.done = l
+				}
 			}
+			if o.until < o.from {
+				return nil, fmt.Errorf("line %d: it ends at %d, before its call at %d (line %d)", i+1, o.until, o.from, call+1)
+			}
+			found = append(found, o)
 		default:
 			return nil, fmt.Errorf("line %d: :type %s is none of :invoke, :ok, :fail and :info", i+1, l.Type)
 		}
 	}
 	for _, call := range slices.Sorted(maps.Values(running)) {
-		if err := finish(call-1, -1); err != nil {
-			return nil, err
-		}
+		found = append(found, operation{call: &all[call-1], process: all[call-1].Process.(int64), from: at(call - 1), until: linear.Never, line: call})
 	}
-	var histories []History
-	for key, ops := range objects {
-		slices.SortFunc(ops, func(a, b linear.Op) int {
-			return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.Return, b.Return), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Value, b.Value), cmp.Compare(a.Offset, b.Offset))
-		})
-		histories = append(histories, History{key, ops})
-	}
-	slices.SortFunc(histories, func(a, b History) int { return cmp.Compare(a.Key, b.Key) })
-	return histories, nil
+	return found, nil
 }
 
 // lines reads the maps.
@@ -201,13 +247,21 @@ func add(objects map[string][]linear.Op, object linear.Object, call, done *line,
 			}
 			return nil
 		}
-	case linear.Register:
+	case linear.Register, linear.CAS:
 		key := ""
-		if pair, tuple := call.Value.([]any); tuple {
+		pair, tuple := call.Value.([]any)
+		if tuple && call.F == "cas" && len(pair) == 2 {
+			_, tuple = pair[1].([]any) // [key [old new]]
+		}
+		if tuple {
 			if len(pair) != 2 {
 				return fmt.Errorf("the value %v is no pair of a key and a value", call.Value)
 			}
-			key, call = fmt.Sprint(pair[0]), &line{F: call.F, Value: pair[1]}
+			var err error
+			if key, err = keyOf(pair[0]); err != nil {
+				return err
+			}
+			call = &line{F: call.F, Value: pair[1]}
 			answer, tuple := said.([]any)
 			if !tuple || len(answer) != 2 {
 				return fmt.Errorf("the value %v is no pair of a key and a value, as that of its invocation is", said)
@@ -218,6 +272,21 @@ func add(objects map[string][]linear.Op, object linear.Object, call, done *line,
 		case "write":
 			v, err := number(call.Value)
 			one(key, linear.Op{Kind: linear.Write, Value: v})
+			return err
+		case "cas":
+			pair, ok := call.Value.([]any)
+			if object != linear.CAS {
+				break
+			}
+			if !ok || len(pair) != 2 {
+				return fmt.Errorf("the value %v of a :cas is no pair [old new]", call.Value)
+			}
+			old, err := number(pair[0])
+			if err != nil {
+				return err
+			}
+			v, err := number(pair[1])
+			one(key, linear.Op{Kind: linear.Swap, Offset: int64(old), Value: v})
 			return err
 		case "read":
 			if done == nil {
@@ -261,7 +330,11 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 			if err != nil {
 				return err
 			}
-			one(fmt.Sprint(part[1]), o)
+			key, err := keyOf(part[1])
+			if err != nil {
+				return err
+			}
+			one(key, o)
 		case len(part) == 2 && part[0] == edn.Keyword("poll"):
 			if done == nil {
 				continue
@@ -270,7 +343,11 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 			if !ok {
 				return fmt.Errorf("the :poll %v is no map from keys to records", part[1])
 			}
-			for key, list := range polled {
+			for of, list := range polled {
+				key, err := keyOf(of)
+				if err != nil {
+					return err
+				}
 				records, ok := list.([]any)
 				if !ok {
 					return fmt.Errorf("%v is no vector of records", list)
@@ -283,7 +360,7 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 					if err != nil {
 						return err
 					}
-					one(fmt.Sprint(key), o)
+					one(key, o)
 				}
 			}
 		case len(part) == 1 && part[0] == edn.Keyword("poll"):
@@ -292,6 +369,15 @@ func kafka(call, done *line, one func(string, linear.Op)) error {
 		}
 	}
 	return nil
+}
+
+// keyOf is the name of a key: a number, a text, a keyword or a symbol.
+func keyOf(v any) (string, error) {
+	switch v.(type) {
+	case int64, string, edn.Keyword, edn.Symbol:
+		return fmt.Sprint(v), nil
+	}
+	return "", fmt.Errorf("the key %v is no number, text, keyword or symbol", v)
 }
 
 // ours reports whether a polled record is a sentinel of this project's drains: it
@@ -307,22 +393,12 @@ func ours(record any) bool {
 
 // record is a value, or a pair of its offset and its value.
 func record(from any, kind linear.Kind) (linear.Op, error) {
-	o := linear.Op{Kind: kind, Offset: linear.NoOffset}
-	if pair, ok := from.([]any); ok {
-		if len(pair) != 2 {
-			return o, fmt.Errorf("%v is no pair of an offset and a value", from)
-		}
-		if pair[0] != nil {
-			offset, err := number(pair[0])
-			if err != nil || offset > math.MaxInt64 {
-				return o, fmt.Errorf("%v is no offset", pair[0])
-			}
-			o.Offset = int64(offset)
-		}
-		from = pair[1]
+	offset, value, err := placed(from)
+	o := linear.Op{Kind: kind, Offset: offset}
+	if err != nil {
+		return o, err
 	}
-	var err error
-	o.Value, err = number(from)
+	o.Value, err = number(value)
 	if err == nil && kind == linear.Get && o.Offset == linear.NoOffset {
 		err = fmt.Errorf("%v was polled without its offset", from)
 	}

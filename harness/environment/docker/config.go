@@ -40,6 +40,9 @@ type Config struct {
 	// Throttle says that these disks are going to be slowed, and lets Up fail where
 	// the engine's host cannot do that.
 	Throttle bool
+	// Shared is where a volume that all nodes share is mounted, by its sidecars at
+	// sidecar.SharedDir; "" = there is none.
+	Shared string
 	// Limits says that nodes' processors and memory are going to be limited, and lets
 	// Up fail where the engine's host cannot do that.
 	Limits bool

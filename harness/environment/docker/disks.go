@@ -62,6 +62,43 @@ const (
 	clockVolume = "clock"
 )
 
+// shareVolume makes the volume that all nodes share, which the sidecars mount too, and
+// returns its mount, or none where there is no such volume. Whoever comes first makes it.
+func (e *Environment) shareVolume(ctx context.Context, target string) ([]mount.Mount, error) {
+	if e.cfg.Shared == "" {
+		return nil, nil
+	}
+	v, err := create(ctx, func(ctx context.Context) (volume.Volume, error) {
+		return e.cli.VolumeCreate(ctx, volume.CreateOptions{Name: e.netName() + "-shared", Driver: "local", Labels: e.labels("", "")})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("creating the shared volume: %w", err)
+	}
+	return []mount.Mount{{Type: mount.TypeVolume, Source: v.Name, Target: target}}, nil
+}
+
+// locks removes lock files on the shared volume.
+type locks struct{ e *Environment }
+
+var _ nemesis.LockRemover = locks{}
+
+func (l locks) ask(ctx context.Context, req sidecar.LocksRequest) (map[string]string, error) {
+	n, err := l.e.node(l.e.cfg.Nodes[0].Name) // any: there is one device
+	if err != nil {
+		return nil, err
+	}
+	return n.agent.Locks(ctx, req)
+}
+
+func (l locks) Files(ctx context.Context) (map[string]string, error) {
+	return l.ask(ctx, sidecar.LocksRequest{})
+}
+
+func (l locks) Remove(ctx context.Context, name string, replace bool) error {
+	_, err := l.ask(ctx, sidecar.LocksRequest{Remove: name, Replace: replace})
+	return err
+}
+
 func (e *Environment) volumeName(n *node, kind string) string {
 	return e.netName() + "-" + n.spec.Name + "-" + kind
 }
@@ -99,7 +136,8 @@ func (e *Environment) volumes(ctx context.Context, n *node) ([]mount.Mount, erro
 		}
 		mounts = append(mounts, mount.Mount{Type: mount.TypeVolume, Source: name, Target: v.dir, ReadOnly: v.kind == clockVolume})
 	}
-	return mounts, nil
+	shared, err := e.shareVolume(ctx, e.cfg.Shared)
+	return append(mounts, shared...), err
 }
 
 // tryThrottle looks whether a container can be throttled at all.

@@ -187,6 +187,9 @@ func (e *Environment) Machines() nemesis.Machines {
 			m.SlowDisks = d
 		}
 	}
+	if e.cfg.Shared != "" {
+		m.Locks = locks{e}
+	}
 	if e.cfg.Limits {
 		m.Limiter = limiter{e}
 	}
@@ -482,6 +485,11 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 		}
 		host.Mounts = []mount.Mount{{Type: mount.TypeVolume, Source: vol, Target: sidecar.ClockDir}}
 	}
+	shared, err := e.shareVolume(ctx, sidecar.SharedDir)
+	if err != nil {
+		return err
+	}
+	host.Mounts = append(host.Mounts, shared...)
 	for _, peer := range slices.Sorted(maps.Keys(addrs)) {
 		if peer != n.spec.Name { // the engine adds the own name
 			host.ExtraHosts = append(host.ExtraHosts, peer+":"+addrs[peer].String())

@@ -154,6 +154,9 @@ type Host interface {
 	Incarnation() int
 	// Volume is the node's disk as Options.Volume made it.
 	Volume() Volume
+	// Ended reports whether this incarnation has ended and nothing that it issued can
+	// land any more: what it held, others may have.
+	Ended() bool
 
 	// Now is monotonic time, the same on all nodes. It stands still in Handle.
 	Now() time.Duration
@@ -230,6 +233,11 @@ type Volume interface {
 	Digest() string
 	// WriteCanary writes a small file, synced or not (the file and its name).
 	WriteCanary(name string, sync bool) error
+	// Locks returns the identities of the lock files of a device that nodes share, by name;
+	// nil: they share none.
+	Locks() (map[string]string, error)
+	// RemoveLock removes one of them, or puts a new one in its place, durably.
+	RemoveLock(name string, replace bool) error
 	// HasCanary reports whether the file is there.
 	HasCanary(name string) (bool, error)
 }

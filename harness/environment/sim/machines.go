@@ -17,8 +17,27 @@ func (w *World) Machines() nemesis.Machines {
 	d := diskFaults{w}
 	return nemesis.Machines{
 		FullDisks: d, BadDisks: d, SlowDisks: d, LostDisks: d, Files: fileDamager{w}, Clocks: clocks{w}, Shaper: shaper{w}, Resetter: resetter{w},
-		NewNodes: newNodes{w},
+		NewNodes: newNodes{w}, Locks: locks{w},
 	}
+}
+
+// locks implements nemesis.LockRemover. The device is the same on all nodes.
+type locks struct{ w *World }
+
+var _ nemesis.LockRemover = locks{}
+
+func (l locks) Files(ctx context.Context) (map[string]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return l.w.nodes[0].volume.Locks()
+}
+
+func (l locks) Remove(ctx context.Context, name string, replace bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return l.w.nodes[0].volume.RemoveLock(name, replace)
 }
 
 // diskFaults spoils nodes' data disks.

@@ -301,6 +301,9 @@ var _ Host = (*host)(nil)
 // alive reports whether what the process does has an effect.
 func (h *host) alive() bool { return h.n.host == h && !h.n.exiting }
 
+// Ended implements Host.
+func (h *host) Ended() bool { return h.n.host != h && h.n.landedBy <= h.n.w.now }
+
 func (h *host) Node() string         { return h.n.name }
 func (h *host) Nodes() []string      { return h.n.w.names }
 func (h *host) Volume() Volume       { return h.n.volume }

@@ -37,6 +37,8 @@ type Cluster struct {
 	// Foreign is true for systems other than the reference broker: their
 	// NOT_LEADER_OR_FOLLOWER may come after the append and is indeterminate.
 	Foreign bool
+	// OneCopy says that all replicas of a key are the same log, read through its leader.
+	OneCopy bool
 	// Own says that nodes go by their own views: each names itself leader, and the
 	// first in-sync replica that it names answers.
 	Own bool

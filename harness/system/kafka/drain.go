@@ -55,7 +55,11 @@ func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, dead
 	after, _ := c.inSync(ctx, key, false, deadline)
 	d.Epoch = after.Epoch
 	d.Complete = d.InSync && sentinel >= 0
-	for _, node := range state.Replicas {
+	replicas := state.Replicas
+	if c.OneCopy {
+		replicas = []string{after.Leader}
+	}
+	for _, node := range replicas {
 		rep := c.drainReplica(ctx, key, node, sentinel, deadline)
 		rep.Leader = node == after.Answers
 		d.Complete = d.Complete && rep.Complete

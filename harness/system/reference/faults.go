@@ -53,6 +53,9 @@ func count(f *scheme.Faults, step nemesis.Step) {
 	switch step.Fault {
 	case "kill", "power", "wipe", "restart", "corrupt-file", "disk-full", "disk-error", "memory":
 		f.Deaths++
+		if strings.HasPrefix(step.Fault, "disk-") {
+			f.Disks++
+		}
 	case "stop", "rolling-restart", "membership", "upgrade", "downgrade":
 		f.Stops++
 	case "pause":
@@ -64,6 +67,13 @@ func count(f *scheme.Faults, step nemesis.Step) {
 	case "leadership":
 		f.Leaders++
 	case "clock":
+		if step.Shape == nemesis.ClockSkew {
+			f.Skews++
+		} else {
+			f.Clocks++
+		}
+	case "lock-remove":
+		f.Locks++
 	default:
 		f.Other++
 	}

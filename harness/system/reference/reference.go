@@ -49,10 +49,10 @@ func (System) Schemes() []system.Scheme {
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d), Hunted: d.Hunted, Survived: d.Survived,
+			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d), Hunted: d.Hunted, Survived: d.Survived,
 		}
-		for _, o := range slices.Concat(d.Options, d.Shared) {
-			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Protocol: o.Protocol})
+		for _, o := range slices.Concat(d.Options, d.Also) {
+			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})
 		}
 		all = append(all, s)
 	}
@@ -203,6 +203,9 @@ const (
 func (s System) Docker(spec system.Spec) (docker.Config, error) {
 	p := environment.DefaultPorts
 	cfg := docker.Config{RunID: spec.RunID, Ports: p}
+	if definition(spec).Shared {
+		cfg.Shared = sidecar.SharedDir
+	}
 	places := slices.Concat(spec.Nodes, spec.Spares)
 	clock := "" // who need not be told a time does not look for one
 	if slices.ContainsFunc(spec.Steps, func(s nemesis.Step) bool { return s.Fault == "clock" }) {
@@ -224,6 +227,9 @@ func (s System) Docker(spec system.Spec) (docker.Config, error) {
 					"--cluster", strings.Join(members, ","), "--voters", strings.Join(voters, ","),
 					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
 					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
+				}
+				if cfg.Shared != "" {
+					cmd = append(cmd, "--shared", cfg.Shared)
 				}
 				if clock != "" {
 					cmd = append(cmd, "--clock", path.Join(clock, sidecar.ClockFile))
@@ -260,6 +266,9 @@ func (System) Sim(spec system.Spec) (sim.Options, error) {
 	opts.Spares = spec.Spares
 	opts.Factory = func(h sim.Host) sim.Process { return newSimNode(h, spec.Scheme, o, len(spec.Nodes)) }
 	opts.Volume = newVolume
+	if definition(spec).Shared {
+		opts.Volume = newShared()
+	}
 	return opts, nil
 }
 
@@ -279,7 +288,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), Own: definition(spec).MetadataUnder(o) == scheme.Peers,
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).MetadataUnder(o) == scheme.Peers,
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})

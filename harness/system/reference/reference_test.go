@@ -258,7 +258,7 @@ func TestValidate(t *testing.T) {
 		want   string
 	}{
 		{"isr", nil, ""},
-		{"raft", nil, "known schemes: isr, single"},
+		{"raft", nil, "known schemes: "},
 		{"isr", map[string]string{"ack": "1"}, "known options: acks"},
 		{"isr", map[string]string{"replication.factor": "4"}, "at most 3"},
 		{"single", map[string]string{"min.insync.replicas": "2"}, "nothing could ever be written"},

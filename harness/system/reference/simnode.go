@@ -70,6 +70,9 @@ func newSimNode(h sim.Host, schemeName string, opts options.Values, voters int) 
 		return s
 	}
 	s.store = store
+	if disks.shared != nil {
+		store.Share(disks.shared.Process(h.Ended))
+	}
 	s.n, err = node.New(node.Config{
 		ID: s.ids[h.Node()], Name: h.Node(), Incarnation: fmt.Sprintf("%s.%d", h.Node(), h.Incarnation()), Members: members, Voters: first,
 		Host: h.Node(), Port: 9092, Scheme: schemeName, Options: opts, Mutants: opts.Mutants(),
@@ -212,6 +215,8 @@ func (s *simNode) carryOut(effect broker.Effect) {
 		s.submit(effect, e.Lane, sim.Modify, 0)
 	case broker.Checkpoint:
 		s.submit(effect, e.Lane, sim.Modify, 0)
+	case broker.Device:
+		s.device(effect, e)
 	case broker.Keep:
 		s.write(effect, e.Lane, e.Seq, sim.Sync, len(e.State))
 	case broker.MetaAppend:
@@ -261,6 +266,7 @@ type operation struct {
 	seq    uint64 // the lane's last write that it covers
 	slice  *broker.Slice
 	data   []byte
+	device broker.DeviceDone
 	left   *int // of the effect's slices; nil: it has this one only
 	err    error
 }
@@ -292,6 +298,8 @@ func (o *operation) Run() {
 		o.err = store.RemoveLane(e.Lane)
 	case broker.Checkpoint:
 		o.err = store.Checkpoint(e)
+	case broker.Device:
+		o.device = store.Device(e)
 	case broker.Keep:
 		o.err = store.Keep(e)
 	case broker.MetaAppend:
@@ -323,6 +331,8 @@ func (s *simNode) done(o *operation) {
 		s.failed(e.Lane, o)
 	case broker.Checkpoint:
 		s.failed(e.Lane, o)
+	case broker.Device:
+		s.step(o.device)
 	case broker.MetaAppend:
 		s.step(broker.MetaStored{Seq: e.Seq, Err: o.err})
 	case broker.Send:
@@ -334,6 +344,26 @@ func (s *simNode) done(o *operation) {
 			s.reply(e)
 		}
 	}
+}
+
+// device asks the shared storage device: what makes something durable there takes as
+// long as a sync.
+func (s *simNode) device(effect broker.Effect, e broker.Device) {
+	kind := sim.Modify
+	switch e.Do {
+	case broker.Publish, broker.OpenLog:
+		kind = sim.Sync
+	case broker.CheckLock, broker.CheckToken:
+		kind = sim.Read
+	}
+	l := s.lane(e.Lane)
+	switch e.Do {
+	case broker.OpenLog:
+		l.removed = false
+	case broker.CloseLog, broker.RemoveLog:
+		l.removed = true
+	}
+	s.submit(effect, e.Lane, kind, 0)
 }
 
 // submit issues an operation of a lane.

@@ -26,6 +26,7 @@ import (
 // leaves the metadata quorum alone.
 type volume struct {
 	data, meta *vfs.Mem
+	shared     *vfs.Mem          // the device that all nodes share; nil: they share none
 	copied     map[string][]byte // the data disk's files at the time of Copy
 }
 
@@ -34,6 +35,21 @@ var _ sim.Volume = (*volume)(nil)
 // newVolume makes a node's empty disks.
 func newVolume(string) sim.Volume { return &volume{data: vfs.NewMem(), meta: vfs.NewMem()} }
 
+// newShared makes the volumes of nodes that keep the partition logs on one device.
+func newShared() func(string) sim.Volume {
+	device := vfs.NewMem()
+	return func(string) sim.Volume { return &volume{data: vfs.NewMem(), meta: vfs.NewMem(), shared: device} }
+}
+
+// logs is the disk with the partition logs. What is done to it on a shared device is
+// done to all nodes.
+func (v *volume) logs() *vfs.Mem {
+	if v.shared != nil {
+		return v.shared
+	}
+	return v.data
+}
+
 // PowerLoss implements sim.Volume.
 func (v *volume) PowerLoss(r *rand.Rand) {
 	v.data.PowerLoss(r)
@@ -41,7 +57,7 @@ func (v *volume) PowerLoss(r *rand.Rand) {
 }
 
 // Wipe implements sim.Volume.
-func (v *volume) Wipe() { v.data.Wipe() }
+func (v *volume) Wipe() { v.logs().Wipe() }
 
 // Replace implements sim.Volume. The identity is the directory id of the new node.
 func (v *volume) Replace(identity string) error {
@@ -58,7 +74,7 @@ func (v *volume) Replace(identity string) error {
 func (v *volume) Copy() error {
 	files := map[string][]byte{}
 	err := v.walk(".", func(name string, _ int64) error {
-		b, err := vfs.ReadFile(v.data, name)
+		b, err := vfs.ReadFile(v.logs(), name)
 		files[name] = b
 		return err
 	})
@@ -73,14 +89,14 @@ func (v *volume) PutBack() error {
 	if v.copied == nil {
 		return errors.New("there is no copy")
 	}
-	v.data.Wipe()
+	v.logs().Wipe()
 	for _, name := range slices.Sorted(maps.Keys(v.copied)) {
 		if dir := path.Dir(name); dir != "." {
-			if err := vfs.MkdirSynced(v.data, dir); err != nil {
+			if err := vfs.MkdirSynced(v.logs(), dir); err != nil {
 				return err
 			}
 		}
-		f, err := v.data.OpenFile(name, true)
+		f, err := v.logs().OpenFile(name, true)
 		if err != nil {
 			return err
 		}
@@ -96,11 +112,15 @@ func (v *volume) PutBack() error {
 }
 
 // DataDigest implements sim.Volume.
-func (v *volume) DataDigest() string { return v.data.Digest() }
+func (v *volume) DataDigest() string { return v.logs().Digest() }
 
 // Digest implements sim.Volume.
 func (v *volume) Digest() string {
-	sum := sha256.Sum256([]byte(v.data.Digest() + v.meta.Digest()))
+	all := v.data.Digest() + v.meta.Digest()
+	if v.shared != nil {
+		all += v.shared.Digest()
+	}
+	sum := sha256.Sum256([]byte(all))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -150,18 +170,18 @@ func (v *volume) HasCanary(name string) (bool, error) {
 func (v *volume) Fill(on bool) {
 	room := int64(0)
 	if on {
-		room = max(1, v.data.Used()) // 0 would mean no limit
+		room = max(1, v.logs().Used()) // 0 would mean no limit
 	}
-	v.data.SetCapacity(room)
+	v.logs().SetCapacity(room)
 }
 
 // Break implements sim.Volume. Reads go on.
 func (v *volume) Break(on bool) {
 	if !on {
-		v.data.SetError(nil)
+		v.logs().SetError(nil)
 		return
 	}
-	v.data.SetError(func(op, _ string) error {
+	v.logs().SetError(func(op, _ string) error {
 		switch op {
 		case vfs.OpOpen, vfs.OpRead, vfs.OpList, vfs.OpStat:
 			return nil
@@ -177,7 +197,7 @@ const (
 
 // Probe implements sim.Volume.
 func (v *volume) Probe() (err error) {
-	f, err := v.data.OpenFile(probeFile, true)
+	f, err := v.logs().OpenFile(probeFile, true)
 	if err != nil {
 		return err
 	}
@@ -185,7 +205,7 @@ func (v *volume) Probe() (err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close(), v.data.Remove(probeFile))
+	return errors.Join(err, f.Close(), v.logs().Remove(probeFile))
 }
 
 // Stored implements sim.Volume.
@@ -211,7 +231,7 @@ func (v *volume) Files() ([]nemesis.StoredFile, error) {
 
 // walk calls fn for every file below dir; a dir that is not there has none.
 func (v *volume) walk(dir string, fn func(name string, size int64) error) error {
-	names, err := v.data.List(dir)
+	names, err := v.logs().List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -220,7 +240,7 @@ func (v *volume) walk(dir string, fn func(name string, size int64) error) error 
 	}
 	for _, name := range names {
 		full := path.Join(dir, name)
-		info, err := v.data.Stat(full)
+		info, err := v.logs().Stat(full)
 		if err != nil {
 			return err
 		}
@@ -239,7 +259,7 @@ func (v *volume) walk(dir string, fn func(name string, size int64) error) error 
 
 // FileDigest implements sim.Volume.
 func (v *volume) FileDigest(file string, upTo int64) (string, error) {
-	b, err := vfs.ReadFile(v.data, file)
+	b, err := vfs.ReadFile(v.logs(), file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -252,8 +272,50 @@ func (v *volume) FileDigest(file string, upTo int64) (string, error) {
 
 // Flip implements sim.Volume.
 func (v *volume) Flip(file string, offset int64, bit uint) error {
-	return v.data.Flip(file, offset, bit)
+	return v.logs().Flip(file, offset, bit)
 }
 
 // Cut implements sim.Volume.
-func (v *volume) Cut(file string, size int64) error { return v.data.Cut(file, size) }
+func (v *volume) Cut(file string, size int64) error { return v.logs().Cut(file, size) }
+
+// Locks implements sim.Volume.
+func (v *volume) Locks() (map[string]string, error) {
+	if v.shared == nil {
+		return nil, nil
+	}
+	lanes, err := v.shared.List(storage.LogsDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for _, lane := range lanes {
+		name := path.Join(storage.LogsDir, lane, storage.LockFile)
+		inode, err := v.shared.Inode(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found[name] = strconv.FormatUint(inode, 10)
+	}
+	return found, nil
+}
+
+// RemoveLock implements sim.Volume.
+func (v *volume) RemoveLock(name string, replace bool) error {
+	if v.shared == nil {
+		return errors.New("the nodes share no device")
+	}
+	if err := v.shared.Unlink(name); err != nil || !replace {
+		return err
+	}
+	f, err := v.shared.OpenFile(name, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,33 @@
+package harness
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/faultline-mq/faultline/checker/history"
+)
+
+// TestHistoryOnDisk: the history of a simulated run, with everything that is in it,
+// takes at most 24 bytes for a record sent or read and 20 for an operation.
+func TestHistoryOnDisk(t *testing.T) {
+	t.Parallel()
+	for _, faults := range []string{"", "partition"} {
+		j := simulated(t, simPlan(faults))
+		fi, err := os.Stat(j.file)
+		require.NoError(t, err)
+		records := 0
+		for i := range j.history.Ops {
+			records += len(j.history.Ops[i].Records)
+			if j.history.Ops[i].Kind == history.Send {
+				records++
+			}
+		}
+		require.NotEmpty(t, j.history.Replicas, "the drain is part of it")
+		perRecord, perOp := float64(fi.Size())/float64(records), float64(fi.Size())/float64(len(j.history.Ops))
+		t.Logf("faults %q: %d bytes for %d records and %d operations: %.1f a record, %.1f an operation", faults, fi.Size(), records, len(j.history.Ops), perRecord, perOp)
+		require.LessOrEqual(t, perRecord, 24.0)
+		require.LessOrEqual(t, perOp, 20.0)
+	}
+}

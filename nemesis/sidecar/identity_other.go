@@ -1,0 +1,7 @@
+//go:build !linux
+
+package sidecar
+
+import "errors"
+
+func identity(string) (string, error) { return "", errors.ErrUnsupported }
