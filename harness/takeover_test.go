@@ -19,7 +19,7 @@ import (
 func TestTakeover(t *testing.T) {
 	plainly(t)
 	t.Parallel()
-	const restore, fencing, data, reroute = "restore", "fencing", "data", "client.reroute"
+	const restore, fencing, data, reroute = "restore", "takeover.fencing", "data", "client.reroute"
 	for _, c := range []struct {
 		claim       string
 		set         map[string]string

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	fencingOption = "fencing"
+	fencingOption = "takeover.fencing"
 	dataOption    = "data"
 	restoreOption = "restore"
 	whenOption    = "restore.on"

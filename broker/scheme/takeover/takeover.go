@@ -144,7 +144,8 @@ func (m *Machine) adopt(r scheme.Record) {
 
 // keep makes a record this partition's. It counts once it is durable.
 func (m *Machine) keep(r scheme.Record) {
-	r.Mirrors = m.copies()
+	r.Mirrors = append([]broker.NodeID{r.Master}, slices.DeleteFunc(m.copies(), func(id broker.NodeID) bool { return id == r.Master })...)
+	r.Sessions = make([]string, len(r.Mirrors)) // epochs say what a copy is worth, not sessions
 	m.rec, m.ready, m.keeping = r, false, true
 	m.handing, m.switchAt = false, scheme.Never
 	m.Keep(r)

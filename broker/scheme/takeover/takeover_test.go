@@ -35,7 +35,6 @@ type views struct {
 	rec     map[broker.NodeID]scheme.Record // as a node knows it, and tells one that joins
 	disk    map[broker.NodeID]scheme.Record
 	keeps   []keep // records that are not durable yet
-	session int
 	serial  int32
 }
 
