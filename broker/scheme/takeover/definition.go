@@ -123,7 +123,9 @@ func check(o options.Values) error {
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	s := read(o)
 	whole := len(f.Lost(o)) == 0 && !f.Leaves()
-	p := scheme.Promise{Epochs: true, PerReplica: s.copied(), Recovers: whole}
+	// Clients that know the main queue alone are lost where it stays the backup.
+	stranded := s.reroute == "none" && s.copied() && s.restore != resync && !(s.restore == blind && s.atReturn)
+	p := scheme.Promise{Epochs: true, PerReplica: s.copied(), Recovers: whole && !stranded}
 	sound := s.witness || f.Planned && f.Pauses+f.Cuts+f.Slow+f.Other+f.Leaders == 0 && !(s.cluster && s.copied())
 	p.Acknowledged = whole && sound && s.sync && o.Acks() != 0 && (s.witness || s.restore != blind)
 	if s.witness {
