@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"slices"
+
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 )
@@ -63,7 +65,8 @@ var (
 	pulling      = []string{"combined", "isr", "quorum", "standby"}
 	mirroredOnly = []string{"mirrored"}
 	quorumOnly   = authority("raft")
-	ownViews     = authority("peers")
+	// takeover is hunted with a witness, which is a quorum
+	ownViews = slices.DeleteFunc(authority("peers"), func(name string) bool { return name == "takeover" })
 )
 
 // authority names the schemes of the reference broker that have this one.
