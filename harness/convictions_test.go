@@ -21,17 +21,20 @@ var (
 
 	// convictions are the plans of testdata/mutants, by the mutant that they convict.
 	convictions = map[string]conviction{
-		"ack-by-leader-alone":              lostByTruncation,
-		"timeout-acknowledged":             lostByTruncation,
-		"high-watermark-from-one-follower": lostByTruncation,
-		"unclean-election":                 lostByTruncation,
-		"in-sync-set-forgotten":            lostByTruncation,
-		"last-replica-standing":            lostByTruncation,
-		"read-beyond-high-watermark":       {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
-		"min-insync-ignored":               {checker.ClauseInSync, checker.ClassTooFew, checker.EventShrink},
-		"shared-without-fence":             {checker.ClauseSurvives, checker.ClassLost, noEvent},
-		"lease-without-margin":             {checker.ClauseSurvives, checker.ClassLost, noEvent},
-		"epoch-not-bumped":                 {checker.ClauseSplitBrain, checker.ClassSplitBrain, checker.EventLeader},
+		"ack-by-leader-alone":               lostByTruncation,
+		"timeout-acknowledged":              lostByTruncation,
+		"high-watermark-from-one-follower":  lostByTruncation,
+		"unclean-election":                  lostByTruncation,
+		"in-sync-set-forgotten":             lostByTruncation,
+		"last-replica-standing":             lostByTruncation,
+		"read-beyond-high-watermark":        {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
+		"min-insync-ignored":                {checker.ClauseInSync, checker.ClassTooFew, checker.EventShrink},
+		"confirm-offset-of-connected":       {checker.ClauseDirtyRead, checker.ClassDirtyRead, checker.EventTruncation},
+		"master-begins-at-confirmed-offset": lostByTruncation,
+		"blind-restore":                     lostByTruncation,
+		"shared-without-fence":              {checker.ClauseSurvives, checker.ClassLost, noEvent},
+		"lease-without-margin":              {checker.ClauseSurvives, checker.ClassLost, noEvent},
+		"epoch-not-bumped":                  {checker.ClauseSplitBrain, checker.ClassSplitBrain, checker.EventLeader},
 	}
 )
 

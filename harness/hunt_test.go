@@ -299,7 +299,8 @@ func TestRules(t *testing.T) {
 	}
 	h := &history.History{Header: history.Header{Keys: []string{"t-0"}}}
 	h.Events = []history.NodeEvent{
-		event("start", nil), event("stop", nil), event("start", nil), event("start", nil), event("torn", nil), event("eligible", nil),
+		event("start", nil), event("stop", nil), event("start", nil), event("start", nil), event("torn", nil), event("eligible", nil), event("peer-down", nil), event("corrupt", nil),
+		event("leader", func(e *history.NodeEvent) { e.Offset = 1 }),
 		event("controller", func(e *history.NodeEvent) { e.Leader = "n1" }), event("controller", func(e *history.NodeEvent) { e.Leader = "n2" }),
 		event("isr", func(e *history.NodeEvent) { e.ISR = []string{"n1"} }),
 		event("truncate", func(e *history.NodeEvent) { e.From, e.To, e.Offset = 3, 5, 3 }),

@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"slices"
+
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 )
@@ -54,15 +56,17 @@ func emitted(kind string) func(*history.NodeEvent) bool {
 	return func(e *history.NodeEvent) bool { return e.Kind == kind }
 }
 
+// Schemes that share a rule.
 var (
 	isrOnly = []string{"isr"}
 	// a leader that waits for followers is elected anew where it goes
-	moving = []string{"isr", "quorum"}
+	moving = []string{"combined", "isr", "quorum"}
 	// followers pull, and cut what their leader does not have
-	pulling      = []string{"isr", "quorum", "standby"}
+	pulling      = []string{"combined", "isr", "quorum", "standby"}
 	mirroredOnly = []string{"mirrored"}
 	quorumOnly   = authority("raft")
-	ownViews     = authority("peers")
+	// takeover is hunted with a witness, which is a quorum
+	ownViews = slices.DeleteFunc(authority("peers"), func(name string) bool { return name == "takeover" })
 )
 
 // authority names the schemes of the reference broker that have this one.

@@ -38,6 +38,12 @@ func TestClaims(t *testing.T) {
 		{"ms", map[string]string{role: sync, copies: "2", controller: "true"}, false},                                              // MS3
 		{"ms", map[string]string{role: sync, copies: "2", "enableAutoInSyncReplicas": "true"}, true},                               // MS4
 		{"ms", map[string]string{role: sync, controller: "true", "allAckInSyncStateSet": "true", "minInSyncReplicas": "2"}, false}, // CB4
+		{"cb3", nil, true},
+		{"cb3", map[string]string{"allAckInSyncStateSet": "true", "minInSyncReplicas": "2"}, false},
+		{"cb4", nil, false},
+		{"cb5", nil, true},
+		{"cb5", map[string]string{"allAckInSyncStateSet": "true", "minInSyncReplicas": "2"}, false},
+		{"cb9", nil, false},
 		{"qq", nil, false},
 		{"nt4", nil, false},
 	} {
@@ -131,6 +137,32 @@ func TestPowerOfAllIsLostWithoutSync(t *testing.T) {
 	j.requireProven(t)
 	require.Equal(t, checker.Invalid, j.Verdict, j.why())
 	require.Greater(t, j.Anomalies[checker.ClassLost], 100)
+}
+
+// TestOneMasterOfSeveralDies (CB1): the queues of a dead master wait for it, and the
+// others go on; what its slave has can be read meanwhile.
+func TestOneMasterOfSeveralDies(t *testing.T) {
+	plainly(t)
+	t.Parallel()
+	j := planned(t, "cb1")
+	j.requireProven(t)
+	j.requireValid(t)
+	begin, end := during(t, j)
+	sent, read := map[int32]int{}, map[int32]int{}
+	for i := range j.history.Ops {
+		op := &j.history.Ops[i]
+		if op.Outcome != history.OK || op.Call < begin || op.Return > end {
+			continue
+		}
+		switch op.Kind {
+		case history.Send:
+			sent[op.Key]++
+		case history.Poll:
+			read[op.Key]++
+		}
+	}
+	require.Len(t, sent, 3, "the dead node was the master of one of four queues: %v", sent)
+	require.Len(t, read, 4, "and its slave shows that one: %v", read)
 }
 
 // TestSlaveShowsWhatIsCut keeps the run in which a slave showed what its master had not

@@ -85,6 +85,9 @@ func (s *Server) describeTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		replicas := p.Replicas
 		if v, ok := s.ownView(t, p); ok {
 			mp.Leader, mp.LeaderEpoch, mp.ISR = int32(v.Leader), v.Epoch, ids(v.InSync)
+			if v.Replicas != nil {
+				replicas, mp.Replicas = v.Replicas, ids(v.Replicas)
+			}
 		}
 		if v, ok := s.proxied(t.Name, p.Index); ok {
 			// Any node takes requests: each names itself.

@@ -54,6 +54,22 @@ var registry = [names]Info{
 		ID: "M12", Name: "mirror-list-cleared", Scheme: "mirrored", Clauses: []string{"recovers", "acknowledged-survive"},
 		Doc: "A mirror that is promoted forgets the other mirrors, and takes no new ones.",
 	},
+	SyncStateSetAfterReply: {
+		ID: "CB6", Name: "sync-state-set-after-reply", Scheme: "combined", Clauses: []string{"acknowledged-survive"},
+		Doc: "A slave that joins the in-sync set counts for what is confirmed only once the controller has answered (RocketMQ issue 5663).",
+	},
+	ConfirmConnected: {
+		ID: "CB7", Name: "confirm-offset-of-connected", Scheme: "combined", Clauses: []string{"committed-reads", "acknowledged-survive"},
+		Doc: "What is confirmed is what the connected slaves of the in-sync set have, in a partition too (RocketMQ issue 6662).",
+	},
+	LeadFromConfirmed: {
+		ID: "CB8", Name: "master-begins-at-confirmed-offset", Scheme: "combined", Clauses: []string{"acknowledged-survive", "committed-reads"},
+		Doc: "A new master goes on from the confirmed offset that it knows, and gives offsets again that stand behind it (RocketMQ issue 7689).",
+	},
+	BlindRestore: {
+		ID: "M15", Name: "blind-restore", Scheme: "takeover", Clauses: []string{"acknowledged-survive"},
+		Doc: "The main queue takes over again without what the backup took meanwhile, although restore is resync.",
+	},
 	AckBeforeSync: {
 		ID: "M16", Name: "ack-before-fsync", Scheme: "single", Clauses: []string{"acknowledged-survive"},
 		Doc: "With fsync=always, what is written counts as durable before it is synced.",

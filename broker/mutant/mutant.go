@@ -53,6 +53,10 @@ const (
 	MirrorsForgotten
 	UnroutableConfirmed
 	JoinGap
+	SyncStateSetAfterReply
+	ConfirmConnected
+	LeadFromConfirmed
+	BlindRestore
 	names // how many there are
 )
 

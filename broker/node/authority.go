@@ -10,6 +10,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/cluster"
 	"github.com/faultline-mq/faultline/broker/peers"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/schemes"
 )
 
 // authority decides about brokers, topics and who leads, or leaves that to the
@@ -73,13 +74,18 @@ func (n *Node) newAuthority(rec Recovered) (authority, error) {
 		return p, nil
 	}
 	voters := n.first()
+	d, _ := schemes.Lookup(cfg.Scheme) // Validate found it
+	copies := min(o.Int("replication.factor"), len(voters))
+	if d.Copies != nil {
+		copies = d.Copies(o, len(voters))
+	}
 	c, err := cluster.New(cluster.Config{
 		ID: cfg.ID, Name: cfg.Name, Host: cfg.Host, Port: cfg.Port, Rack: cfg.Rack, Incarnation: cfg.Incarnation, Directory: rec.Directory, Voters: voters, Names: n.names,
 		TickInterval: o.Duration("quorum.tick.ms"), ElectionTicks: 10, HeartbeatTicks: 2,
 		BrokerHeartbeat: o.Duration("broker.heartbeat.interval.ms"), SessionTimeout: o.Duration("broker.session.timeout.ms"),
 		ProposalTimeout: 3 * time.Second, RebalanceInterval: o.Duration("leader.rebalance.interval.ms"), SnapshotEntries: 2000,
-		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(min(o.Int("replication.factor"), len(voters))), DefaultScheme: cfg.Scheme,
-		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable"),
+		DefaultPartitions: int32(o.Int("partitions")), DefaultReplication: int16(copies), DefaultScheme: cfg.Scheme,
+		MinISR: int32(o.Int("min.insync.replicas")), Unclean: o.Bool("unclean.leader.election.enable") || d.Unclean != nil && d.Unclean(o),
 		EligibleLeaders: eligibleLeaders(o), Elections: elections(o), PreviousEpoch: rec.Stopped, Mutants: cfg.Mutants,
 	}, rec.Meta, n.now)
 	if err != nil {

@@ -170,13 +170,13 @@ func New(cfg Config, rec Recovered, now broker.Time) (*Node, error) {
 
 // beside are the schemes that a topic may have: those of the node's own authority.
 func (n *Node) beside() []scheme.Definition {
-	return slices.DeleteFunc(slices.Clone(schemes.Known()), func(d scheme.Definition) bool { return d.Metadata != n.metadata() })
+	return slices.DeleteFunc(slices.Clone(schemes.Known()), func(d scheme.Definition) bool { return d.MetadataUnder(n.cfg.Options) != n.metadata() })
 }
 
 // metadata is the authority of the node's scheme.
 func (n *Node) metadata() scheme.Metadata {
 	d, _ := schemes.Lookup(n.cfg.Scheme) // Validate found it
-	return d.Metadata
+	return d.MetadataUnder(n.cfg.Options)
 }
 
 // eligibleLeaders gives the schemes that keep eligible leader replicas.

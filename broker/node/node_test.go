@@ -479,7 +479,7 @@ func TestConfigIsChecked(t *testing.T) {
 	c := w.config(w.peers[0])
 	c.Scheme = "quantum"
 	_, err := node.New(c, node.Recovered{}, broker.Time{})
-	require.ErrorContains(t, err, "classic, forwarding, isr, shared, mirrored, multimaster, single, quorum, standby")
+	require.ErrorContains(t, err, "classic, combined, forwarding, isr, mirrored, multimaster, quorum, shared, single, standby, takeover")
 	c = w.config(w.peers[0])
 	c.Name = "other"
 	_, err = node.New(c, node.Recovered{}, broker.Time{})

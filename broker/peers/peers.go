@@ -379,12 +379,8 @@ func (p *Peers) Leave(now broker.Time) {
 }
 
 // neighbours is this node's view for the machine of a partition.
-func (p *Peers) neighbours(r scheme.Record) *scheme.Neighbours {
-	n := &scheme.Neighbours{Record: copied(r), Live: p.live(), Reached: p.partners(), Paused: p.phase != joined, Session: p.gen}
-	for _, m := range p.cfg.Members {
-		n.Members = append(n.Members, m.ID)
-	}
-	slices.Sort(n.Members)
+func (p *Peers) neighbours(r scheme.Record, home broker.NodeID) *scheme.Neighbours {
+	n := &scheme.Neighbours{Record: copied(r), Home: home, Members: p.members(), Live: p.live(), Reached: p.partners(), Paused: p.phase != joined, Session: p.gen}
 	for _, id := range n.Live {
 		n.Sessions = append(n.Sessions, p.sessionOf(id))
 	}
@@ -403,6 +399,16 @@ func (p *Peers) partners() []broker.NodeID {
 		if p.reached(o) && o.hb.Joined {
 			ids = append(ids, o.id)
 		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// members are all nodes that there may be.
+func (p *Peers) members() []broker.NodeID {
+	var ids []broker.NodeID
+	for _, m := range p.cfg.Members {
+		ids = append(ids, m.ID)
 	}
 	slices.Sort(ids)
 	return ids
@@ -474,7 +480,7 @@ func (p *Peers) view(t *Topic) []cluster.Change {
 		r := t.Records[i]
 		q := *part
 		q.Replicas, q.ISR, q.Leader, q.Epoch, q.PartEpoch = r.Mirrors, r.Synced, r.Master, -1, p.versions[t.Topic.ID]
-		changes[i] = cluster.Change{Topic: &t.Topic, Partition: &q, Peers: p.neighbours(r)}
+		changes[i] = cluster.Change{Topic: &t.Topic, Partition: &q, Peers: p.neighbours(r, part.Leader)}
 	}
 	return changes
 }
@@ -545,6 +551,7 @@ func (p *Peers) create(c cluster.CreateTopic) (t *cluster.Topic, code int16, tex
 	if code != 0 {
 		return nil, code, text
 	}
+	t.Election = cluster.ElectReplicas // nobody beside the machines says who leads
 	whole := &Topic{Topic: *t}
 	for i, home := range homes {
 		whole.Topic.Partitions = append(whole.Topic.Partitions, &cluster.Partition{Topic: c.Name, Index: int32(i), Leader: home, Replicas: []broker.NodeID{home}, Epoch: -1})

@@ -90,6 +90,13 @@ type Definition struct {
 	Eligible func(options.Values) bool
 	// Options are the scheme's own. Draw, in each, is what random runs choose from.
 	Options []options.Option
+	// Authority is who tells under these options. Nil: always Metadata.
+	Authority func(options.Values) Metadata
+	// Also are options of other schemes that it has, too.
+	Also []options.Option
+	// Unclean reports whether its options allow the metadata quorum to elect outside the
+	// in-sync set. Nil: unclean.leader.election.enable alone does.
+	Unclean func(options.Values) bool
 	// Check finds contradictions between options. Nil: there are none.
 	Check    func(options.Values) error
 	Messages []Message
@@ -111,6 +118,14 @@ func (d Definition) ElectionUnder(o options.Values) Election {
 		return d.Elects(o)
 	}
 	return d.Election
+}
+
+// MetadataUnder is the authority under these options.
+func (d Definition) MetadataUnder(o options.Values) Metadata {
+	if d.Authority != nil {
+		return d.Authority(o)
+	}
+	return d.Metadata
 }
 
 // Validate names what a definition lacks.

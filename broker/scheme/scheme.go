@@ -64,7 +64,8 @@ func (r Record) Newer(o Record) bool {
 // Neighbours is what a node sees of the others.
 type Neighbours struct {
 	Record Record // the newest that this node knows
-	// Members are all nodes that there may be.
+	// Home is the node that the partition was made on, Members are all nodes that there may be.
+	Home    broker.NodeID
 	Members []broker.NodeID
 	// Live are the members that count as one cluster with this node, itself among
 	// them. One that was declared dead and comes back is not live until it, or this

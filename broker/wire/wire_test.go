@@ -24,6 +24,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/multimaster"
 	"github.com/faultline-mq/faultline/broker/scheme/origin"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
+	"github.com/faultline-mq/faultline/broker/scheme/takeover"
 )
 
 // bodies draws a message of each type by its name.
@@ -129,6 +130,9 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 			return &multimaster.Push{
 				Names: []multimaster.Name{{Node: broker.NodeID(rapid.Int32().Draw(t, "node")), Seq: rapid.Int64().Draw(t, "seq")}}, Data: blob.Draw(t, "data"),
 			}
+		}),
+		"takeover.Status": rapid.Custom(func(t *rapid.T) broker.Message {
+			return &takeover.Status{Record: scheme.Record{Version: rapid.Int64().Draw(t, "version"), Master: 1, Mirrors: nodes.Draw(t, "mirrors"), Synced: nodes.Draw(t, "synced")}}
 		}),
 		"mirrored.Probe": rapid.Custom(func(t *rapid.T) broker.Message { return &mirrored.Probe{Stream: rapid.Uint64().Draw(t, "stream")} }),
 		"mirrored.Tail": rapid.Custom(func(t *rapid.T) broker.Message {

@@ -9,6 +9,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/classic"
+	"github.com/faultline-mq/faultline/broker/scheme/combined"
 	"github.com/faultline-mq/faultline/broker/scheme/forwarding"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
@@ -17,19 +18,22 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme/shared"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 	"github.com/faultline-mq/faultline/broker/scheme/standby"
+	"github.com/faultline-mq/faultline/broker/scheme/takeover"
 )
 
 // known are the schemes, in the order in which they are listed.
 var known = []scheme.Definition{
 	classic.Definition(),
+	combined.Definition(),
 	forwarding.Definition(),
 	isr.Definition(),
-	shared.Definition(),
 	mirrored.Definition(),
 	multimaster.Definition(),
-	single.Definition(),
 	quorum.Definition(),
+	shared.Definition(),
+	single.Definition(),
 	standby.Definition(),
+	takeover.Definition(),
 }
 
 // own are their options.

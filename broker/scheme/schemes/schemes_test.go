@@ -34,6 +34,11 @@ func TestKnown(t *testing.T) {
 			numbers[m.Number], types[kind] = kind, m.Number
 		}
 	}
+	var own []string
+	for _, o := range schemes.Options() {
+		own = append(own, o.Name)
+	}
+	require.Len(t, slices.Compact(slices.Sorted(slices.Values(own))), len(own), "two options of one name: %v", own)
 	names := schemes.Names()
 	require.Len(t, slices.Compact(slices.Sorted(slices.Values(names))), len(names))
 }

@@ -39,7 +39,11 @@ type World struct {
 	Answer func(n *Node, token uint64, p scheme.Produced)
 	Report func(n *Node, epoch int32, inSync []broker.NodeID)
 	Emit   func(n *Node, ev broker.Event)
-	Values map[uint64]string // what was sent, by token
+	// Record takes what nodes that go by their own views make of the record.
+	Record func(n *Node, r scheme.Record)
+	// Propose takes in-sync sets that machines ask for. Nil: they are shown.
+	Propose func(n *Node, epoch, partEpoch int32, isr []scheme.Member)
+	Values  map[uint64]string // what was sent, by token
 
 	cut   map[[2]broker.NodeID]bool
 	out   strings.Builder
@@ -116,8 +120,12 @@ func (n *Node) Eligible(id broker.NodeID, epoch int64) bool {
 	return n.w.Node(id).Up && n.w.Node(id).epoch == epoch
 }
 
-// ProposeISR implements scheme.Host: it is shown.
-func (n *Node) ProposeISR(_, _ int32, isr []scheme.Member) {
+// ProposeISR implements scheme.Host.
+func (n *Node) ProposeISR(epoch, partEpoch int32, isr []scheme.Member) {
+	if n.w.Propose != nil {
+		n.w.Propose(n, epoch, partEpoch, isr)
+		return
+	}
 	var ids []broker.NodeID
 	for _, m := range isr {
 		ids = append(ids, m.ID)
@@ -135,8 +143,12 @@ func (n *Node) Report(epoch int32, inSync []broker.NodeID) {
 // Persisted implements scheme.Host.
 func (n *Node) Persisted() []byte { return n.found }
 
-// Keep implements scheme.Host; there are no records of own views here.
-func (n *Node) Keep(scheme.Record) {}
+// Keep implements scheme.Host.
+func (n *Node) Keep(r scheme.Record) {
+	if n.w.Record != nil {
+		n.w.Record(n, r)
+	}
+}
 
 // Persist implements scheme.Host.
 func (n *Node) Persist(state []byte) { n.ops = append(n.ops, op{to: -1, kept: state}) }

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/faultline-mq/faultline/broker"
+	"github.com/faultline-mq/faultline/broker/mutant"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/pull"
 )
@@ -74,11 +75,41 @@ var _ scheme.Machine = (*Machine)(nil)
 // New makes the machine of one replica. It is a scheme.Factory.
 func New(h scheme.Host, o scheme.Options, high int64) scheme.Machine {
 	v := o.Set
+	return newMachine(h, o, high, v.String(roleOption) == "SYNC_MASTER")
+}
+
+// NewSynchronous is New with every master whom a controller makes a SYNC_MASTER,
+// whatever brokerRole says (RocketMQ: ReplicasManager.changeToMaster).
+func NewSynchronous(h scheme.Host, o scheme.Options, high int64) scheme.Machine {
+	v := o.Set
+	return newMachine(h, o, high, v.String(roleOption) == "SYNC_MASTER" || v.Bool(controllerOption))
+}
+
+// NewPair makes the machine of one replica as with a controller, whatever the options
+// say of that: with synchronous, all in sync must have it before it is acknowledged or
+// shown, otherwise the master alone.
+func NewPair(h scheme.Host, o scheme.Options, high int64, synchronous bool) *Machine {
+	m := newMachine(h, o, high, synchronous)
+	m.s.controller, m.s.all, m.s.read, m.s.copies, m.s.least = true, synchronous, false, 1, 1
+	if synchronous {
+		m.high = min(high, h.Index().End())
+	}
+	return m
+}
+
+// Complete reports whether a slave has everything that this master has.
+func (m *Machine) Complete(id broker.NodeID) bool {
+	r := m.peers.Find(id)
+	return m.role == master && r != nil && r.Stable >= m.h.Index().End()
+}
+
+func newMachine(h scheme.Host, o scheme.Options, high int64, sync bool) *Machine {
+	v := o.Set
 	m := &Machine{
 		h: h, o: o, checkAt: scheme.Never,
 		a: scheme.Assignment{Leader: broker.None, Epoch: -1, PartEpoch: -1},
 		s: settings{
-			sync: v.String(roleOption) == "SYNC_MASTER", auto: v.Bool(autoOption), read: v.Bool(readOption), controller: v.Bool(controllerOption), all: v.Bool(allOption),
+			sync: sync, auto: v.Bool(autoOption), read: v.Bool(readOption), controller: v.Bool(controllerOption), all: v.Bool(allOption),
 			copies: v.Int(inSyncOption), least: v.Int(minOption),
 			timeout: v.Duration(timeoutOption), quiet: v.Duration(quietOption), catchUp: v.Duration(catchUpOption), gap: v.Int(gapOption),
 		},
@@ -127,6 +158,9 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 func (m *Machine) lead() {
 	m.pull.Stop()
 	m.role = master
+	if m.o.Mutants.On(mutant.LeadFromConfirmed) {
+		m.h.Truncate(min(m.high, m.h.Index().End()))
+	}
 	m.h.Index().StartEpoch(m.a.Epoch)
 	m.start = m.h.Index().End()
 	m.peers.Know(m.a.Replicas)
@@ -288,7 +322,7 @@ func (m *Machine) copied(copies int) int64 {
 	own := m.h.Stable()
 	if copies == everyone {
 		for _, r := range m.peers.Remotes {
-			if slices.Contains(m.maximal, r.ID) {
+			if slices.Contains(m.maximal, r.ID) && (m.connected(r) || !m.o.Mutants.On(mutant.ConfirmConnected)) {
 				own = min(own, r.Stable)
 			}
 		}
@@ -365,7 +399,7 @@ func (m *Machine) review(shrink bool) {
 		return
 	}
 	for _, id := range want {
-		if !slices.Contains(m.maximal, id) {
+		if !slices.Contains(m.maximal, id) && !m.o.Mutants.On(mutant.SyncStateSetAfterReply) {
 			m.maximal = append(m.maximal, id)
 		}
 	}

@@ -8,65 +8,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/broker"
-	"github.com/faultline-mq/faultline/broker/options"
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/schemetest"
 )
 
 func settingsOf(t *testing.T, set map[string]string) scheme.Options {
 	t.Helper()
-	o := scheme.DefaultOptions()
-	var err error
-	o.Set, err = options.Resolve(set, Definition().Options...)
-	require.NoError(t, err)
-	return o
+	return schemetest.Options(t, set, Definition().Options)
 }
 
-// TestScripts runs the golden scripts of testdata (schemetest.World.Run has the
-// commands). new [nodes=N] [set=(name:value,…)] makes N (2) replicas; 1 is the master
-// and all are in sync.
-func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		var w *schemetest.World
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			var args []schemetest.Arg
-			set := map[string]string{}
-			for _, a := range d.CmdArgs {
-				args = append(args, schemetest.Arg{Key: a.Key, Vals: a.Vals})
-				if a.Key == "set" {
-					for _, v := range a.Vals {
-						name, value, _ := strings.Cut(v, ":")
-						set[name] = value
-					}
-				}
-			}
-			if d.Cmd != "new" {
-				out, err := w.Run(d.Cmd, args)
-				require.NoError(t, err)
-				return out
-			}
-			n := 2
-			d.MaybeScanArgs(t, "nodes", &n)
-			w = schemetest.NewWorld(n, New, settingsOf(t, set))
-			w.A.Leader, w.A.Epoch, w.A.PartEpoch, w.A.ISR = 1, 1, 1, slices.Clone(w.A.Replicas)
-			w.Report = func(n *schemetest.Node, _ int32, inSync []broker.NodeID) {
-				w.Printf("%d reports: in sync %v\n", n.ID, inSync)
-				w.Assign(func(a *scheme.Assignment) { a.ISR = inSync })
-			}
-			w.Quiet = true
-			for _, n := range w.Nodes {
-				w.Boot(n)
-			}
-			require.NoError(t, w.Settle())
-			w.Quiet = false
-			return ""
-		})
-	})
-}
+// TestScripts runs the golden scripts of testdata: 1 is the master and all are in sync.
+func TestScripts(t *testing.T) { schemetest.Scripts(t, New, Definition().Options) }
 
 // TestRandom: with its master fixed and no disk lost, everything that was acknowledged
 // is there in the end, under every rule of acknowledgement, and slaves have nothing

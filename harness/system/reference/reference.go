@@ -51,7 +51,7 @@ func (System) Schemes() []system.Scheme {
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
 			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d), Hunted: d.Hunted, Survived: d.Survived,
 		}
-		for _, o := range d.Options {
+		for _, o := range slices.Concat(d.Options, d.Also) {
 			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})
 		}
 		all = append(all, s)
@@ -59,9 +59,10 @@ func (System) Schemes() []system.Scheme {
 	return all
 }
 
-// survives reports whether a scheme promises anything where one of three disks is lost.
+// survives reports whether a scheme, as it is hunted, promises anything where one of three
+// disks is lost.
 func survives(d scheme.Definition) bool {
-	o, err := schemes.Resolve(nil)
+	o, err := schemes.Resolve(d.Hunted)
 	const nodes = 3
 	f := scheme.Faults{Nodes: nodes, Replicas: d.Replicas.Count(o, nodes), Planned: true, Losses: []scheme.Loss{{Kind: scheme.LostDisk, Nodes: 1, Alone: true, Down: 1}}}
 	return err == nil && d.Promise(o, f).Acknowledged
@@ -287,7 +288,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).Metadata == scheme.Peers, Local: local(definition(spec), o),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).MetadataUnder(o) == scheme.Peers, Local: local(definition(spec), o),
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})

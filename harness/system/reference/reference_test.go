@@ -259,7 +259,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{"isr", nil, ""},
 		{"raft", nil, "known schemes: "},
-		{"isr", map[string]string{"ack": "1"}, "known options: acks"},
+		{"isr", map[string]string{"ack": "1"}, `unknown option "ack"; known options: `},
 		{"isr", map[string]string{"replication.factor": "4"}, "at most 3"},
 		{"single", map[string]string{"min.insync.replicas": "2"}, "nothing could ever be written"},
 		{"isr", map[string]string{"min.insync.replicas": "3"}, ""},
