@@ -68,7 +68,7 @@ type Neighbours struct {
 	// them. One that was declared dead and comes back is not live until it, or this
 	// node, has restarted (RabbitMQ: a partition that was noticed).
 	Live     []broker.NodeID
-	Sessions []string // of Live: another one after each restart
+	Sessions []string // of Live: another one after each restart, "" of one not heard yet
 	// Reached are those that can be talked to, live or not, itself among them.
 	Reached []broker.NodeID
 	// Left are those that are not live because they stopped in order.
