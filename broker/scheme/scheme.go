@@ -130,6 +130,8 @@ type Produced struct {
 type Host interface {
 	Self() broker.NodeID
 	Now() broker.Time
+	// Owner names this incarnation of the node: no other node and no other start has it.
+	Owner() string
 
 	// Index is the log's index, changed only through Append and Truncate.
 	Index() *logindex.Index
@@ -190,8 +192,6 @@ type Host interface {
 // is open it is empty, and it must not be appended to.
 type SharedHost interface {
 	Host
-	// Owner names this incarnation of the node.
-	Owner() string
 	TryLock(l broker.Lock)
 	CheckLock(l broker.Lock)
 	Publish(l broker.Lock)

@@ -78,6 +78,7 @@ var _ scheme.Host = (*node)(nil)
 
 // What this scheme does not use.
 func (n *node) Persisted() []byte             { return nil }
+func (n *node) Owner() string                 { return "" }
 func (n *node) Persist([]byte)                {}
 func (n *node) Persisting() bool              { return false }
 func (n *node) Report(int32, []broker.NodeID) {}

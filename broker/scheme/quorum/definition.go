@@ -33,6 +33,8 @@ func Definition() scheme.Definition {
 			{Number: 18, Type: (*Lead)(nil)},
 			{Number: 19, Type: (*LeadAnswer)(nil)},
 			{Number: 20, Type: (*Take)(nil)},
+			{Number: 21, Type: (*Ask)(nil)},
+			{Number: 22, Type: (*Tell)(nil)},
 		},
 		// Twice the timeout until somebody stands, once more if the votes were split; before
 		// that, when all were down, the nodes register with the metadata quorum.

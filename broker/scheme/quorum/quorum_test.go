@@ -43,6 +43,17 @@ func word(msg broker.Message) string {
 		return fmt.Sprintf("lead term %d, from %d", m.Term, m.Start)
 	case *LeadAnswer:
 		return fmt.Sprintf("term %d, %s", m.Term, map[bool]string{true: "holds its beginning", false: "not there yet"}[m.Holds])
+	case *Ask:
+		return fmt.Sprintf("who are you? I am %s", m.Dir)
+	case *Tell:
+		what := "no member"
+		if len(m.Founders) > 0 {
+			what = "a member"
+		}
+		if m.Leads {
+			what += fmt.Sprintf(", leads, log ends at %d", m.End)
+		}
+		return fmt.Sprintf("I am %s, term %d, %s", m.Dir, m.Term, what)
 	case *Take:
 		return fmt.Sprintf("take over from term %d", m.Term)
 	}
@@ -50,7 +61,8 @@ func word(msg broker.Message) string {
 }
 
 // TestScripts runs the golden scripts of testdata (schemetest.World.Run has the
-// commands). new [nodes=N] makes N replicas that nobody leads yet.
+// commands). new [nodes=N] makes N replicas that nobody leads yet; unfounded: they do not
+// know each other either.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var w *schemetest.World
@@ -66,6 +78,9 @@ func TestScripts(t *testing.T) {
 				}
 				for _, n := range w.Nodes {
 					w.Boot(n)
+				}
+				if !d.HasArg("unfounded") {
+					require.NoError(t, w.Settle())
 				}
 				return ""
 			}
@@ -290,22 +305,31 @@ func (x *chaos) recover() {
 }
 
 func TestState(t *testing.T) {
-	for _, s := range []state{{0, broker.None, nothing}, {7, 2, beginning{7, 100}}, {7, broker.None, beginning{3, 0}}} {
+	founders := []founder{{1, "1.101"}, {2, "2.102"}, {3, ""}}
+	for _, s := range []state{
+		{0, broker.None, nothing, "1.101", nil}, {7, 2, beginning{7, 100}, "d", founders}, {7, broker.None, beginning{3, 0}, "d", founders[:1]},
+	} {
 		got, err := decode(s.encode())
 		require.NoError(t, err)
 		require.Equal(t, s, got)
+		for n := 1; n < len(s.encode()); n++ {
+			_, err := decode(s.encode()[:n])
+			require.Error(t, err, "the first %d bytes", n)
+		}
 	}
 	empty, err := decode(nil)
 	require.NoError(t, err)
-	require.Equal(t, state{0, broker.None, nothing}, empty)
-	for _, bad := range [][]byte{{1}, make([]byte, stateSize+1), state{1, 1, beginning{2, 0}}.encode(), state{-1, 1, nothing}.encode()} {
+	require.Equal(t, state{0, broker.None, nothing, "", nil}, empty)
+	for _, bad := range [][]byte{
+		{1}, make([]byte, stateSize+1), state{1, 1, beginning{2, 0}, "d", nil}.encode(), state{-1, 1, nothing, "d", nil}.encode(), state{1, 1, nothing, "", nil}.encode(),
+	} {
 		_, err := decode(bad)
 		require.Error(t, err)
 	}
 }
 
 func FuzzState(f *testing.F) {
-	f.Add(state{7, 2, beginning{7, 100}}.encode())
+	f.Add(state{7, 2, beginning{7, 100}, "1.101", []founder{{1, "1.101"}, {2, "2.102"}}}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := decode(b); err == nil && len(b) > 0 {
 			require.Equal(t, b, s.encode())

@@ -10,9 +10,9 @@ import (
 	"github.com/faultline-mq/faultline/broker/scheme"
 	"github.com/faultline-mq/faultline/broker/scheme/classic"
 	"github.com/faultline-mq/faultline/broker/scheme/isr"
-	"github.com/faultline-mq/faultline/broker/scheme/shared"
 	"github.com/faultline-mq/faultline/broker/scheme/mirrored"
 	"github.com/faultline-mq/faultline/broker/scheme/quorum"
+	"github.com/faultline-mq/faultline/broker/scheme/shared"
 	"github.com/faultline-mq/faultline/broker/scheme/single"
 	"github.com/faultline-mq/faultline/broker/scheme/standby"
 )
