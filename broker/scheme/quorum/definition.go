@@ -52,12 +52,16 @@ func check(o options.Values) error {
 	return nil
 }
 
-// promise: what a majority has survives everything but lost and damaged disks. A
-// replica that lost its disk has lost its vote and what it confirmed with it, and a
-// quorum of those that remain may know nothing of either; the real systems want such a
-// replica to be removed and added as a new one.
+// promise: what a majority has survives everything but power losses where it is not
+// synced, and more lost or damaged disks than a minority, over the whole time: how long it
+// takes until a replica is refilled no plan says.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
-	kept := len(f.Lost(o)) == 0
+	lost, kept := 0, true
+	for _, l := range f.Lost(o) {
+		lost += l.Nodes
+		kept = kept && l.Kind == scheme.LostDisk && f.Planned
+	}
+	kept = kept && lost <= (f.Replicas-1)/2
 	acknowledged := o.Acks() != 0 && kept
 	return scheme.Promise{
 		Acknowledged: acknowledged, CommittedReads: kept, Monotonic: kept, Linearizable: acknowledged, Recovers: kept,

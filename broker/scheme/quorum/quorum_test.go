@@ -105,14 +105,35 @@ type chaos struct {
 	visible []string // what a consumer may have read, in order
 	moves   map[string]int
 	values  int
+	wipes   wipes
+	lost    map[broker.NodeID]bool // whose disk was lost since it was a member
 }
+
+// wipes is which disks a schedule loses.
+type wipes uint8
+
+const (
+	none     wipes = iota
+	minority       // never a majority at once
+	majority       // any, but not all
+)
 
 // TestSafety: whatever dies, loses its power or is cut off: one term has one leader
 // (election safety), what was acknowledged or visible stays where it was (leader
 // completeness, state machine safety), and logs with an equal record are equal
 // before it (log matching). When all is quiet again, everybody has the same log and
 // takes writes.
-func TestSafety(t *testing.T) {
+func TestSafety(t *testing.T) { schedules(t, none, "truncate", "handed over") }
+
+// TestLostDisks: the same where disks are lost, of a minority at once.
+func TestLostDisks(t *testing.T) { schedules(t, minority, "wiped", "refilled") }
+
+// TestLostMajority: where a majority loses its disks nobody leads again, and nothing that
+// was committed is contradicted.
+func TestLostMajority(t *testing.T) { schedules(t, majority, "wiped", "lost for good") }
+
+func schedules(t *testing.T, w wipes, moves ...string) {
+	t.Helper()
 	seeds := 500
 	if testing.Short() {
 		seeds = 100
@@ -120,6 +141,7 @@ func TestSafety(t *testing.T) {
 	total := map[string]int{}
 	for seed := range seeds {
 		x := newChaos(t, int64(seed))
+		x.wipes = w
 		for i := range 800 {
 			x.step()
 			if i%8 == 0 {
@@ -135,7 +157,7 @@ func TestSafety(t *testing.T) {
 		}
 	}
 	t.Log(total)
-	for _, k := range []string{"acknowledged", "leader", "died", "truncate", "handed over"} {
+	for _, k := range append([]string{"acknowledged", "leader", "died"}, moves...) {
 		require.Greater(t, total[k], seeds/4, "%s: the schedule is too tame: %v", k, total)
 	}
 }
@@ -144,7 +166,7 @@ func newChaos(t *testing.T, seed int64) *chaos {
 	rnd := rand.New(rand.NewSource(seed))
 	x := &chaos{
 		World: schemetest.NewWorld([]int{3, 3, 5}[rnd.Intn(3)], New, settings(t)),
-		t:     t, rnd: rnd, acked: map[int64]string{}, leaders: map[int32]broker.NodeID{}, moves: map[string]int{},
+		t:     t, rnd: rnd, acked: map[int64]string{}, leaders: map[int32]broker.NodeID{}, moves: map[string]int{}, lost: map[broker.NodeID]bool{},
 	}
 	x.Quiet = true
 	x.Answer = func(_ *schemetest.Node, token uint64, p scheme.Produced) {
@@ -165,6 +187,9 @@ func newChaos(t *testing.T, seed int64) *chaos {
 	}
 	for _, n := range x.Nodes {
 		x.Boot(n)
+	}
+	if rnd.Intn(4) > 0 { // most often the group is founded in peace
+		require.NoError(t, x.Settle())
 	}
 	return x
 }
@@ -198,6 +223,7 @@ func (x *chaos) step() {
 		if n.Up {
 			x.moves["died"]++
 			x.Die(n, x.rnd.Intn(n.Pending()+1))
+			x.wipe(n)
 		} else {
 			x.Boot(n)
 		}
@@ -227,6 +253,42 @@ func (x *chaos) step() {
 			n.M.(scheme.Resigner).Resign()
 		}
 	}
+}
+
+// wipe loses the disk of a replica that is down, if the schedule does that.
+func (x *chaos) wipe(n *schemetest.Node) {
+	if x.wipes == none || x.rnd.Intn(3) > 0 {
+		return
+	}
+	lost := 1
+	for _, o := range x.Nodes {
+		if o.Up && o.M.(*Machine).member() && !o.M.(*Machine).h.Persisting() {
+			x.lost[o.ID] = false
+		}
+		if o != n && x.lost[o.ID] {
+			lost++
+		}
+	}
+	most := (len(x.Nodes) - 1) / 2
+	if x.wipes == majority {
+		most = len(x.Nodes) - 1
+	}
+	if lost <= most {
+		x.moves["wiped"]++
+		x.lost[n.ID] = true
+		x.Wipe(n)
+	}
+}
+
+// members are those that are up and remember what they said.
+func (x *chaos) members() int {
+	n := 0
+	for _, o := range x.Nodes {
+		if o.Up && o.M.(*Machine).member() {
+			n++
+		}
+	}
+	return n
 }
 
 // observe checks what must hold at every moment.
@@ -288,6 +350,11 @@ func (x *chaos) recover() {
 	require.NoError(x.t, x.Pass(20*time.Second))
 	x.observe()
 	i := slices.IndexFunc(x.Nodes, func(n *schemetest.Node) bool { return n.M.View().Writable })
+	if x.wipes == majority && 2*x.members() <= len(x.Nodes) {
+		x.moves["lost for good"]++
+		require.Negative(x.t, i, "a minority leads")
+		return
+	}
 	require.GreaterOrEqual(x.t, i, 0, "nobody leads")
 	token := x.Produce(x.Nodes[i], "last", -1, time.Second)
 	require.NoError(x.t, x.Pass(2*time.Second))
