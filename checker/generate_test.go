@@ -33,6 +33,7 @@ func generate(r *rand.Rand, n, keys int) *history.History {
 		h.Header.Keys = append(h.Header.Keys, fmt.Sprintf("t-%d", k))
 		h.Events = append(h.Events, history.NodeEvent{Node: "n1", Incarnation: "a", Seq: int64(k + 1), Kind: "leader", Key: h.Header.Keys[k], Epoch: 1})
 	}
+	h.Ops = make([]history.Op, 0, n)
 	now := int64(1000)
 	seq := make([]int64, producers)
 	busy := make([]int64, producers) // when a producer's operation in progress returns

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -21,13 +22,43 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 		return
 	}
 	for _, k := range v.keys {
-		for _, sends := range v.byProducer(k) {
-			v.reorders(c, k, sends)
+		if !v.inSendOrder(k) {
+			for _, sends := range v.byProducer(k) {
+				v.reorders(c, k, sends)
+			}
 		}
 		v.deliveredReorders(c, k)
 	}
 	v.needDrain(c)
 	c.Detail = fmt.Sprintf("%s before an earlier message of the same producer", count(c.Count, "message"))
+}
+
+// inSendOrder reports whether the acknowledged messages of each producer stand in the
+// order of their calls, which is that of ID: the common case, in which none can stand
+// before one that was acknowledged when it was sent.
+func (v *view) inSendOrder(k *keyView) bool {
+	type sent struct{ call, offset int64 }
+	var last []sent
+	for _, i := range k.sends {
+		if v.traits[i]&promised == 0 || v.found[i] == history.NoOffset {
+			continue
+		}
+		op := &v.h.Ops[i]
+		p := int(op.Value.Producer())
+		if p >= maxDenseProducers {
+			return false
+		}
+		if n := p + 1 - len(last); n > 0 {
+			for range n {
+				last = append(last, sent{math.MinInt64, history.NoOffset})
+			}
+		}
+		if op.Call < last[p].call || v.found[i] <= last[p].offset {
+			return false
+		}
+		last[p] = sent{op.Call, v.found[i]}
+	}
+	return true
 }
 
 // reorders sweeps the acknowledged sends of one producer by call, with the
@@ -66,7 +97,7 @@ func (v *view) byProducer(k *keyView) [][]int32 {
 	)
 	for _, i := range k.sends {
 		op := &v.h.Ops[i]
-		if !v.acked[i] || v.found[i] == history.NoOffset || v.reused[op.Value] {
+		if v.traits[i]&promised == 0 || v.found[i] == history.NoOffset || v.reused[op.Value] {
 			continue
 		}
 		if p := op.Value.Producer(); p != last {

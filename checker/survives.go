@@ -21,20 +21,21 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 		keyUnseen := 0
 		for _, i := range k.sends {
 			found := v.found[i] != history.NoOffset
-			if v.acked[i] {
+			ack := v.traits[i]&promised != 0
+			if ack {
 				total++
 			}
 			op := &v.h.Ops[i] // of most it need not be looked at
 			switch {
 			case found:
-				if v.acked[i] && k.late(op) {
+				if ack && k.late(op) {
 					late++
 				}
 			case op.Outcome == history.OK && !op.Acked:
 				if k.gone(v, op) {
 					sentLost++
 				}
-			case !v.acked[i]:
+			case !ack:
 			case k.gone(v, op):
 				gone = append(gone, i)
 			default:
@@ -99,7 +100,7 @@ func (v *view) addLost(c *Check, k *keyView, gone []int32) {
 	}
 	var acks []int32
 	for _, i := range k.sends {
-		if v.acked[i] {
+		if v.traits[i]&promised != 0 {
 			acks = append(acks, i)
 		}
 	}

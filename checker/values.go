@@ -183,8 +183,11 @@ func checkFailedNeverVisible(_ context.Context, v *view, c *Check) {
 			}
 		}
 		for _, i := range k.sends {
+			if v.traits[i]&refused == 0 || v.found[i] == history.NoOffset && len(delivered) == 0 {
+				continue
+			}
 			op := &v.h.Ops[i]
-			if op.Outcome != history.Failed || v.reused[op.Value] {
+			if v.reused[op.Value] {
 				continue
 			}
 			a := Anomaly{Class: ClassResurrected, Offset: v.found[i], At: op.Return}
@@ -229,8 +232,11 @@ func checkOffsetsStay(_ context.Context, v *view, c *Check) {
 			}
 		}
 		for _, i := range k.sends {
+			if v.told[i] == history.NoOffset || v.found[i] == v.told[i] {
+				continue
+			}
 			op := &v.h.Ops[i]
-			if v.told[i] == history.NoOffset || v.found[i] == v.told[i] || v.reused[op.Value] {
+			if v.reused[op.Value] {
 				continue
 			}
 			delivered := odd[op.Value]

@@ -23,11 +23,14 @@ type view struct {
 	byName map[string]*keyView
 	ids    ids                    // the first send of every value
 	reused map[history.Value]bool // values that more than one operation sent
-	found  []int64                // by index into Ops: offset in the drained leader's log, or NoOffset
-	told   []int64                // by index into Ops: offset at which a send was acknowledged, or NoOffset
-	acked  []bool                 // by index into Ops: a send whose acknowledgement promises something
-	faults []*faultView           // in order of ID
-	gaps   []string               // incarnations whose event numbering has a gap, in words
+	// Columns by index into Ops: an operation is large, so what is asked of all of them
+	// is read once.
+	traits []traits
+	found  []int64      // offset in the drained leader's log, or NoOffset
+	told   []int64      // offset at which a send was acknowledged, or NoOffset
+	keyOf  []int32      // index into all; nil where there is one key
+	faults []*faultView // in order of ID
+	gaps   []string     // incarnations whose event numbering has a gap, in words
 }
 
 // keyView is one partition.
@@ -118,36 +121,57 @@ func newView(h *history.History, o Options) (*view, error) {
 		v.place(k)
 	}
 	v.readQueues()
-	v.readTransactions()
 	return v, nil
 }
 
+// traits are what one byte tells of an operation.
+type traits uint8
+
+const (
+	isSend   traits = 1 << iota
+	isPoll          // of a log
+	promised        // a send whose acknowledgement promises something
+	refused         // a send that failed for certain
+)
+
 // part is what one stretch of the operations holds.
 type part struct {
-	values counting
-	sends  []int // by partition
-	polls  []int
-	err    error
+	from, to int
+	values   counting
+	sends    []int // by partition
+	polls    []int
+	txns     bool // some are part of a transaction
+	err      error
+}
+
+// stretches cuts n things into as many stretches as parts and calls f for all of them
+// at once.
+func stretches(n, parts int, f func(part, from, to int)) {
+	var running sync.WaitGroup
+	for p := range parts {
+		running.Go(func() { f(p, n*p/parts, n*(p+1)/parts) })
+	}
+	running.Wait()
 }
 
 // readOps sorts operations by partition and kind, and enters every value. It reads
 // them once, a stretch on each processor; all else goes by the columns kept of them.
 func (v *view) readOps() error {
 	n := len(v.h.Ops)
-	v.found, v.told, v.acked = make([]int64, n), make([]int64, n), make([]bool, n)
-	values := make([]history.Value, n)
-	parts := make([]part, runtime.GOMAXPROCS(0))
-	var running sync.WaitGroup
-	for p := range parts {
-		running.Go(func() { parts[p] = v.readPart(n*p/len(parts), n*(p+1)/len(parts), values) })
+	v.traits, v.found, v.told = make([]traits, n), make([]int64, n), make([]int64, n)
+	if len(v.all) > 1 {
+		v.keyOf = make([]int32, n)
 	}
-	running.Wait()
+	parts := make([]part, runtime.GOMAXPROCS(0))
+	stretches(n, len(parts), func(p, from, to int) { parts[p] = v.readPart(from, to) })
 	var all counting
+	txns := false
 	for p := range parts {
 		if parts[p].err != nil {
 			return parts[p].err
 		}
 		all.merge(&parts[p].values)
+		txns = txns || parts[p].txns
 	}
 	for i, k := range v.all {
 		sends, polls := 0, 0
@@ -156,69 +180,79 @@ func (v *view) readOps() error {
 		}
 		k.sends, k.polls = make([]int32, sends), make([]int32, polls)
 	}
+	var running sync.WaitGroup
 	running.Go(func() { v.list(parts) })
 	v.ids = all.table()
-	for i, value := range values {
-		if v.found[i] == history.NoOffset && !v.ids.enter(value, int32(i)) {
+	for i, of := range v.traits {
+		if value := history.Value(v.found[i]); of&isSend != 0 && !v.ids.enter(value, int32(i)) {
 			v.reused[value] = true
 		}
+		v.found[i] = history.NoOffset
 	}
 	running.Wait()
-	for i := range v.found {
-		v.found[i] = history.NoOffset
+	if txns {
+		v.readTransactions()
 	}
 	return nil
 }
 
-// These stand in found while operations are read, for those that are no sends.
-const (
-	isPoll  = -2
-	isOther = -3
-)
-
-// readPart takes the operations from one index to another into the columns.
-func (v *view) readPart(from, to int, values []history.Value) part {
-	p := part{sends: make([]int, len(v.all)), polls: make([]int, len(v.all))}
+// readPart takes the operations from one index to another into the columns. Until
+// they are entered, the values of sends stand in found.
+func (v *view) readPart(from, to int) part {
+	p := part{from: from, to: to, sends: make([]int, len(v.all)), polls: make([]int, len(v.all))}
 	for i := from; i < to; i++ {
 		op := &v.h.Ops[i]
 		if p.err = v.valid(i, op); p.err != nil {
 			return p
 		}
-		v.found[i], v.told[i] = history.NoOffset, history.NoOffset
+		p.txns = p.txns || op.Txn != 0
+		if v.keyOf != nil {
+			v.keyOf[i] = op.Key
+		}
+		v.told[i] = history.NoOffset
 		switch op.Kind {
 		case history.Send:
 			p.sends[op.Key]++
 			p.values.add(op.Value)
-			values[i] = op.Value
-			if acked(op) {
-				v.acked[i], v.told[i] = true, op.Offset
+			v.traits[i], v.found[i] = isSend, int64(op.Value)
+			switch {
+			case acked(op):
+				v.traits[i] |= promised
+				v.told[i] = op.Offset
+			case op.Outcome == history.Failed:
+				v.traits[i] |= refused
 			}
 		case history.Poll:
 			p.polls[op.Key]++
-			v.found[i] = isPoll
-		default:
-			v.found[i] = isOther
+			v.traits[i] = isPoll
 		}
 	}
 	return p
+}
+
+// key is the index of the key of the operation with index i.
+func (v *view) key(i int32) int32 {
+	if v.keyOf == nil {
+		return 0
+	}
+	return v.keyOf[i]
 }
 
 // list fills the lists of sends and polls of each partition.
 func (v *view) list(parts []part) {
 	sends, polls := make([]int, len(v.all)), make([]int, len(v.all))
 	var running sync.WaitGroup
-	n := len(v.h.Ops)
 	for p := range parts {
 		s, o := slices.Clone(sends), slices.Clone(polls)
 		running.Go(func() {
-			for i := n * p / len(parts); i < n*(p+1)/len(parts); i++ {
-				k := v.all[v.h.Ops[i].Key]
-				switch v.found[i] {
-				case isPoll:
-					k.polls[o[k.index]] = int32(i)
+			for i := int32(parts[p].from); i < int32(parts[p].to); i++ {
+				k := v.all[v.key(i)]
+				switch {
+				case v.traits[i]&isPoll != 0:
+					k.polls[o[k.index]] = i
 					o[k.index]++
-				case history.NoOffset:
-					k.sends[s[k.index]] = int32(i)
+				case v.traits[i]&isSend != 0:
+					k.sends[s[k.index]] = i
 					s[k.index]++
 				}
 			}
@@ -398,7 +432,7 @@ func (v *view) place(k *keyView) {
 				continue
 			}
 			op, sent := v.ids.find(rec.Value)
-			if rec.Payload != history.Good || !sent || v.h.Ops[op].Key != k.index || v.found[op] != history.NoOffset {
+			if rec.Payload != history.Good || !sent || v.key(op) != k.index || v.found[op] != history.NoOffset {
 				k.plain = false
 				continue
 			}
@@ -441,18 +475,40 @@ func (v *view) odd(k *keyView) []oddRecord {
 	return k.odd
 }
 
-// sift gathers the deliveries that the drained log does not show. A consumer mostly
-// reads on where it was, so its place in the log is remembered.
+// sift gathers the deliveries that the drained log does not show.
 func (v *view) sift(k *keyView) {
-	var odd map[sighting]*oddRecord
 	var log []history.Record
 	// What a drain did not prove is no answer to what was delivered: two deliveries
 	// are compared with each other then.
 	if k.decisive && k.leader != nil {
 		log = k.leader.log
 	}
+	parts := make([]map[sighting]*oddRecord, runtime.GOMAXPROCS(0))
+	stretches(len(k.polls), len(parts), func(part, from, to int) { parts[part] = v.siftPolls(log, k.polls[from:to]) })
+	odd := map[sighting]*oddRecord{}
+	for _, part := range parts {
+		for s, o := range part {
+			if all := odd[s]; all != nil {
+				all.last, all.polls = max(all.last, o.last), all.polls+o.polls
+			} else {
+				odd[s] = o
+			}
+		}
+	}
+	for _, o := range odd {
+		k.odd = append(k.odd, *o)
+	}
+	slices.SortFunc(k.odd, func(a, b oddRecord) int {
+		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.value, b.value), cmp.Compare(a.payload, b.payload))
+	})
+}
+
+// siftPolls gathers what some polls delivered and a log does not show. A consumer mostly
+// reads on where it was, so its place in the log is remembered.
+func (v *view) siftPolls(log []history.Record, polls []int32) map[sighting]*oddRecord {
+	var odd map[sighting]*oddRecord
 	places := make([]int, len(v.h.Header.Clients))
-	for _, i := range k.polls {
+	for _, i := range polls {
 		op := &v.h.Ops[i]
 		place := &places[op.Client]
 		for j := range op.Records {
@@ -484,12 +540,7 @@ func (v *view) sift(k *keyView) {
 			}
 		}
 	}
-	for _, o := range odd {
-		k.odd = append(k.odd, *o)
-	}
-	slices.SortFunc(k.odd, func(a, b oddRecord) int {
-		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.value, b.value), cmp.Compare(a.payload, b.payload))
-	})
+	return odd
 }
 
 // at returns the record at offset in the drained leader's log.
@@ -518,10 +569,17 @@ func search(log []history.Record, offset int64) (int, bool) {
 }
 
 // searchFrom is search, where the record probably is the one at index place or close
-// behind it.
+// behind it: as far as its offset is, or nearer, by the gaps in between.
 func searchFrom(log []history.Record, place int, offset int64) (int, bool) {
-	if place > 0 && place < len(log) && log[place].Offset == offset && log[place-1].Offset < offset {
-		return place, true
+	const gaps = 8
+	if place > 0 && place < len(log) && log[place].Offset <= offset && offset-log[place].Offset < int64(len(log)-place) {
+		n := place + int(offset-log[place].Offset)
+		for last := max(place, n-gaps); n > last && log[n].Offset > offset; {
+			n--
+		}
+		if log[n].Offset == offset && log[n-1].Offset < offset {
+			return n, true
+		}
 	}
 	return search(log, offset)
 }

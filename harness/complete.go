@@ -259,12 +259,22 @@ func StoredPlan(dir string) (Plan, error) {
 
 // LoadHistory loads the history of a result directory, or a history file.
 func LoadHistory(path string) (*history.History, error) {
+	return atHistory(path, history.Load)
+}
+
+// OpenHistory opens the history of a result directory, or a history file.
+func OpenHistory(path string) (*history.Reader, error) {
+	return atHistory(path, history.Open)
+}
+
+// atHistory reads the history of a result directory, or a history file.
+func atHistory[T any](path string, read func(string) (T, error)) (T, error) {
 	if fi, err := os.Stat(path); err == nil && fi.IsDir() {
 		path = filepath.Join(path, history.FileName)
 	}
-	h, err := history.Load(path)
+	h, err := read(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", ErrBadPlan, err)
+		err = fmt.Errorf("%w: %w", ErrBadPlan, err)
 	}
 	return h, err
 }

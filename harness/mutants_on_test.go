@@ -9,12 +9,24 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/checker"
+	"github.com/faultline-mq/faultline/harness/system/reference"
 )
 
 func swarmOf(scheme string, seed uint64) (Plan, error) {
 	base := DefaultPlan()
 	base.Environment, base.Scheme = "sim", scheme
 	return SwarmPlan(base, seed)
+}
+
+// Every mutant names a scheme that there is.
+func TestMutantsOfSchemes(t *testing.T) {
+	known := map[string]bool{}
+	for _, s := range (reference.System{}).Schemes() {
+		known[s.Name] = true
+	}
+	for _, m := range reference.Mutants() {
+		require.True(t, known[m.Scheme], "%s is of scheme %q", m.Name, m.Scheme)
+	}
 }
 
 // A handful of bugs is found within a few seeds, each by a clause that it is

@@ -627,7 +627,7 @@ func TestStartErrors(t *testing.T) {
 		"client port":              func(*Config) {}, // the listeners of this test hold the ports
 		"not in the cluster list":  func(c *Config) { c.Name = "other" },
 		"unknown option":           func(c *Config) { c.Set = map[string]string{"fsyncc": "never"} },
-		"unknown scheme":           func(c *Config) { c.Scheme = "quorum" },
+		"unknown scheme":           func(c *Config) { c.Scheme = "bogus" },
 		"each needs its own":       func(c *Config) { c.AdminPort = c.Members[1].PeerPort },
 		"data directory":           func(c *Config) { c.DataDir = "" },
 		"HOST:PORT is wanted":      func(c *Config) { c.Advertise = "host" },

@@ -2,6 +2,9 @@ package history
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +23,56 @@ func TestJSONLRoundTrip(t *testing.T) {
 	require.Equal(t, want, got)
 }
 
+// TestExportAsItComes: a file that is read entry by entry gives the lines of the same
+// history as one that was loaded, what was not answered and a torn end included.
+func TestExportAsItComes(t *testing.T) {
+	path := write(t, testHeader(), sample)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for name, file := range map[string][]byte{
+		"whole": whole,
+		"torn":  append(slices.Clone(whole), whole[len(whole)-9:]...),
+		"open":  crashed(t),
+	} {
+		require.NoError(t, os.WriteFile(path, file, 0o600))
+		want, err := Load(path)
+		require.NoError(t, err, name)
+		r, err := Open(path)
+		require.NoError(t, err, name)
+		var b bytes.Buffer
+		require.NoError(t, r.ExportJSONL(&b), name)
+		require.NoError(t, r.Close())
+		got, err := ImportJSONL(&b)
+		require.NoError(t, err, name)
+		require.Equal(t, want, got, name)
+	}
+	require.NoError(t, os.WriteFile(path, whole, 0o600))
+	r, err := Open(path)
+	require.NoError(t, err)
+	require.ErrorContains(t, r.ExportJSONL(&full{}), "exporting history as JSON lines: no space")
+	require.NoError(t, r.Close())
+}
+
+// crashed is the file of a writer that was killed with operations in the air, of which
+// a later one was answered.
+func crashed(t *testing.T) []byte {
+	path := filepath.Join(t.TempDir(), FileName)
+	w, err := Create(path, testHeader())
+	require.NoError(t, err)
+	ops := [3]Op{}
+	for i := range ops {
+		ops[i] = Op{Client: int32(i), Process: int64(i), Kind: Send, Node: NoNode, Call: int64(10 * i), Value: MakeValue(int32(i), 1)}
+		w.Invoke(&ops[i])
+	}
+	ops[1].Outcome, ops[1].Return, ops[1].Offset = OK, 30, 7
+	w.Complete(&ops[1])
+	require.NoError(t, w.Flush())
+	file, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, w.finish(false))
+	return file
+}
+
 func TestJSONLRefuses(t *testing.T) {
 	var b bytes.Buffer
 	require.NoError(t, ExportJSONL(&b, sampleHistory(t)))
@@ -36,6 +89,7 @@ func TestJSONLRefuses(t *testing.T) {
 		"payload":   {strings.Replace(whole, `"altered"`, `"odd"`, 1), `unknown payload "odd"`},
 		"value":     {strings.Replace(whole, `"0:1"`, `"1"`, 1), "producer:sequence"},
 		"gap":       {strings.Replace(whole, `"id":1`, `"id":7`, 1), "operation 7, and 1 was expected"},
+		"twice":     {strings.Replace(whole, `"id":1`, `"id":0`, 1), "operation 0, and 1 was expected"},
 		"count":     {strings.Replace(whole, `"ops":5`, `"ops":6`, 1), "6 operations were exported and 5 are here"},
 		"same":      {strings.Replace(whole, `"same":"n1"`, `"same":"n3"`, 1), "said to equal that on n3"},
 	} {

@@ -157,46 +157,48 @@ type Record struct {
 }
 
 // Op is one operation: one request to one node with one deadline.
+//
+// There are millions of them in memory, so its fields are in an order that leaves no
+// gaps. The first ones, 64 bytes, are what a checker reads of every operation.
 type Op struct {
-	ID      int64 // order of invocation in the history, from 0
+	ID     int64 // order of invocation in the history, from 0
+	Call   int64
+	Return int64 // Infinity while Pending, and for good where no answer came
+	// Value and Offset are of a Send and of what settles. Offset is where it was
+	// acknowledged, or NoOffset.
+	Value  Value
+	Offset int64
+	// Txn is the transaction of a Send, Commit or Abort, from 1; 0: none. A number
+	// is used for one transaction in a history.
+	Txn     int64
 	Client  int32 // index into Header.Clients
-	Process int64 // an indeterminate operation ends its process; the client goes on under a new one
-	Kind    Kind
 	Key     int32 // index into Header.Keys
 	Node    int16 // index into Header.Nodes, or NoNode
-	Call    int64
-	Return  int64 // Infinity while Pending, and for good where no answer came
+	Kind    Kind
 	Outcome Outcome
-	Code    string // what was answered where it was not ok: "NOT_LEADER_OR_FOLLOWER", "timeout", …
-
-	// Due is when an open-loop schedule wanted the call; 0: there was no schedule.
-	Due int64
-
-	// Send, and what settles.
-	Value  Value
-	Offset int64 // where it was acknowledged, or NoOffset
 	// Acked is false for a send whose configuration promises nothing (acks=0): its
 	// outcome OK then says only that it was written to the socket.
 	Acked bool
-
-	// Poll.
-	From    int64    // the offset asked for
-	Records []Record // what was delivered, in the order of delivery
-	High    int64    // the high watermark that the node answered with, or NoOffset
-	Epoch   int32    // the leader epoch that the client believed in, or -1
-	Reset   bool     // the client went back or forward on purpose (seek) before this poll
+	Reset bool // the client went back or forward on purpose (seek) before this poll
 	// Committed: a Poll or Receive that asked for committed transactions only.
 	Committed bool
 
+	// Poll.
+	From    int64    // the offset asked for
+	High    int64    // the high watermark that the node answered with, or NoOffset
+	Records []Record // what was delivered, in the order of delivery
+	Epoch   int32    // the leader epoch that the client believed in, or -1
+
+	Process int64  // an indeterminate operation ends its process; the client goes on under a new one
+	Code    string // what was answered where it was not ok: "NOT_LEADER_OR_FOLLOWER", "timeout", …
+	// Due is when an open-loop schedule wanted the call; 0: there was no schedule.
+	Due int64
 	// Lock is for how many nanoseconds what a Receive delivered is given to nobody
 	// else; 0: until it is settled or its consumer is gone.
 	Lock int64
 	// Of is the ID of the Receive that delivered what is settled, or NoOp; 0 for
 	// operations that settle nothing.
 	Of int64
-	// Txn is the transaction of a Send, Commit or Abort, from 1; 0: none. A number
-	// is used for one transaction in a history.
-	Txn int64
 }
 
 // Header says what a history is about. It is the first entry of every history.

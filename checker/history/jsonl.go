@@ -3,10 +3,12 @@ package history
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // line is one line of the JSON form: exactly one of its fields is set.
@@ -76,50 +78,126 @@ type jsonReplica struct {
 // leaves out From and High where they are 0, a poll Value, Offset and Acked; what
 // only queues and transactions have is left out where it is 0.
 func ExportJSONL(w io.Writer, h *History) error {
-	b := bufio.NewWriterSize(w, 64<<10)
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	var err error
-	put := func(l line) {
-		if err == nil {
-			err = enc.Encode(l)
-		}
-	}
-	put(line{Header: &h.Header})
+	l := newLines(w)
+	l.put(line{Header: &h.Header})
 	for i := range h.Phases {
-		put(line{Phase: &h.Phases[i]})
+		l.put(line{Phase: &h.Phases[i]})
 	}
 	for i := range h.Faults {
-		put(line{Fault: &h.Faults[i]})
+		l.put(line{Fault: &h.Faults[i]})
 	}
 	for i := range h.Events {
-		put(line{Event: &h.Events[i]})
+		l.put(line{Event: &h.Events[i]})
 	}
 	for i := range h.Stalls {
-		put(line{Stall: &h.Stalls[i]})
+		l.put(line{Stall: &h.Stalls[i]})
 	}
 	for i := range h.Ops {
-		put(line{Op: toJSON(&h.Ops[i])})
+		l.put(line{Op: toJSON(&h.Ops[i])})
 	}
 	for i := range h.Replicas {
-		r := &jsonReplica{Replica: h.Replicas[i]}
-		if r.Same == "" {
-			r.Records = recordsToJSON(h.Replicas[i].Records)
-		}
-		put(line{Replica: r})
+		l.replica(h.Replicas[i])
 	}
 	for i := range h.Drains {
-		put(line{Drain: &h.Drains[i]})
+		l.put(line{Drain: &h.Drains[i]})
 	}
 	for i := range h.Notes {
-		put(line{Note: &h.Notes[i]})
+		l.put(line{Note: &h.Notes[i]})
 	}
-	put(line{End: &jsonEnd{h.Closed, h.Torn, len(h.Ops)}})
-	if err == nil {
-		err = b.Flush()
+	return l.end(jsonEnd{h.Closed, h.Torn, len(h.Ops)})
+}
+
+// ExportJSONL writes the rest of the file as JSON lines, in memory that does not grow
+// with the history: what the function ExportJSONL writes, in the order in which it was
+// recorded, operations in the order of their answers and at last those without one.
+// ImportJSONL makes the same history of both. Where it fails the last line is missing.
+func (r *Reader) ExportJSONL(w io.Writer) error {
+	l := newLines(w)
+	l.put(line{Header: &r.header})
+	var replicas History // without their records
+	for e, err := range r.Entries() {
+		switch {
+		case err != nil:
+			return errors.Join(err, l.b.Flush())
+		case e.Answered:
+			l.put(line{Op: toJSON(e.Op)})
+		case e.Op == nil:
+			l.event(e.Event)
+			if replica, ok := e.Event.(Replica); ok {
+				replica.Records = nil
+				replicas.add(replica)
+			}
+		}
+		if l.err != nil {
+			break
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("exporting history as JSON lines: %w", err)
+	for _, op := range r.Open() {
+		unanswered := *op
+		unanswered.Outcome = Indeterminate
+		l.put(line{Op: toJSON(&unanswered)})
+	}
+	if err := replicas.resolve(); err != nil {
+		return errors.Join(&CorruptError{r.name, r.begun, err.Error()}, l.b.Flush())
+	}
+	return l.end(jsonEnd{r.closed, r.torn, int(r.next)})
+}
+
+// lines writes the JSON form, until an error.
+type lines struct {
+	b   *bufio.Writer
+	enc *json.Encoder
+	err error
+}
+
+func newLines(w io.Writer) *lines {
+	b := bufio.NewWriterSize(w, 64<<10)
+	l := &lines{b: b, enc: json.NewEncoder(b)}
+	l.enc.SetEscapeHTML(false)
+	return l
+}
+
+func (l *lines) put(one line) {
+	if l.err == nil {
+		l.err = l.enc.Encode(one)
+	}
+}
+
+// event puts an event, given by value.
+func (l *lines) event(ev any) {
+	switch v := ev.(type) {
+	case Phase:
+		l.put(line{Phase: &v})
+	case Fault:
+		l.put(line{Fault: &v})
+	case NodeEvent:
+		l.put(line{Event: &v})
+	case Stall:
+		l.put(line{Stall: &v})
+	case Replica:
+		l.replica(v)
+	case Drain:
+		l.put(line{Drain: &v})
+	case Note:
+		l.put(line{Note: &v})
+	}
+}
+
+func (l *lines) replica(r Replica) {
+	j := &jsonReplica{Replica: r}
+	if r.Same == "" {
+		j.Records = recordsToJSON(r.Records)
+	}
+	l.put(line{Replica: j})
+}
+
+func (l *lines) end(e jsonEnd) error {
+	l.put(line{End: &e})
+	if l.err == nil {
+		l.err = l.b.Flush()
+	}
+	if l.err != nil {
+		return fmt.Errorf("exporting history as JSON lines: %w", l.err)
 	}
 	return nil
 }
@@ -165,7 +243,8 @@ func recordsToJSON(records []Record) []jsonRecord {
 	return out
 }
 
-// ImportJSONL reads what ExportJSONL wrote. Its errors name the line. Input
+// ImportJSONL reads what ExportJSONL wrote: behind the header, entries may come in any
+// order. Its errors name the line. Input
 // without its last line is refused: where an export was cut, nobody knows what
 // is missing.
 func ImportJSONL(r io.Reader) (*History, error) {
@@ -226,9 +305,6 @@ func (h *History) importLine(text []byte, first bool) (end bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if op.ID != int64(len(h.Ops)) {
-			return false, fmt.Errorf("operation %d, and %d was expected: keep them in order of id, without gaps", op.ID, len(h.Ops))
-		}
 		h.Ops = append(h.Ops, op)
 	case l.Replica != nil:
 		r := l.Replica.Replica
@@ -245,11 +321,33 @@ func (h *History) importLine(text []byte, first bool) (end bool, err error) {
 			return false, fmt.Errorf("%d operations were exported and %d are here", l.End.Ops, len(h.Ops))
 		}
 		h.Closed, h.Torn = l.End.Closed, l.End.Torn
-		return true, h.resolve()
+		return true, errors.Join(h.arrange(), h.resolve())
 	default:
 		return false, errors.New("the line holds nothing")
 	}
 	return false, nil
+}
+
+// arrange puts the operations in order of ID: from 0 on each stands once.
+func (h *History) arrange() error {
+	stands := make([]bool, len(h.Ops))
+	stray := -1 // the first operation that has no place
+	for i := range h.Ops {
+		switch id := h.Ops[i].ID; {
+		case id >= 0 && id < int64(len(stands)) && !stands[id]:
+			stands[id] = true
+		case stray < 0:
+			stray = i
+		}
+	}
+	if stray >= 0 {
+		return fmt.Errorf("operation %d, and %d was expected: each stands once, and none is left out", h.Ops[stray].ID, slices.Index(stands, false))
+	}
+	byID := func(a, b Op) int { return cmp.Compare(a.ID, b.ID) }
+	if !slices.IsSortedFunc(h.Ops, byID) {
+		slices.SortFunc(h.Ops, byID)
+	}
+	return nil
 }
 
 func (j *jsonOp) op() (Op, error) {

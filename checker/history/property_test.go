@@ -73,6 +73,14 @@ func TestEveryHistorySurvives(t *testing.T) {
 		got, err = loadBytes(file.Bytes())
 		require.NoError(t, err)
 		require.Equal(t, want, got, "as a file")
+
+		r, err := newReader("any.flh", source{bytes.NewReader(file.Bytes())})
+		require.NoError(t, err)
+		b.Reset()
+		require.NoError(t, r.ExportJSONL(&b))
+		got, err = ImportJSONL(&b)
+		require.NoError(t, err)
+		require.Equal(t, want, got, "as JSON lines of a file that is read as it comes")
 		_ = want.Validate() // whatever it says, it does not panic
 	})
 }

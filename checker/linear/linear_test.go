@@ -384,3 +384,46 @@ func TestAgainstPorcupine(t *testing.T) {
 		})
 	}
 }
+
+// TestPositions compares what is decided by positions with what Exact decides of the
+// operations: logs of which every record is known.
+func TestPositions(t *testing.T) {
+	verdicts := map[bool]int{}
+	for seed := range uint64(20_000) {
+		rng := rand.New(rand.NewPCG(seed, 21))
+		n := 1 + rng.IntN(6)
+		var ops []Op
+		at := func(kind Kind, position int) {
+			call := rng.Int64N(10) + 4*int64(position)
+			o := Op{Kind: kind, Value: uint64(position), Offset: int64(position), Call: call, Return: call + rng.Int64N(12)}
+			if rng.IntN(8) == 0 {
+				o.Return = Never
+			}
+			ops = append(ops, o)
+		}
+		for p := range n {
+			at(Append, p)
+		}
+		for range rng.IntN(4) {
+			at([]Kind{Get, End}[rng.IntN(2)], rng.IntN(n))
+		}
+		positions := NewPositions(n)
+		for _, o := range ops {
+			switch p := int(o.Offset); o.Kind {
+			case Append:
+				positions.Append(p, o.Call, o.Return)
+			case Get:
+				positions.Get(p, o.Return)
+			case End:
+				positions.End(p, o.Call, o.Return)
+			}
+		}
+		sortByCall(ops)
+		r, err := Exact(Log, ops)
+		require.NoError(t, err)
+		require.Equal(t, r.Verdict == Legal, positions.Legal(), "%v", ops)
+		verdicts[positions.Legal()]++
+	}
+	require.Greater(t, verdicts[true], 2_000)
+	require.Greater(t, verdicts[false], 2_000)
+}

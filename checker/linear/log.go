@@ -3,6 +3,7 @@ package linear
 import (
 	"math"
 	"slices"
+	"sync/atomic"
 )
 
 // decideLog decides an append-only log. docs/checking.md gives the argument.
@@ -230,39 +231,113 @@ func (l *readLog) each(holes []int64, where layout, visit func(op int, position 
 
 // decide looks for a position that can be passed only after it, or a later one, was.
 func (l *readLog) decide(n int, holes []int64, where layout) Result {
-	lo, hi := make([]int64, n), make([]int64, n)
-	for p := range lo {
-		lo[p], hi[p] = math.MinInt64, Never
-	}
+	positions := NewPositions(n)
 	l.each(holes, where, func(_ int, p int64, notBefore bool, t int64) {
-		switch {
-		case p < 0 || p >= int64(n):
-		case notBefore:
-			lo[p] = max(lo[p], t)
-		default:
-			hi[p] = min(hi[p], t)
+		if notBefore {
+			positions.notBefore(p, t)
+		} else {
+			positions.by(p, t)
 		}
 	})
-	latest, from := int64(math.MinInt64), 0
-	for p := range lo {
-		if lo[p] > latest {
-			latest, from = lo[p], p
-		}
-		if latest <= hi[p] {
-			continue
-		}
-		var low, high int // whose the two bounds are
-		l.each(holes, where, func(i int, q int64, notBefore bool, t int64) {
-			switch {
-			case notBefore && q == int64(from) && t == latest:
-				low = i
-			case !notBefore && q == int64(p) && t == hi[p]:
-				high = i
-			}
-		})
-		return l.tooLate(low, high, from)
+	from, p, latest := positions.tooLate()
+	if p < 0 {
+		return Result{Verdict: Legal}
 	}
-	return Result{Verdict: Legal}
+	var low, high int // whose the two bounds are
+	l.each(holes, where, func(i int, q int64, notBefore bool, t int64) {
+		switch {
+		case notBefore && q == int64(from) && t == latest:
+			low = i
+		case !notBefore && q == int64(p) && t == positions[p].until:
+			high = i
+		}
+	})
+	return l.tooLate(low, high, from)
+}
+
+// Positions decides a log of which the caller knows the position of every record,
+// each of another value: as Exact does for Log with positions for offsets, and without
+// the operations in memory, by 16 bytes for each position. Operations may come in any
+// order, and from several goroutines: appends of different positions at once, and reads
+// at once. Other positions than 0 to n-1 say nothing.
+type Positions []window
+
+// window is when a position may be passed.
+type window struct{ from, until int64 }
+
+// NewPositions begins with n positions that may be passed at any time.
+func NewPositions(n int) Positions {
+	p := make(Positions, n)
+	for i := range p {
+		p[i] = window{math.MinInt64, Never}
+	}
+	return p
+}
+
+func (p Positions) notBefore(position, t int64) {
+	if position >= 0 && position < int64(len(p)) {
+		p[position].from = max(p[position].from, t)
+	}
+}
+
+func (p Positions) by(position, t int64) {
+	if position >= 0 && position < int64(len(p)) {
+		p[position].until = min(p[position].until, t)
+	}
+}
+
+// Append notes the append of the record at a position; ret is Never where it was not
+// answered.
+func (p Positions) Append(position int, call, ret int64) {
+	p.notBefore(int64(position), call)
+	p.by(int64(position), ret)
+}
+
+// Get notes a read of the record at a position.
+func (p Positions) Get(position int, ret int64) {
+	if position >= 0 && position < len(p) {
+		replace(&p[position].until, ret, func(was int64) bool { return ret < was })
+	}
+}
+
+// End notes a read that saw that a position is the next one to be taken.
+func (p Positions) End(position int, call, ret int64) {
+	if ret == Never {
+		return
+	}
+	p.Get(position-1, ret)
+	if position >= 0 && position < len(p) {
+		replace(&p[position].from, call, func(was int64) bool { return call > was })
+	}
+}
+
+// replace sets a time to t where it is better than what was there.
+func replace(at *int64, t int64, better func(was int64) bool) {
+	for was := atomic.LoadInt64(at); better(was) && !atomic.CompareAndSwapInt64(at, was, t); {
+		was = atomic.LoadInt64(at)
+	}
+}
+
+// Legal reports whether the log is linearizable, if every position had its Append.
+func (p Positions) Legal() bool {
+	_, late, _ := p.tooLate()
+	return late < 0
+}
+
+// tooLate returns the first position that can be passed only after it, or a later
+// one, was; from is the one before it that can be passed only at latest. It is -1
+// where there is none.
+func (p Positions) tooLate() (from, position int, latest int64) {
+	latest = math.MinInt64
+	for i := range p {
+		if p[i].from > latest {
+			latest, from = p[i].from, i
+		}
+		if latest > p[i].until {
+			return from, i, latest
+		}
+	}
+	return 0, -1, 0
 }
 
 // tooLate is the witness that a position can be passed only when low was called, and

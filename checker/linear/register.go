@@ -9,10 +9,39 @@ import (
 // cluster is a write and the reads that saw it: the register held its value from
 // its first return to its latest call at least, if the one is before the other, and at
 // some moment between the two if not.
+//
+// Its times are those of operations, by their index, or one of those below.
 type cluster struct {
-	first, latest     int64 // the earliest return and the latest call
-	firstOf, latestOf int32 // whose they are; -1: of the value before any write
-	write             int32 // -1: none
+	first  int32 // who has the earliest return
+	latest int32 // who has the latest call
+	write  int32
+	read   bool // and answered
+}
+
+// These stand in a cluster for operations that there are not.
+const (
+	nobody  = -1
+	before  = -2 // the value was there before any write
+	leftOut = -3 // with its cluster
+)
+
+// returned is when the first operation of c had returned.
+func (c *cluster) returned(ops []Op) int64 {
+	switch c.first {
+	case nobody:
+		return Never
+	case before:
+		return math.MinInt64
+	}
+	return ops[c.first].Return
+}
+
+// called is when the last operation of c was called.
+func (c *cluster) called(ops []Op) int64 {
+	if c.latest == nobody {
+		return math.MinInt64
+	}
+	return ops[c.latest].Call
 }
 
 // decideRegister decides a register whose writes have different values.
@@ -32,9 +61,8 @@ func decideRegister(ops []Op) Result {
 		return x.of(value)
 	}
 	for v := range clusters {
-		clusters[v] = cluster{first: Never, latest: math.MinInt64, firstOf: -1, latestOf: -1, write: -1}
+		clusters[v] = cluster{first: nobody, latest: nobody, write: nobody}
 	}
-	read := make([]bool, x.n+1)
 	for i := range ops {
 		o := &ops[i]
 		c := &clusters[number(o.Value)]
@@ -48,16 +76,16 @@ func decideRegister(ops []Op) Result {
 		case o.open():
 			continue
 		default:
-			read[number(o.Value)] = true
+			c.read = true
 			if o.Value == Unset {
-				c.first = math.MinInt64 // it was there before anything
+				c.first = before
 			}
 		}
-		if o.Return < c.first {
-			c.first, c.firstOf = o.Return, int32(i)
+		if o.Return < c.returned(ops) {
+			c.first = int32(i)
 		}
-		if o.Call > c.latest {
-			c.latest, c.latestOf = o.Call, int32(i)
+		if c.latest == nobody || o.Call > ops[c.latest].Call {
+			c.latest = int32(i)
 		}
 	}
 	for i := range ops {
@@ -78,27 +106,27 @@ func decideRegister(ops []Op) Result {
 	for v := range clusters {
 		c := &clusters[v]
 		switch {
-		case c.latestOf < 0, c.write >= 0 && ops[c.write].open() && !read[v]:
-			*c = cluster{write: -2}
-		case c.first < c.latest:
+		case c.latest == nobody, c.write >= 0 && ops[c.write].open() && !c.read:
+			c.write = leftOut
+		case c.returned(ops) < c.called(ops):
 			whiles = append(whiles, int32(v))
 		}
 	}
-	slices.SortFunc(whiles, func(a, b int32) int { return cmp.Compare(clusters[a].first, clusters[b].first) })
+	slices.SortFunc(whiles, func(a, b int32) int { return cmp.Compare(clusters[a].returned(ops), clusters[b].returned(ops)) })
 	for i := 1; i < len(whiles); i++ {
-		if a, b := &clusters[whiles[i-1]], &clusters[whiles[i]]; b.first < a.latest {
+		if a, b := &clusters[whiles[i-1]], &clusters[whiles[i]]; b.returned(ops) < a.called(ops) {
 			return cycle(ops, a, b)
 		}
 	}
 	for v := range clusters {
 		c := &clusters[v]
-		if c.write == -2 || c.first < c.latest {
+		if c.write == leftOut || c.returned(ops) < c.called(ops) {
 			continue
 		}
 		// The last while that begins before its latest call: the whiles are apart, so
 		// only that one can reach beyond its first return.
-		i, _ := slices.BinarySearchFunc(whiles, c.latest, func(w int32, t int64) int { return cmp.Compare(clusters[w].first, t) })
-		if i > 0 && c.first < clusters[whiles[i-1]].latest {
+		i, _ := slices.BinarySearchFunc(whiles, c.called(ops), func(w int32, t int64) int { return cmp.Compare(clusters[w].returned(ops), t) })
+		if i > 0 && c.returned(ops) < clusters[whiles[i-1]].called(ops) {
 			return cycle(ops, &clusters[whiles[i-1]], c)
 		}
 	}
@@ -108,17 +136,17 @@ func decideRegister(ops []Op) Result {
 // cycle is the witness that two values each must have been there before the other.
 func cycle(ops []Op, a, b *cluster) Result {
 	var proof []int
-	for _, i := range []int32{a.write, a.firstOf, a.latestOf, b.write, b.firstOf, b.latestOf} {
+	for _, i := range []int32{a.write, a.first, a.latest, b.write, b.first, b.latest} {
 		if i >= 0 {
 			proof = append(proof, int(i))
 		}
 	}
-	before := func(c *cluster) string {
-		if c.firstOf < 0 {
+	been := func(c *cluster) string {
+		if c.first < 0 {
 			return "nothing had been written at the beginning"
 		}
-		return describe(&ops[c.firstOf]) + " had returned"
+		return describe(&ops[c.first]) + " had returned"
 	}
 	return illegal("cycle", proof, "%s before %s was called, and %s before %s was called",
-		before(a), describe(&ops[b.latestOf]), before(b), describe(&ops[a.latestOf]))
+		been(a), describe(&ops[b.latest]), been(b), describe(&ops[a.latest]))
 }

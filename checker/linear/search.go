@@ -16,11 +16,29 @@ import (
 // most one for each step that is possible.
 const searchMemory = 1 << 30
 
+// bounds are those of a search.
+type bounds struct {
+	time   time.Duration
+	memory int // bytes
+}
+
+// within are the bounds of a search that may take limit (0: DefaultLimit).
+func within(limit time.Duration) bounds {
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	return bounds{limit, searchMemory}
+}
+
 // Search asks Porcupine, which searches for an order and decides any history if
 // it is given the time. It is Unknown, with the reason, after limit, when ctx ends,
 // or when it would need too much memory. It gives no witness. Input and errors are as
 // for Decide.
 func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (Result, error) {
+	return searchOps(ctx, object, ops, within(limit))
+}
+
+func searchOps(ctx context.Context, object Object, ops []Op, most bounds) (Result, error) {
 	if err := validate(object, ops); err != nil {
 		return Result{}, err
 	}
@@ -46,18 +64,15 @@ func Search(ctx context.Context, object Object, ops []Op, limit time.Duration) (
 	if settled {
 		size = 8
 	}
-	return search(ctx, history, size, limit, func(state string, o *Op) (bool, string) {
+	return search(ctx, history, size, most, func(state string, o *Op) (bool, string) {
 		return step(object, settled, state, o)
 	}), nil
 }
 
 // search asks Porcupine about operations whose inputs are of type T, on an object
 // that begins as "" and whose states are of size bytes at most.
-func search[T any](ctx context.Context, history []porcupine.Operation, size int, limit time.Duration, step func(state string, o T) (bool, string)) Result {
-	if limit <= 0 {
-		limit = DefaultLimit
-	}
-	most := int64(searchMemory / (len(history)/8 + size + 256))
+func search[T any](ctx context.Context, history []porcupine.Operation, size int, may bounds, step func(state string, o T) (bool, string)) Result {
+	most := int64(may.memory / (len(history)/8 + size + 256))
 	var steps atomic.Int64 // those that were possible
 	seed := maphash.MakeSeed()
 	model := porcupine.Model{
@@ -75,19 +90,19 @@ func search[T any](ctx context.Context, history []porcupine.Operation, size int,
 		},
 		Hash: func(state any) uint64 { return maphash.String(seed, state.(string)) },
 	}
-	res := porcupine.CheckOperationsTimeout(model, history, limit)
+	res := porcupine.CheckOperationsTimeout(model, history, may.time)
 	r := Result{Procedure: "Porcupine"}
 	switch {
 	case ctx.Err() != nil:
 		r.Verdict, r.Reason = Unknown, "Porcupine was interrupted"
 	case steps.Load() > most:
-		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine would need more than %d MiB", searchMemory>>20)
+		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine would need more than %d MiB", may.memory>>20)
 	case res == porcupine.Ok:
 		r.Verdict = Legal
 	case res == porcupine.Illegal:
 		r.Verdict = Illegal
 	default:
-		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine did not decide within %s", limit)
+		r.Verdict, r.Reason = Unknown, fmt.Sprintf("Porcupine did not decide within %s", may.time)
 	}
 	return r
 }

@@ -50,7 +50,7 @@ func SearchText(ctx context.Context, ops []TextOp, limit time.Duration) (Result,
 		}
 		history = append(history, porcupine.Operation{Input: step{o.Kind, digestOf(o.Text)}, Call: o.Call, Return: o.Return})
 	}
-	return search(ctx, history, 64, limit, func(state string, s step) (bool, string) {
+	return search(ctx, history, 64, within(limit), func(state string, s step) (bool, string) {
 		now := digestFrom(state)
 		switch s.kind {
 		case Put:

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -115,19 +117,22 @@ func exportCommand() *cobra.Command {
 		Short: "print a history as JSON lines or Jepsen's EDN",
 		Args:  exactly(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			export := map[string]func(io.Writer, *history.History) error{"edn": history.ExportEDN, "edn-queue": history.ExportQueueEDN}[format]
+			switch {
+			case format == "jsonl":
+				r, err := harness.OpenHistory(args[0])
+				if err != nil {
+					return err
+				}
+				return errors.Join(r.ExportJSONL(os.Stdout), r.Close())
+			case export == nil:
+				return badArguments(fmt.Errorf("unknown format %q; known formats: jsonl, edn, edn-queue", format))
+			}
 			h, err := harness.LoadHistory(args[0])
 			if err != nil {
 				return err
 			}
-			switch format {
-			case "jsonl":
-				return history.ExportJSONL(os.Stdout, h)
-			case "edn":
-				return history.ExportEDN(os.Stdout, h)
-			case "edn-queue":
-				return history.ExportQueueEDN(os.Stdout, h)
-			}
-			return badArguments(fmt.Errorf("unknown format %q; known formats: jsonl, edn, edn-queue", format))
+			return export(os.Stdout, h)
 		},
 	}
 	c.Flags().StringVar(&format, "format", format, "jsonl, edn (of jepsen.tests.kafka) or edn-queue (of Jepsen's queue workloads)")
