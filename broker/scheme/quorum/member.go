@@ -31,7 +31,7 @@ type Ask struct{ Dir string }
 type Tell struct {
 	To, Dir  string
 	Term     int32
-	Founders []founder // none: the sender is no member
+	Founders []Founder // none: the sender is no member
 	Leads    bool      // the sender leads Term, and its log ends at End
 	End      int64
 }
@@ -92,7 +92,7 @@ func (m *Machine) enter() {
 	if m.member() || m.h.Persisting() || m.a.Replicas == nil {
 		return
 	}
-	self := founder{m.h.Self(), m.dir}
+	self := Founder{m.h.Self(), m.dir}
 	members, highest := 0, int32(0)
 	var source *told
 	for i, t := range m.tells {
@@ -117,15 +117,15 @@ func (m *Machine) enter() {
 	case members >= m.majority() && source != nil && m.term >= highest && m.pull.Matched && m.held.term == m.term && m.h.Stable() >= source.End && !m.h.Refused():
 		m.vote = self.ID // of this term nobody gets it
 		m.h.Emit(broker.Event{Kind: "refilled", Epoch: m.term, Leader: m.h.Name(m.leader), Offset: m.h.Index().End(), Detail: "its disk was lost; it has all that the leader has, and votes from the next term on"})
-		m.join(append(slices.DeleteFunc(slices.Clone(source.Founders), func(f founder) bool { return f.ID == self.ID }), self))
+		m.join(append(slices.DeleteFunc(slices.Clone(source.Founders), func(f Founder) bool { return f.ID == self.ID }), self))
 	}
 }
 
 // found begins the group.
 func (m *Machine) found() {
-	var founders []founder
+	var founders []Founder
 	for _, id := range m.a.Replicas {
-		f := founder{id, m.dir}
+		f := Founder{id, m.dir}
 		if i := slices.IndexFunc(m.tells, func(t told) bool { return t.from == id }); i >= 0 {
 			f.Dir = m.tells[i].Dir
 		}
@@ -139,7 +139,7 @@ func (m *Machine) found() {
 }
 
 // join makes this replica a member.
-func (m *Machine) join(founders []founder) {
+func (m *Machine) join(founders []Founder) {
 	m.founders, m.joining = founders, joining{askAt: scheme.Never}
 	m.keep()
 	switch {

@@ -372,7 +372,7 @@ func (x *chaos) recover() {
 }
 
 func TestState(t *testing.T) {
-	founders := []founder{{1, "1.101"}, {2, "2.102"}, {3, ""}}
+	founders := []Founder{{1, "1.101"}, {2, "2.102"}, {3, ""}}
 	for _, s := range []state{
 		{0, broker.None, nothing, "1.101", nil}, {7, 2, beginning{7, 100}, "d", founders}, {7, broker.None, beginning{3, 0}, "d", founders[:1]},
 	} {
@@ -396,7 +396,7 @@ func TestState(t *testing.T) {
 }
 
 func FuzzState(f *testing.F) {
-	f.Add(state{7, 2, beginning{7, 100}, "1.101", []founder{{1, "1.101"}, {2, "2.102"}}}.encode())
+	f.Add(state{7, 2, beginning{7, 100}, "1.101", []Founder{{1, "1.101"}, {2, "2.102"}}}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := decode(b); err == nil && len(b) > 0 {
 			require.Equal(t, b, s.encode())

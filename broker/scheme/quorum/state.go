@@ -18,11 +18,11 @@ type state struct {
 	dir string
 	// founders are the directories of the replicas as they were when the group was founded,
 	// by replica. It is empty until this replica is a member, which votes and is counted.
-	founders []founder
+	founders []Founder
 }
 
-// founder is a replica with its directory.
-type founder struct {
+// Founder is a replica with its directory.
+type Founder struct {
 	ID  broker.NodeID
 	Dir string
 }
@@ -86,7 +86,7 @@ func decode(b []byte) (state, error) {
 		if len(rest) < 4 {
 			return fresh, errors.New("the kept state of a replica ends within its founders")
 		}
-		f := founder{ID: broker.NodeID(int32(binary.BigEndian.Uint32(rest)))}
+		f := Founder{ID: broker.NodeID(int32(binary.BigEndian.Uint32(rest)))}
 		if f.Dir, rest, ok = cutText(rest[4:]); !ok {
 			return fresh, errors.New("the kept state of a replica ends within its founders")
 		}
