@@ -65,6 +65,28 @@ func TestOwnViews(t *testing.T) {
 	}
 }
 
+// TestMemberNotHeardYet keeps the run in which a node that came back joined one member,
+// took a master that it had not heard yet for restarted, and named another one.
+func TestMemberNotHeardYet(t *testing.T) {
+	plainly(t)
+	t.Parallel()
+	j := planned(t, "member-not-heard-yet")
+	require.Equal(t, checker.Valid, j.Verdict, j.why())
+	require.Zero(t, j.Anomalies[checker.ClassDuplicate], j.why())
+}
+
+// TestLostBeforeItWasSynchronised keeps the run in which the master's disk was lost while
+// its mirror was not synchronised yet: how long that takes nobody can say from a plan, so
+// nothing is promised.
+func TestLostBeforeItWasSynchronised(t *testing.T) {
+	plainly(t)
+	t.Parallel()
+	j := planned(t, "lost-before-it-was-synchronised")
+	require.Positive(t, survives(j.Result).Count, j.why())
+	require.False(t, j.history.Header.Contract.Acknowledged)
+	require.Equal(t, checker.Valid, j.Verdict, j.why())
+}
+
 func survives(r *checker.Result) *checker.Check {
 	i := slices.IndexFunc(r.Checks, func(c checker.Check) bool { return c.Name == checker.ClauseSurvives })
 	return &r.Checks[i]

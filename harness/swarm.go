@@ -128,6 +128,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	}
 	ports(part("ports"), p, scheme)
 	spare(part("spare"), p, sys)
+	p = keepDisks(p)
 	overlap(part("overlap"), p)
 	if !s.Fixed[DimFaults] {
 		p = follow(part("follow"), p, scheme)
@@ -207,7 +208,7 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 			p.Options[name] = value
 		}
 	}
-	power := !scheme.Survives && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
+	power := !scheme.Unsynced && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
@@ -368,6 +369,25 @@ func spare(rng *rand.Rand, p Plan, sys system.System) {
 			p.Steps[i] = step
 		}
 	}
+}
+
+// keepDisks lets the last steps that lose what disks hold end the processes alone, as far
+// as the contract allows no more of them.
+func keepDisks(p Plan) Plan {
+	with := p
+	with.Steps = slices.Clone(p.Steps)
+	for i := len(with.Steps) - 1; i >= 0 && !promises(with); i-- {
+		switch step := &with.Steps[i]; {
+		case slices.Contains([]string{"wipe", "corrupt-file", "power"}, step.Fault):
+			step.Fault, step.Shape = "kill", ""
+		case step.Fault == "restart" && slices.Contains([]nemesis.Shape{nemesis.RestartWipe, nemesis.RestartPower}, step.Shape):
+			step.Shape = nemesis.RestartKill
+		}
+	}
+	if promises(with) {
+		return with
+	}
+	return p
 }
 
 // ports lets some cuts stop one kind of traffic only: a leader that loses its

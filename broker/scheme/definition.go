@@ -212,10 +212,9 @@ type Faults struct {
 	// Other is how many faults there are that are of none of these kinds and may end
 	// processes or hold them up.
 	Other int
-	// Ended is how many processes end, in order or not, and AtOnce how many of them at
-	// most from when all were in sync until they are again. Both are the number of nodes
-	// where times and targets are not known.
-	Ended, AtOnce int
+	// Ended is how many processes end, in order or not: the number of nodes where times and
+	// targets are not known.
+	Ended int
 }
 
 // Lost gives the losses without those that take nothing of importance: a power loss

@@ -71,7 +71,7 @@ type Neighbours struct {
 	// them. One that was declared dead and comes back is not live until it, or this
 	// node, has restarted (RabbitMQ: a partition that was noticed).
 	Live     []broker.NodeID
-	Sessions []string // of Live: another one after each restart
+	Sessions []string // of Live: another one after each restart, "" of one not heard yet
 	// Reached are those that can be talked to, live or not, itself among them.
 	Reached []broker.NodeID
 	// Left are those that are not live because they stopped in order.
@@ -133,6 +133,8 @@ type Produced struct {
 type Host interface {
 	Self() broker.NodeID
 	Now() broker.Time
+	// Owner names this incarnation of the node: no other node and no other start has it.
+	Owner() string
 
 	// Index is the log's index, changed only through Append and Truncate.
 	Index() *logindex.Index
@@ -193,8 +195,6 @@ type Host interface {
 // is open it is empty, and it must not be appended to.
 type SharedHost interface {
 	Host
-	// Owner names this incarnation of the node.
-	Owner() string
 	TryLock(l broker.Lock)
 	CheckLock(l broker.Lock)
 	Publish(l broker.Lock)

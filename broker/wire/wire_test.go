@@ -70,6 +70,16 @@ func bodies() map[string]*rapid.Generator[broker.Message] {
 			return &quorum.LeadAnswer{Term: rapid.Int32().Draw(t, "term"), Holds: rapid.Bool().Draw(t, "holds")}
 		}),
 		"quorum.Take": rapid.Custom(func(t *rapid.T) broker.Message { return &quorum.Take{Term: rapid.Int32().Draw(t, "term")} }),
+		"quorum.Ask":  rapid.Custom(func(t *rapid.T) broker.Message { return &quorum.Ask{Dir: text.Draw(t, "directory")} }),
+		"quorum.Tell": rapid.Custom(func(t *rapid.T) broker.Message {
+			m := &quorum.Tell{
+				To: text.Draw(t, "to"), Dir: text.Draw(t, "directory"), Term: rapid.Int32().Draw(t, "term"), Leads: rapid.Bool().Draw(t, "leads"), End: rapid.Int64().Draw(t, "end"),
+			}
+			for range rapid.IntRange(0, 3).Draw(t, "founders") {
+				m.Founders = append(m.Founders, quorum.Founder{ID: broker.NodeID(rapid.Int32().Draw(t, "id")), Dir: text.Draw(t, "directory")})
+			}
+			return m
+		}),
 		"peers.Heartbeat": rapid.Custom(func(t *rapid.T) broker.Message {
 			return &peers.Heartbeat{
 				Session: text.Draw(t, "session"), Seq: rapid.Uint64().Draw(t, "seq"), Heard: text.Draw(t, "heard"), HeardSeq: rapid.Uint64().Draw(t, "heard seq"),

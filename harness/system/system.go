@@ -65,6 +65,7 @@ type Scheme struct {
 	Moves     bool   // replicas can be moved between nodes
 	Shared    bool   // that copy lies on a device that all nodes share
 	Survives  bool   // with default options, the loss of one disk takes nothing
+	Unsynced  bool   // and nor does one node's loss of power where logs are never synced
 	Options   []Option
 	// Hunted are values of options that random runs set, because with them acknowledged
 	// messages survive, and Survived the faults that they draw. Nil: what they choose, and all.

@@ -115,6 +115,7 @@ func (r *replica) Name(id broker.NodeID) string { return id.String() }
 
 func (r *replica) Persisted() []byte             { return nil }
 func (r *replica) Persist([]byte)                {}
+func (r *replica) Owner() string                 { return "" }
 func (r *replica) Persisting() bool              { return false }
 func (r *replica) Report(int32, []broker.NodeID) {}
 

@@ -26,7 +26,9 @@ const (
 	exactly, named     = "exactly", "nodes"
 )
 
-// synchronising is held for long enough to bring a mirror up to date.
+// synchronising is held for long enough to bring a mirror up to date, where a partition
+// is to serve again. What is promised does not rest on it: a synchronisation takes as
+// long as there are messages and steps.
 const synchronising = 1500 * time.Millisecond
 
 // Definition describes the scheme.
@@ -40,7 +42,7 @@ func Definition() scheme.Definition {
 			{Name: modeOption, Owner: owner, Type: "enum", Default: "all", Values: []string{"all", exactly, named}, Draw: []string{"all", exactly}, Doc: "which nodes have a copy: all, as many as ha-params says, or those that it names"},
 			{Name: paramsOption, Owner: owner, Type: "string", Default: "2", Doc: "with ha-mode=exactly the number of copies, the master among them; with nodes their names, separated by commas"},
 			{Name: syncOption, Owner: owner, Type: "enum", Default: "manual", Values: []string{"manual", automatic}, Draw: []string{"manual", automatic}, Doc: "automatic: a new mirror is brought up to date at once, and the queue is blocked meanwhile; manual: it gets only what is written from now on"},
-			{Name: batchOption, Owner: owner, Type: "int", Default: "4096", Min: 1, Max: 1_000_000, Draw: []string{"1", "16", "256", "4096"}, Doc: "messages of one step of a synchronisation"},
+			{Name: batchOption, Owner: owner, Type: "int", Default: "4096", Min: 1, Max: 1_000_000, Draw: []string{"16", "256", "4096"}, Doc: "messages of one step of a synchronisation"},
 			{Name: failureOption, Owner: owner, Type: "enum", Default: always, Values: promotions, Draw: promotions, Doc: "which mirrors may take over when the master fails"},
 			{Name: shutdownOption, Owner: owner, Type: "enum", Default: whenSynced, Values: promotions, Draw: promotions, Doc: "which mirrors may take over when the master stops in order"},
 			{Name: confirmOption, Owner: owner, Type: "enum", Default: beforeCheck, Values: []string{beforeCheck, "after-check"}, Draw: []string{beforeCheck, "after-check"}, Doc: "when what only a dead mirror lacks is confirmed: before or after the master has looked whether it is in the minority"},
@@ -93,13 +95,15 @@ func check(o options.Values) error {
 
 // promise: what was acknowledged survives the death of nodes as long as one of the
 // copies that have everything lives on. A mirror that came back is such a copy only
-// once it was synchronised. Nothing is promised where a node may be taken for dead that
+// once it was synchronised, and no plan says how long that takes. A message that was
+// shown by a master that ends may stand nowhere, and its idempotent producer sends it
+// again: at another offset. Nothing is promised where a node may be taken for dead that
 // is not: partitions, pauses, broken connections, slow links. A write is shown as soon
 // as it is appended, so nothing that was read is promised to stay.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	safe := f.Cuts+f.Pauses+f.Slow+f.Leaders+f.Other == 0 && !f.Leaves() && keepsCopies(o, f)
 	p := scheme.Promise{
-		Acknowledged: o.Acks() != 0 && safe, AtMostOnce: safe, Order: "producer", Offsets: "none",
+		Acknowledged: o.Acks() != 0 && safe, AtMostOnce: safe && f.Ended == 0, Order: "producer", Offsets: "none",
 		Recovers: safe, PerReplica: safe && o.String(syncOption) == automatic,
 	}
 	if safe { // otherwise a mirror may take over whose log begins where it came
@@ -110,17 +114,9 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 
 // keepsCopies reports whether a copy with everything may lead, whatever dies.
 func keepsCopies(o options.Values, f scheme.Faults) bool {
-	synchronised := o.String(syncOption) == automatic
-	for _, l := range f.Lost(o) {
-		if !synchronised || !f.Planned || l.Down >= f.Replicas {
-			return false
-		}
-	}
-	switch {
-	case o.String(failureOption) == whenSynced && o.String(shutdownOption) == whenSynced:
+	waits := o.String(failureOption) == whenSynced && o.String(shutdownOption) == whenSynced
+	if waits && len(f.Lost(o)) == 0 {
 		return true // nobody else takes over: the partition waits for a copy with everything
-	case synchronised:
-		return f.AtOnce < f.Replicas
 	}
 	return f.Ended < f.Replicas
 }

@@ -235,7 +235,7 @@ func (m *Machine) without(r scheme.Record) scheme.Record {
 	return m.stamped(next, r)
 }
 
-// session is that of a live node, "" of any other.
+// session is that of a live node that was heard, "" of any other.
 func (m *Machine) session(id broker.NodeID) string {
 	if i := slices.Index(m.a.Peers.Live, id); i >= 0 {
 		return m.a.Peers.Sessions[i]
@@ -243,14 +243,20 @@ func (m *Machine) session(id broker.NodeID) string {
 	return ""
 }
 
-// present: a copy of the record is live, and has not restarted since it became one.
-// A master that comes back to a partition that waited for it is present to itself.
+// present: a copy of the record is live, and has not restarted since it became one, as
+// far as is known: of a member of the cluster that this node joined and has not heard
+// yet, nothing says that it has. A master that comes back to a partition that waited for
+// it is present to itself.
 func (m *Machine) present(r scheme.Record, id broker.NodeID) bool {
 	if id == m.h.Self() && id == r.Master {
 		return true
 	}
 	i := slices.Index(r.Mirrors, id)
-	return i >= 0 && m.live(id) && r.Sessions[i] == m.session(id)
+	if i < 0 || !m.live(id) {
+		return false
+	}
+	session := m.session(id)
+	return session == "" || session == r.Sessions[i]
 }
 
 // stamped gives the copies of a record their sessions: those that they had in the

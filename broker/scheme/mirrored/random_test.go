@@ -41,7 +41,7 @@ func TestSynchronisedSurvives(t *testing.T) {
 			return ids
 		}
 		for i := range rapid.IntRange(5, 120).Draw(t, "steps") {
-			switch rapid.IntRange(0, 11).Draw(t, "step") {
+			switch rapid.IntRange(0, 12).Draw(t, "step") {
 			case 0, 1, 2:
 				value := fmt.Sprintf("v%d", i)
 				if n := w.node(any("to")); n.up {
@@ -66,17 +66,22 @@ func TestSynchronisedSurvives(t *testing.T) {
 				}
 			case 10:
 				if n := w.node(any("start")); !n.up {
-					w.start(n.id, up())
+					with := up()
+					heard := rapid.IntRange(1, len(with)).Draw(t, "heard")
+					w.start(n.id, with[:heard], with[heard:])
 				}
+			case 12:
+				w.hear()
 			case 11:
 				w.wake(retry)
 			}
 		}
 		for _, n := range w.nodes {
 			if !n.up {
-				w.start(n.id, up())
+				w.start(n.id, up(), nil)
 			}
 		}
+		w.hear()
 		for range 30 {
 			w.settle()
 			w.wake(retry)
@@ -100,6 +105,18 @@ func TestSynchronisedSurvives(t *testing.T) {
 			require.Equal(t, want, logOf(w.node(id)), "copy %d", id)
 		}
 	})
+}
+
+// hear lets all hear those of whom they have not heard.
+func (w *world) hear() {
+	for _, n := range w.nodes {
+		for _, id := range slices.Clone(n.unheard) {
+			if n.up && w.node(id).up {
+				w.meet(n.id, id)
+				w.meet(id, n.id)
+			}
+		}
+	}
 }
 
 func logOf(n *node) []string {

@@ -29,8 +29,9 @@ import (
 //	settle              both, until nothing is left to do
 //	dead N at=(M,…) [left] [unchecked]   N is dead in the views of M, …
 //	crash N             its process dies; what was under way to and from it is lost
-//	start N with=(M,…)  it starts and joins these, which take it for live again
-//	join N M            both take each other for live again, though neither restarted
+//	start N with=(M,…) [unheard=(K,…)]  it starts and joins these, which take it for live
+//	                    again; of the others of their cluster it has heard nothing yet
+//	join N M            both hear each other, and take each other for live
 //	pause N             the partition policy does not let it serve
 //	time DURATION       passes; machines wake
 //	show
@@ -64,6 +65,7 @@ type node struct {
 	stable  int64
 	values  map[uint64]string
 	live    []broker.NodeID
+	unheard []broker.NodeID // of them
 	left    []broker.NodeID
 	paused  bool
 	session int
@@ -76,6 +78,7 @@ var _ scheme.Host = (*node)(nil)
 
 // What this scheme does not use.
 func (n *node) Persisted() []byte             { return nil }
+func (n *node) Owner() string                 { return "" }
 func (n *node) Persist([]byte)                {}
 func (n *node) Persisting() bool              { return false }
 func (n *node) Report(int32, []broker.NodeID) {}
@@ -228,7 +231,11 @@ func (n *node) tell(unchecked bool) {
 	n.epoch++
 	var sessions []string
 	for _, id := range n.live {
-		sessions = append(sessions, strconv.Itoa(n.w.node(id).session))
+		session := strconv.Itoa(n.w.node(id).session)
+		if slices.Contains(n.unheard, id) {
+			session = ""
+		}
+		sessions = append(sessions, session)
 	}
 	n.m.Assigned(scheme.Assignment{PartEpoch: n.epoch, Peers: &scheme.Neighbours{
 		Record: n.rec, Live: slices.Clone(n.live), Sessions: sessions, Reached: slices.Clone(n.live), Left: slices.Clone(n.left), Paused: n.paused, Unchecked: unchecked, Session: n.session,
@@ -306,16 +313,17 @@ func (w *world) crash(id broker.NodeID) {
 func (w *world) dead(id, at broker.NodeID, left, unchecked bool) {
 	n := w.node(at)
 	n.live = slices.DeleteFunc(n.live, func(o broker.NodeID) bool { return o == id })
+	n.unheard = slices.DeleteFunc(n.unheard, func(o broker.NodeID) bool { return o == id })
 	if left {
 		n.left = append(n.left, id)
 	}
 	n.tell(unchecked)
 }
 
-func (w *world) start(id broker.NodeID, with []broker.NodeID) {
+func (w *world) start(id broker.NodeID, with, unheard []broker.NodeID) {
 	n := w.node(id)
-	n.up, n.paused, n.left = true, false, nil
-	n.live = slices.Sorted(slices.Values(append(slices.Clone(with), id)))
+	n.up, n.paused, n.left, n.unheard = true, false, nil, unheard
+	n.live = slices.Sorted(slices.Values(slices.Concat(with, unheard, []broker.NodeID{id})))
 	for i, o := range with { // the newest that they know
 		if r := w.node(o).rec; i == 0 || r.Newer(n.rec) {
 			n.rec = r
@@ -329,11 +337,16 @@ func (w *world) start(id broker.NodeID, with []broker.NodeID) {
 	n.tell(false)
 }
 
-// meet lets a node take another one for live.
+// meet lets a node hear another one, and take it for live.
 func (w *world) meet(at, id broker.NodeID) {
 	n := w.node(at)
-	n.live = slices.Sorted(slices.Values(append(n.live, id)))
-	n.left = slices.DeleteFunc(n.left, func(o broker.NodeID) bool { return o == id })
+	is := func(o broker.NodeID) bool { return o == id }
+	n.live = slices.Sorted(slices.Values(append(slices.DeleteFunc(n.live, is), id)))
+	n.unheard = slices.DeleteFunc(n.unheard, is)
+	n.left = slices.DeleteFunc(n.left, is)
+	if r := w.node(id).rec; slices.Contains(n.live, r.Master) && r.Newer(n.rec) {
+		n.rec = r
+	}
 	n.tell(false)
 }
 
@@ -423,7 +436,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 	case "crash":
 		w.crash(plain(0))
 	case "start":
-		w.start(plain(0), ids("with"))
+		w.start(plain(0), ids("with"), ids("unheard"))
 	case "join":
 		w.meet(plain(0), plain(1))
 		w.meet(plain(1), plain(0))

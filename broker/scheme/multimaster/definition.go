@@ -53,7 +53,7 @@ func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	lost := f.Lost(o)
 	kept := !f.Leaves() && (len(lost) == 0 || copied && f.Planned && len(lost) == 1 && lost[0].Nodes == 1 && lost[0].Alone && f.Nodes > 1)
 	if !united {
-		kept = kept && trusted && copied && f.AtOnce < f.Nodes
+		kept = kept && trusted && copied && f.Ended < f.Nodes
 	}
 	quiet := trusted && f.Ended == 0 && len(lost) == 0
 	return scheme.Promise{

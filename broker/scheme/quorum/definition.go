@@ -33,6 +33,8 @@ func Definition() scheme.Definition {
 			{Number: 18, Type: (*Lead)(nil)},
 			{Number: 19, Type: (*LeadAnswer)(nil)},
 			{Number: 20, Type: (*Take)(nil)},
+			{Number: 21, Type: (*Ask)(nil)},
+			{Number: 22, Type: (*Tell)(nil)},
 		},
 		// Twice the timeout until somebody stands, once more if the votes were split; before
 		// that, when all were down, the nodes register with the metadata quorum.
@@ -50,10 +52,10 @@ func check(o options.Values) error {
 	return nil
 }
 
-// promise: what a majority has survives everything but lost and damaged disks. A
-// replica that lost its disk has lost its vote and what it confirmed with it, and a
-// quorum of those that remain may know nothing of either; the real systems want such a
-// replica to be removed and added as a new one.
+// promise: what a majority has survives everything but lost and damaged disks, and power
+// losses where it is not synced. A replica that lost its disk is refilled before it counts
+// again, but one whose log was damaged at its very end takes that for a torn tail, and
+// losses of both kinds are one here.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	kept := len(f.Lost(o)) == 0
 	acknowledged := o.Acks() != 0 && kept

@@ -77,7 +77,7 @@ type Machine struct {
 	state     // kept durably
 	leader    broker.NodeID
 	high      int64 // commit
-	spoiled   bool  // what was kept cannot be read
+	joining
 
 	// As follower.
 	begins  int64         // where the leader's term begins, -1: it has not said
@@ -127,15 +127,17 @@ func New(h scheme.Host, o scheme.Options, high int64) scheme.Machine {
 	m := &Machine{
 		h: h, o: o, timeout: o.Set.Duration(electionOption), heartbeat: o.Set.Duration(heartbeatOption),
 		high: min(high, h.Index().End()), leader: broker.None, begins: -1, electAt: scheme.Never, beatAt: scheme.Never, handing: scheme.Never,
-		a: scheme.Assignment{Leader: broker.None, Epoch: -1, PartEpoch: -1},
+		a: scheme.Assignment{Leader: broker.None, Epoch: -1, PartEpoch: -1}, joining: joining{askAt: scheme.Never},
 	}
 	m.o.FetchWait = min(m.o.FetchWait, m.timeout)
 	m.peers, m.pull = pull.NewLeader(h, m.o, &m.high), pull.NewFollower(h, m.o, &m.high)
 	m.pull.Cutting, m.pull.Appending = m.cutting, m.appending
-	var err error
-	m.state, err = decode(h.Persisted())
-	m.spoiled = err != nil
+	m.state, _ = decode(h.Persisted()) // what cannot be read is lost
 	m.term = max(m.term, h.Index().LastEpoch())
+	if m.dir == "" {
+		m.dir = h.Owner()
+		m.keep()
+	}
 	if m.held.term >= 0 && h.Index().End() < m.held.start {
 		m.drop() // what came before it was lost with the power
 	}
@@ -152,10 +154,10 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 	m.a = a
 	if first {
 		m.await()
-		if m.term == 0 {
-			// The first replica stands first, so that leaders are spread as replicas are.
-			m.electAt = m.h.Now().Mono + time.Duration(slices.Index(a.Replicas, m.h.Self()))*m.timeout/2
+		if m.member() && m.term == 0 {
+			m.first()
 		}
+		m.introduce()
 		m.h.Advanced()
 	}
 }
@@ -163,9 +165,14 @@ func (m *Machine) Assigned(a scheme.Assignment) {
 // ISRAnswer implements scheme.Machine; this scheme proposes nothing.
 func (m *Machine) ISRAnswer(int16) {}
 
+// first lets the first replica stand first, so that leaders are spread as replicas are.
+func (m *Machine) first() {
+	m.electAt = m.h.Now().Mono + time.Duration(slices.Index(m.a.Replicas, m.h.Self()))*m.timeout/2
+}
+
 // mute reports whether this replica neither votes nor stands: it cannot know what it
-// had.
-func (m *Machine) mute() bool { return m.spoiled || m.h.Refused() }
+// had, or is no member.
+func (m *Machine) mute() bool { return !m.member() || m.h.Refused() }
 
 // majority is how many of the replicas decide.
 func (m *Machine) majority() int { return len(m.a.Replicas)/2 + 1 }
@@ -396,12 +403,17 @@ func (m *Machine) Message(from broker.NodeID, msg broker.Message) {
 		if m.role == follower && f.Term == m.term && from == m.leader {
 			m.stand(true)
 		}
+	case *Ask:
+		m.introduced(from, f)
+	case *Tell:
+		m.learn(from, f)
 	case *pull.Fetch:
 		m.fetched(from, f)
 	case *pull.FetchAnswer:
 		if from == m.leader && m.role == follower {
 			m.pull.Answered(from, f)
 			m.hold()
+			m.enter()
 		}
 	}
 }
@@ -472,12 +484,14 @@ func (m *Machine) hold() {
 	if m.role == follower && m.leader != broker.None && m.held.term != m.term && m.begins >= 0 && m.pull.Matched && m.h.Index().End() >= m.begins {
 		m.held = beginning{m.term, m.begins}
 		m.keep()
-		m.later(m.leader, &LeadAnswer{Term: m.term, Holds: true})
+		if m.member() {
+			m.later(m.leader, &LeadAnswer{Term: m.term, Holds: true})
+		}
 	}
 }
 
-// holds reports whether the empty entry of this term is here durably.
-func (m *Machine) holds() bool { return m.held.term == m.term && !m.h.Persisting() }
+// holds reports whether the empty entry of this term is here durably, and counts.
+func (m *Machine) holds() bool { return m.member() && m.held.term == m.term && !m.h.Persisting() }
 
 // heard takes an answer to a heartbeat.
 func (m *Machine) heard(from broker.NodeID, a *LeadAnswer) {
@@ -589,6 +603,10 @@ func (m *Machine) handOver() {
 // Stored implements scheme.Machine.
 func (m *Machine) Stored() {
 	m.flush()
+	if m.askAt != scheme.Never && len(m.tells) == 0 {
+		m.introduce() // its directory is durable now
+	}
+	m.enter()
 	switch m.role {
 	case leader:
 		m.raise()
@@ -622,6 +640,9 @@ func (m *Machine) Wake() {
 		return
 	}
 	m.pull.Wake()
+	if m.askAt <= now {
+		m.introduce()
+	}
 	if m.electAt <= now {
 		m.stand(false)
 	}
@@ -632,7 +653,7 @@ func (m *Machine) NextWake() time.Duration {
 	if m.role == leader {
 		return min(m.beatAt, m.acks.Next(), m.handing, m.peers.NextWake())
 	}
-	return min(m.electAt, m.pull.NextWake())
+	return min(m.electAt, m.askAt, m.pull.NextWake())
 }
 
 // CheckRead implements scheme.Machine: the leader serves consumers, up to the commit.
@@ -665,7 +686,7 @@ func (m *Machine) Close() {
 	m.acks.Abandon(m.h)
 	m.peers.Dismiss()
 	m.pull.Stop()
-	m.role, m.leader, m.electAt, m.waiting = follower, broker.None, scheme.Never, nil
+	m.role, m.leader, m.electAt, m.askAt, m.waiting = follower, broker.None, scheme.Never, scheme.Never, nil
 }
 
 func (m *Machine) names(ids []broker.NodeID) []string {

@@ -43,6 +43,17 @@ func word(msg broker.Message) string {
 		return fmt.Sprintf("lead term %d, from %d", m.Term, m.Start)
 	case *LeadAnswer:
 		return fmt.Sprintf("term %d, %s", m.Term, map[bool]string{true: "holds its beginning", false: "not there yet"}[m.Holds])
+	case *Ask:
+		return fmt.Sprintf("who are you? I am %s", m.Dir)
+	case *Tell:
+		what := "no member"
+		if len(m.Founders) > 0 {
+			what = "a member"
+		}
+		if m.Leads {
+			what += fmt.Sprintf(", leads, log ends at %d", m.End)
+		}
+		return fmt.Sprintf("I am %s, term %d, %s", m.Dir, m.Term, what)
 	case *Take:
 		return fmt.Sprintf("take over from term %d", m.Term)
 	}
@@ -50,7 +61,8 @@ func word(msg broker.Message) string {
 }
 
 // TestScripts runs the golden scripts of testdata (schemetest.World.Run has the
-// commands). new [nodes=N] makes N replicas that nobody leads yet.
+// commands). new [nodes=N] makes N replicas that nobody leads yet; unfounded: they do not
+// know each other either.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var w *schemetest.World
@@ -66,6 +78,9 @@ func TestScripts(t *testing.T) {
 				}
 				for _, n := range w.Nodes {
 					w.Boot(n)
+				}
+				if !d.HasArg("unfounded") {
+					require.NoError(t, w.Settle())
 				}
 				return ""
 			}
@@ -90,14 +105,35 @@ type chaos struct {
 	visible []string // what a consumer may have read, in order
 	moves   map[string]int
 	values  int
+	wipes   wipes
+	lost    map[broker.NodeID]bool // whose disk was lost since it was a member
 }
+
+// wipes is which disks a schedule loses.
+type wipes uint8
+
+const (
+	none     wipes = iota
+	minority       // never a majority at once
+	majority       // any, but not all
+)
 
 // TestSafety: whatever dies, loses its power or is cut off: one term has one leader
 // (election safety), what was acknowledged or visible stays where it was (leader
 // completeness, state machine safety), and logs with an equal record are equal
 // before it (log matching). When all is quiet again, everybody has the same log and
 // takes writes.
-func TestSafety(t *testing.T) {
+func TestSafety(t *testing.T) { schedules(t, none, "truncate", "handed over") }
+
+// TestLostDisks: the same where disks are lost, of a minority at once.
+func TestLostDisks(t *testing.T) { schedules(t, minority, "wiped", "refilled") }
+
+// TestLostMajority: where a majority loses its disks nobody leads again, and nothing that
+// was committed is contradicted.
+func TestLostMajority(t *testing.T) { schedules(t, majority, "wiped", "lost for good") }
+
+func schedules(t *testing.T, w wipes, moves ...string) {
+	t.Helper()
 	seeds := 500
 	if testing.Short() {
 		seeds = 100
@@ -105,6 +141,7 @@ func TestSafety(t *testing.T) {
 	total := map[string]int{}
 	for seed := range seeds {
 		x := newChaos(t, int64(seed))
+		x.wipes = w
 		for i := range 800 {
 			x.step()
 			if i%8 == 0 {
@@ -120,7 +157,7 @@ func TestSafety(t *testing.T) {
 		}
 	}
 	t.Log(total)
-	for _, k := range []string{"acknowledged", "leader", "died", "truncate", "handed over"} {
+	for _, k := range append([]string{"acknowledged", "leader", "died"}, moves...) {
 		require.Greater(t, total[k], seeds/4, "%s: the schedule is too tame: %v", k, total)
 	}
 }
@@ -129,7 +166,7 @@ func newChaos(t *testing.T, seed int64) *chaos {
 	rnd := rand.New(rand.NewSource(seed))
 	x := &chaos{
 		World: schemetest.NewWorld([]int{3, 3, 5}[rnd.Intn(3)], New, settings(t)),
-		t:     t, rnd: rnd, acked: map[int64]string{}, leaders: map[int32]broker.NodeID{}, moves: map[string]int{},
+		t:     t, rnd: rnd, acked: map[int64]string{}, leaders: map[int32]broker.NodeID{}, moves: map[string]int{}, lost: map[broker.NodeID]bool{},
 	}
 	x.Quiet = true
 	x.Answer = func(_ *schemetest.Node, token uint64, p scheme.Produced) {
@@ -150,6 +187,9 @@ func newChaos(t *testing.T, seed int64) *chaos {
 	}
 	for _, n := range x.Nodes {
 		x.Boot(n)
+	}
+	if rnd.Intn(4) > 0 { // most often the group is founded in peace
+		require.NoError(t, x.Settle())
 	}
 	return x
 }
@@ -183,6 +223,7 @@ func (x *chaos) step() {
 		if n.Up {
 			x.moves["died"]++
 			x.Die(n, x.rnd.Intn(n.Pending()+1))
+			x.wipe(n)
 		} else {
 			x.Boot(n)
 		}
@@ -212,6 +253,42 @@ func (x *chaos) step() {
 			n.M.(scheme.Resigner).Resign()
 		}
 	}
+}
+
+// wipe loses the disk of a replica that is down, if the schedule does that.
+func (x *chaos) wipe(n *schemetest.Node) {
+	if x.wipes == none || x.rnd.Intn(3) > 0 {
+		return
+	}
+	lost := 1
+	for _, o := range x.Nodes {
+		if o.Up && o.M.(*Machine).member() && !o.M.(*Machine).h.Persisting() {
+			x.lost[o.ID] = false
+		}
+		if o != n && x.lost[o.ID] {
+			lost++
+		}
+	}
+	most := (len(x.Nodes) - 1) / 2
+	if x.wipes == majority {
+		most = len(x.Nodes) - 1
+	}
+	if lost <= most {
+		x.moves["wiped"]++
+		x.lost[n.ID] = true
+		x.Wipe(n)
+	}
+}
+
+// members are those that are up and remember what they said.
+func (x *chaos) members() int {
+	n := 0
+	for _, o := range x.Nodes {
+		if o.Up && o.M.(*Machine).member() {
+			n++
+		}
+	}
+	return n
 }
 
 // observe checks what must hold at every moment.
@@ -273,6 +350,11 @@ func (x *chaos) recover() {
 	require.NoError(x.t, x.Pass(20*time.Second))
 	x.observe()
 	i := slices.IndexFunc(x.Nodes, func(n *schemetest.Node) bool { return n.M.View().Writable })
+	if x.wipes == majority && 2*x.members() <= len(x.Nodes) {
+		x.moves["lost for good"]++
+		require.Negative(x.t, i, "a minority leads")
+		return
+	}
 	require.GreaterOrEqual(x.t, i, 0, "nobody leads")
 	token := x.Produce(x.Nodes[i], "last", -1, time.Second)
 	require.NoError(x.t, x.Pass(2*time.Second))
@@ -290,22 +372,31 @@ func (x *chaos) recover() {
 }
 
 func TestState(t *testing.T) {
-	for _, s := range []state{{0, broker.None, nothing}, {7, 2, beginning{7, 100}}, {7, broker.None, beginning{3, 0}}} {
+	founders := []Founder{{1, "1.101"}, {2, "2.102"}, {3, ""}}
+	for _, s := range []state{
+		{0, broker.None, nothing, "1.101", nil}, {7, 2, beginning{7, 100}, "d", founders}, {7, broker.None, beginning{3, 0}, "d", founders[:1]},
+	} {
 		got, err := decode(s.encode())
 		require.NoError(t, err)
 		require.Equal(t, s, got)
+		for n := 1; n < len(s.encode()); n++ {
+			_, err := decode(s.encode()[:n])
+			require.Error(t, err, "the first %d bytes", n)
+		}
 	}
 	empty, err := decode(nil)
 	require.NoError(t, err)
-	require.Equal(t, state{0, broker.None, nothing}, empty)
-	for _, bad := range [][]byte{{1}, make([]byte, stateSize+1), state{1, 1, beginning{2, 0}}.encode(), state{-1, 1, nothing}.encode()} {
+	require.Equal(t, state{0, broker.None, nothing, "", nil}, empty)
+	for _, bad := range [][]byte{
+		{1}, make([]byte, stateSize+1), state{1, 1, beginning{2, 0}, "d", nil}.encode(), state{-1, 1, nothing, "d", nil}.encode(), state{1, 1, nothing, "", nil}.encode(),
+	} {
 		_, err := decode(bad)
 		require.Error(t, err)
 	}
 }
 
 func FuzzState(f *testing.F) {
-	f.Add(state{7, 2, beginning{7, 100}}.encode())
+	f.Add(state{7, 2, beginning{7, 100}, "1.101", []Founder{{1, "1.101"}, {2, "2.102"}}}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := decode(b); err == nil && len(b) > 0 {
 			require.Equal(t, b, s.encode())

@@ -94,6 +94,9 @@ func (w *World) Node(id broker.NodeID) *Node { return w.Nodes[id-1] }
 // Self implements scheme.Host.
 func (n *Node) Self() broker.NodeID { return n.ID }
 
+// Owner implements scheme.Host.
+func (n *Node) Owner() string { return fmt.Sprintf("%d.%d", n.ID, n.epoch) }
+
 // Now implements scheme.Host.
 func (n *Node) Now() broker.Time { return n.w.Now }
 

@@ -22,7 +22,7 @@ func (s System) faults(spec system.Spec, replicas int) scheme.Faults {
 				f.Losses = append(f.Losses, scheme.Loss{Kind: kind, Nodes: unplanned(name, f.Nodes)})
 			}
 		}
-		f.Ended, f.AtOnce = f.Nodes, f.Nodes
+		f.Ended = f.Nodes
 		return f
 	}
 	detection := s.Detection(spec)
@@ -30,7 +30,6 @@ func (s System) faults(spec system.Spec, replicas int) scheme.Faults {
 		count(&f, step)
 		if ends(step) {
 			f.Ended += targets(spec, step)
-			f.AtOnce = max(f.AtOnce, down(spec, step, detection))
 		}
 		if kind, loses := lost(step); loses {
 			f.Losses = append(f.Losses, scheme.Loss{Kind: kind, Nodes: targets(spec, step), Alone: alone(spec, step, detection), Down: down(spec, step, detection)})

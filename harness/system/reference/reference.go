@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path"
 	"slices"
@@ -49,7 +50,7 @@ func (System) Schemes() []system.Scheme {
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d), Hunted: d.Hunted, Survived: d.Survived,
+			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d, scheme.LostDisk, nil), Unsynced: survives(d, scheme.LostPower, map[string]string{"fsync": "never"}), Hunted: d.Hunted, Survived: d.Survived,
 		}
 		for _, o := range slices.Concat(d.Options, d.Also) {
 			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})
@@ -59,12 +60,17 @@ func (System) Schemes() []system.Scheme {
 	return all
 }
 
-// survives reports whether a scheme, as it is hunted, promises anything where one of three
-// disks is lost.
-func survives(d scheme.Definition) bool {
-	o, err := schemes.Resolve(d.Hunted)
+// survives reports whether a scheme, as it is hunted and under these options, promises
+// anything where one of three nodes has a loss.
+func survives(d scheme.Definition, kind scheme.LossKind, set map[string]string) bool {
+	hunted := maps.Clone(d.Hunted)
+	if hunted == nil {
+		hunted = map[string]string{}
+	}
+	maps.Copy(hunted, set)
+	o, err := schemes.Resolve(hunted)
 	const nodes = 3
-	f := scheme.Faults{Nodes: nodes, Replicas: d.Replicas.Count(o, nodes), Planned: true, Losses: []scheme.Loss{{Kind: scheme.LostDisk, Nodes: 1, Alone: true, Down: 1}}}
+	f := scheme.Faults{Nodes: nodes, Replicas: d.Replicas.Count(o, nodes), Planned: true, Deaths: 1, Ended: 1, Losses: []scheme.Loss{{Kind: kind, Nodes: 1, Alone: true, Down: 1}}}
 	return err == nil && d.Promise(o, f).Acknowledged
 }
 
