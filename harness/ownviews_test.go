@@ -87,6 +87,16 @@ func TestLostBeforeItWasSynchronised(t *testing.T) {
 	require.Equal(t, checker.Valid, j.Verdict, j.why())
 }
 
+// TestDamagedReplicaVotes keeps the run in which a replica of a quorum with a damaged log
+// voted, because the metadata named it in sync from before.
+func TestDamagedReplicaVotes(t *testing.T) {
+	plainly(t)
+	t.Parallel()
+	j := planned(t, "damaged-replica-votes")
+	require.Zero(t, survives(j.Result).Count, j.why())
+	require.Equal(t, checker.Valid, j.Verdict, j.why())
+}
+
 func survives(r *checker.Result) *checker.Check {
 	i := slices.IndexFunc(r.Checks, func(c checker.Check) bool { return c.Name == checker.ClauseSurvives })
 	return &r.Checks[i]

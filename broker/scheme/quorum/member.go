@@ -114,7 +114,7 @@ func (m *Machine) enter() {
 		if self.ID == m.a.Replicas[0] {
 			m.found()
 		}
-	case members >= m.majority() && source != nil && m.term >= highest && m.pull.Matched && m.held.term == m.term && m.h.Stable() >= source.End && !m.h.Refused():
+	case members >= m.majority() && source != nil && m.term >= highest && m.pull.Matched && m.held.term == m.term && m.h.Stable() >= source.End:
 		m.vote = self.ID // of this term nobody gets it
 		m.h.Emit(broker.Event{Kind: "refilled", Epoch: m.term, Leader: m.h.Name(m.leader), Offset: m.h.Index().End(), Detail: "its disk was lost; it has all that the leader has, and votes from the next term on"})
 		m.join(append(slices.DeleteFunc(slices.Clone(source.Founders), func(f Founder) bool { return f.ID == self.ID }), self))

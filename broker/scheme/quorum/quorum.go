@@ -134,8 +134,8 @@ func New(h scheme.Host, o scheme.Options, high int64) scheme.Machine {
 	m.pull.Cutting, m.pull.Appending = m.cutting, m.appending
 	m.state, _ = decode(h.Persisted()) // what cannot be read is lost
 	m.term = max(m.term, h.Index().LastEpoch())
-	if m.dir == "" {
-		m.dir = h.Owner()
+	if m.dir == "" || h.Refused() {
+		m.dir, m.founders = h.Owner(), nil // a damaged log is as good as a lost one
 		m.keep()
 	}
 	if m.held.term >= 0 && h.Index().End() < m.held.start {
@@ -171,8 +171,8 @@ func (m *Machine) first() {
 }
 
 // mute reports whether this replica neither votes nor stands: it cannot know what it
-// had, or is no member.
-func (m *Machine) mute() bool { return !m.member() || m.h.Refused() }
+// had.
+func (m *Machine) mute() bool { return !m.member() }
 
 // majority is how many of the replicas decide.
 func (m *Machine) majority() int { return len(m.a.Replicas)/2 + 1 }
