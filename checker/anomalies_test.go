@@ -283,7 +283,16 @@ func logSituations() []logSituation {
 				log n3 p1.1`,
 		},
 		{
-			name: "the order may differ where offsets are local", class: ClassReorder, count: 2, change: perNode,
+			name: "the same messages at other offsets, where those are local", class: ClassDivergence, change: perNode,
+			text: `
+				p0.1 10-20 @0
+				p1.1 12-22 n2 @0
+				log n1* p0.1 p1.1
+				log n2 p1.1 p0.1
+				log n3 p0.1 p1.1`,
+		},
+		{
+			name: "the order may differ where offsets are local", class: ClassReorder, count: 2, noted: true, change: perNode,
 			text: `
 				p0.1 10-20 @0
 				p1.1 10-20 n2 @0
