@@ -92,7 +92,7 @@ var (
 	sockets      = []string{"=net", "net/http", "crypto/tls"}
 	// below the driver a state machine has no goroutine, lock, clock, random
 	// source, socket or file.
-	machines = in("=broker", "broker/batch", "broker/cluster", "broker/kafka", "broker/logindex", "broker/node", "broker/options", "broker/scheme", "broker/wire")
+	machines = in("=broker", "broker/batch", "broker/cluster", "broker/kafka", "broker/logindex", "broker/node", "broker/options", "broker/peers", "broker/scheme", "broker/wire")
 	effects  = in("=net", "net/http", "os", "sync", "math/rand", "crypto/rand", "log", "context", "io/fs", "syscall", "golang.org/x/sys", "golang.org/x/sync")
 )
 
