@@ -17,7 +17,7 @@ import (
 )
 
 // Everything below the driver.
-var pure = []string{"batch", "cluster", "kafka", "logindex", "node", "options", "peers", "scheme", "scheme/classic", "scheme/combined", "scheme/isr", "scheme/mirrored", "scheme/pull", "scheme/quorum", "scheme/schemes", "scheme/single", "scheme/standby", "scheme/takeover"}
+var pure = []string{"batch", "cluster", "kafka", "logindex", "node", "options", "peers", "scheme", "scheme/classic", "scheme/combined", "scheme/forwarding", "scheme/isr", "scheme/mirrored", "scheme/multimaster", "scheme/origin", "scheme/pull", "scheme/quorum", "scheme/schemes", "scheme/shared", "scheme/single", "scheme/standby", "scheme/takeover"}
 
 // Ranges over maps whose order cannot reach an output, by function, with the reason.
 var orderless = map[string]string{
