@@ -4,9 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"maps"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -169,6 +173,36 @@ func TestImports(t *testing.T) {
 	for _, p := range []string{"net", "os", "github.com/docker/docker/client", "broker/node", "checker/history"} {
 		require.Contains(t, g, p, "the graph is whole")
 	}
+}
+
+// TestMachinesStartNothing: no state machine starts a goroutine or has a channel, so that
+// they are tested without the race detector.
+func TestMachinesStartNothing(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", "{{.ImportPath}} {{.Dir}}", module+"broker/...").Output()
+	require.NoError(t, err)
+	files := 0
+	for line := range strings.Lines(string(out)) {
+		name, dir, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !machines(strings.TrimPrefix(name, module)) {
+			continue
+		}
+		sources, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		require.NoError(t, err)
+		for _, source := range sources {
+			fset := token.NewFileSet()
+			f, err := parser.ParseFile(fset, source, nil, parser.SkipObjectResolution)
+			require.NoError(t, err)
+			files++
+			ast.Inspect(f, func(n ast.Node) bool {
+				switch n.(type) {
+				case *ast.GoStmt, *ast.ChanType:
+					t.Errorf("%s: a state machine has one goroutine", fset.Position(n.Pos()))
+				}
+				return true
+			})
+		}
+	}
+	require.Greater(t, files, 100)
 }
 
 // TestImportsReversed draws every kind of arrow that must not be, one at a time,
