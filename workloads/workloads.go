@@ -28,9 +28,9 @@ type Result struct {
 	Node    int16         // that was asked last, or history.NoNode
 	Outcome history.Outcome
 	Code    string
-	Offset  int64 // Send
+	Offset  int64            // Send
 	Records []history.Record // Poll, Receive: what was delivered
-	High    int64 // Poll: high watermark, or NoOffset
+	High    int64            // Poll: high watermark, or NoOffset
 	// OutOfRange is set where the node said that From is outside its log; Start
 	// and High are then its bounds.
 	OutOfRange bool

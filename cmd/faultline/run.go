@@ -96,7 +96,7 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 			"nodes": func() { p.Nodes = given.Nodes; redraw() }, "clients": func() { p.Clients = given.Clients },
 			"time": func() { p.Time, p.Phases = given.Time, harness.Phases{}; redraw() }, "rate": func() { p.Rate = given.Rate },
 			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed = given.Seed; redraw() }, "expect": func() { p.Expect = given.Expect }, "upgrade-to": func() { p.Upgrade = given.Upgrade },
-			"image": func() { p.Image = given.Image },
+			"image":             func() { p.Image = given.Image },
 			"stop-on-violation": func() { p.StopOnViolation = given.StopOnViolation },
 		} {
 			if c.Flags().Changed(name) {

@@ -22,14 +22,14 @@ type Spec struct {
 	Workload string
 	Image    string // of the nodes in Docker; "": the system's own
 	RunID    string
-	Nodes   []string
-	Spares  []string          // further nodes, which are no members at first
-	Faults  []string          // as planned; what is promised may depend on them
-	Steps   []nemesis.Step    // the schedule, once it is known; likewise
-	Set     map[string]string // options that were set; the others have their defaults
-	Expect  string            // "survive" or "declared"
-	Seed    uint64
-	Timeout time.Duration
+	Nodes    []string
+	Spares   []string          // further nodes, which are no members at first
+	Faults   []string          // as planned; what is promised may depend on them
+	Steps    []nemesis.Step    // the schedule, once it is known; likewise
+	Set      map[string]string // options that were set; the others have their defaults
+	Expect   string            // "survive" or "declared"
+	Seed     uint64
+	Timeout  time.Duration
 }
 
 // System is one kind of system under test.
