@@ -114,7 +114,7 @@ func TestDockerKafkaAddresses(t *testing.T) {
 			if c.exec != (nemesis.Commands{}) {
 				p.Faults = []string{"exec"}
 			}
-			o, _ := reached(t, t.Context(), p)
+			o, _ := against(t.Context(), t, p)
 			require.NoError(t, o.Execution.Err)
 			require.Equal(t, checker.Valid, o.Summary.Verdict, "%s %v", o.Summary.Sentence, o.Summary.WhyInconclusive)
 			lost, acknowledged := lostByHand(t, o.History)
