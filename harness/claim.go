@@ -93,9 +93,10 @@ type Sign struct {
 	Least       time.Duration `yaml:"least,omitempty"`
 	Most        time.Duration `yaml:"most,omitempty"`
 	// Traffic of Window and By: none acknowledged, some acknowledged, some acknowledged
-	// and none of them delivered before healing, or polls during the fault that saw less
-	// than was acknowledged before.
-	Traffic string `yaml:"traffic,omitempty"` // none, some, unseen, stale
+	// and none of them delivered before healing; some that nobody but a target had, which
+	// delivered them after healing; or polls during the fault that saw less than was
+	// acknowledged before.
+	Traffic string `yaml:"traffic,omitempty"` // none, some, unseen, held, stale
 	// Reached is the name of a rule that a run must have come across.
 	Reached string `yaml:"reached,omitempty"`
 	// Leaders: spread before the faults, back at the end, or copies: every partition
@@ -376,7 +377,7 @@ func (s Sign) validate(steps []nemesis.Step) error {
 			errs = append(errs, fmt.Errorf("least %s and most %s: a gap has bounds, and nothing else", s.Least, s.Most))
 		}
 	case s.Traffic != "":
-		errs = append(errs, oneOf("traffic", s.Traffic, "none", "some", "unseen", "stale"), oneOf("window", s.Window, "before", "during"))
+		errs = append(errs, oneOf("traffic", s.Traffic, "none", "some", "unseen", "held", "stale"), oneOf("window", s.Window, "before", "during"))
 		if s.Traffic == "stale" && s.Window != "during" {
 			errs = append(errs, errors.New("stale polls are counted during a fault"))
 		}

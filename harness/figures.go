@@ -55,6 +55,9 @@ type Share struct {
 	Acknowledged int `json:"acknowledged"`
 	Lost         int `json:"lost"`
 	Seen         int `json:"seen"` // delivered to a consumer before the fault began to heal
+	// Held were delivered to nobody before the fault began to heal, and then by a
+	// target: it had them all the while.
+	Held int `json:"held"`
 	// Stale are the polls that were called while the fault was whole, and saw the log
 	// end before what had been acknowledged until then; by who answered them.
 	Stale int `json:"stale"`
@@ -161,14 +164,18 @@ func stepFigures(res *checker.Result, h *history.History) []StepFigures {
 
 // share is the part of the traffic that a node answered.
 func (m *moments) share(t *Traffic, h *history.History, node int16) *Share {
-	if node >= 0 && slices.Contains(m.targets, h.Header.Nodes[node]) {
+	if m.targeted(h, node) {
 		return &t.Targets
 	}
 	return &t.Others
 }
 
+func (m *moments) targeted(h *history.History, node int16) bool {
+	return node >= 0 && slices.Contains(m.targets, h.Header.Nodes[node])
+}
+
 // count sorts acknowledged sends and stale polls by time and by who answered them.
-func (m *moments) count(h *history.History, lost map[int64]bool, seen map[history.Value]int64, stale []*history.Op) {
+func (m *moments) count(h *history.History, lost map[int64]bool, seen map[history.Value]delivery, stale []*history.Op) {
 	for _, op := range stale {
 		if op.Call >= m.from && op.Return < m.end {
 			m.share(&m.During, h, op.Node).Stale++
@@ -193,8 +200,12 @@ func (m *moments) count(h *history.History, lost map[int64]bool, seen map[histor
 		if lost[op.ID] {
 			share.Lost++
 		}
-		if t, ok := seen[op.Value]; ok && t < m.end {
+		switch first, ok := seen[op.Value]; {
+		case !ok:
+		case first.at < m.end:
 			share.Seen++
+		case m.targeted(h, first.node):
+			share.Held++
 		}
 	}
 }
@@ -247,9 +258,15 @@ func lostOps(res *checker.Result) map[int64]bool {
 	return ops
 }
 
-// firstSeen is when each value was first delivered.
-func firstSeen(h *history.History) map[history.Value]int64 {
-	seen := map[history.Value]int64{}
+// delivery is when a value was delivered, and by which node.
+type delivery struct {
+	at   int64
+	node int16
+}
+
+// firstSeen is the first delivery of each value.
+func firstSeen(h *history.History) map[history.Value]delivery {
+	seen := map[history.Value]delivery{}
 	for i := range h.Ops {
 		op := &h.Ops[i]
 		if op.Kind != history.Poll || op.Outcome != history.OK {
@@ -259,8 +276,8 @@ func firstSeen(h *history.History) map[history.Value]int64 {
 			if r.Payload != history.Good {
 				continue
 			}
-			if t, ok := seen[r.Value]; !ok || op.Return < t {
-				seen[r.Value] = op.Return
+			if first, ok := seen[r.Value]; !ok || op.Return < first.at {
+				seen[r.Value] = delivery{op.Return, op.Node}
 			}
 		}
 	}

@@ -305,6 +305,7 @@ func (s Sign) share(t Trial) (Share, string) {
 		Acknowledged: traffic.Targets.Acknowledged + traffic.Others.Acknowledged,
 		Lost:         traffic.Targets.Lost + traffic.Others.Lost,
 		Seen:         traffic.Targets.Seen + traffic.Others.Seen,
+		Held:         traffic.Targets.Held + traffic.Others.Held,
 		Stale:        traffic.Targets.Stale + traffic.Others.Stale,
 	}, whose
 }
@@ -341,6 +342,8 @@ func (s Sign) traffic(t Trial) (bool, string) {
 		return share.Acknowledged == 0, fmt.Sprintf("%d acknowledged %s", share.Acknowledged, whose)
 	case "stale":
 		return share.Stale > 0, fmt.Sprintf("%d polls saw less than was acknowledged before, %s", share.Stale, whose)
+	case "held":
+		return share.Held > 0, fmt.Sprintf("%d of %d that were acknowledged %s were delivered to nobody until it was healed, and then by its targets", share.Held, share.Acknowledged, whose)
 	case "unseen":
 		return share.Acknowledged > 0 && share.Seen == 0, fmt.Sprintf("%d acknowledged %s, %d of them delivered before it was healed", share.Acknowledged, whose, share.Seen)
 	}
