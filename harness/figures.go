@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
@@ -37,6 +38,12 @@ type StepFigures struct {
 	// RecoveryMS from healing; -1 where none came (before healing, or at all).
 	FailoverMS float64 `json:"failover_ms"`
 	RecoveryMS float64 `json:"recovery_ms"`
+	// OutageMS is the longest time without an ok send on an affected partition that lies
+	// in part between the begin of the injection and healing: it counts from the last ok
+	// send before. The harness stood still for StalledMS in between, and no time counts
+	// in which it did.
+	OutageMS  float64 `json:"outage_ms"`
+	StalledMS float64 `json:"stalled_ms"`
 	// Before are the sends that were acknowledged before the injection began, During
 	// those that were called while the fault was whole and acknowledged before healing.
 	Before Traffic `json:"before"`
@@ -153,13 +160,27 @@ func stepFigures(res *checker.Result, h *history.History) []StepFigures {
 		if !m.Skipped {
 			if n < len(res.Availability.FailoverMS) {
 				m.FailoverMS, m.RecoveryMS = res.Availability.FailoverMS[n], res.Availability.RecoveryMS[n]
+				for _, ms := range res.Availability.Faults[n].UnavailableMS {
+					m.OutageMS = max(m.OutageMS, ms)
+				}
 			}
 			n++
 			m.count(h, lost, seen, stale)
+			m.StalledMS = m.stalled(h)
 		}
 		out[i] = m.StepFigures
 	}
 	return out
+}
+
+// stalled is how long the harness stood still from the begin of the injection until
+// healing, in milliseconds.
+func (m *moments) stalled(h *history.History) float64 {
+	var sum int64
+	for _, s := range h.Stalls {
+		sum += max(0, min(s.To, m.end)-max(s.From, m.injecting))
+	}
+	return float64(sum) / float64(time.Millisecond)
 }
 
 // share is the part of the traffic that a node answered.
