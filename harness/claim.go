@@ -36,6 +36,8 @@ type Claim struct {
 	Source   string   `yaml:"source,omitempty"` // where it is from, and its figures
 	// Environments that it can be run in; empty: docker and sim.
 	Environments []string `yaml:"environments,omitempty"`
+	// Docker: it is one of those that are run in Docker where nobody says which.
+	Docker bool `yaml:"docker,omitempty"`
 	// Exempt, Needs and Missing say why it is not exercised: it is of another system,
 	// it needs operations that no workload has, or something is not built.
 	Exempt  string `yaml:"exempt,omitempty"`
@@ -215,6 +217,9 @@ func (c *Claim) complete() error {
 		if env != "docker" && env != "sim" {
 			return fmt.Errorf("unknown environment %q; known environments: docker, sim", env)
 		}
+	}
+	if c.Docker && (c.Unexercised() != "" || len(c.Environments) > 0 && !slices.Contains(c.Environments, "docker")) {
+		return errors.New("docker: it is not exercised there")
 	}
 	if err := c.checkWords(); err != nil {
 		return err
@@ -430,6 +435,12 @@ func OfSchemes(all []Claim, schemes []string) []Claim {
 	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool {
 		return !slices.ContainsFunc(c.Schemes(), func(s string) bool { return slices.Contains(schemes, s) })
 	})
+}
+
+// ForDocker returns the claims that are run in Docker where nobody says which: at least
+// two of each scheme, and few enough for an hour.
+func ForDocker(all []Claim) []Claim {
+	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool { return !c.Docker })
 }
 
 // Schemes are those of the claim's cases, or its own where it has none.
