@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -204,24 +206,19 @@ func goBuild(ctx context.Context, root, arch, stamp, pkg, out string, progress i
 // buildImage sends files (name in the context → path here) to the engine's
 // builder. It asks for the first-generation builder, which every engine has.
 func buildImage(ctx context.Context, cli *client.Client, files map[string]string, tags []string, labels map[string]string, progress io.Writer) error {
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
+	context := map[string][]byte{}
 	for name, path := range files {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", tags[0], err)
 		}
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
-			return fmt.Errorf("image %s: %w", tags[0], err)
-		}
-		if _, err := w.Write(data); err != nil {
-			return fmt.Errorf("image %s: %w", tags[0], err)
-		}
+		context[name] = data
 	}
-	if err := w.Close(); err != nil {
+	archive, err := tarOf(context, 0o755)
+	if err != nil {
 		return fmt.Errorf("image %s: %w", tags[0], err)
 	}
-	resp, err := cli.ImageBuild(ctx, &buf, build.ImageBuildOptions{
+	resp, err := cli.ImageBuild(ctx, archive, build.ImageBuildOptions{
 		Tags: tags, Labels: labels, Dockerfile: "Dockerfile",
 		Remove: true, ForceRemove: true, Version: build.BuilderV1,
 	})
@@ -244,4 +241,20 @@ func buildImage(ctx context.Context, cli *client.Client, files map[string]string
 		}
 		_, _ = io.WriteString(progress, msg.Stream) // progress only
 	}
+}
+
+// tarOf archives files (name → content) with one mode.
+func tarOf(files map[string][]byte, mode int64) (*bytes.Buffer, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		data := files[name]
+		if err := w.WriteHeader(&tar.Header{Name: strings.TrimPrefix(name, "/"), Mode: mode, Size: int64(len(data))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(data); err != nil {
+			return nil, err
+		}
+	}
+	return &buf, w.Close()
 }
