@@ -5,8 +5,10 @@ package harness
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -59,6 +61,7 @@ type Plan struct {
 	// StopOnViolation ends the fault phase at the first violation that is found while the run goes on.
 	StopOnViolation bool           `yaml:"stop_on_violation,omitempty"`
 	Upgrade         string         `yaml:"upgrade,omitempty"` // the image that the fault upgrade goes to; empty: this source's, with another version stamp
+	Image           string         `yaml:"image,omitempty"`   // of the nodes in Docker; empty: the system's own
 	Steps           []nemesis.Step `yaml:"steps"`             // empty: drawn from the seed
 	Script          *Script        `yaml:"script,omitempty"`  // what clients do; none: what the workload says
 }
@@ -126,7 +129,26 @@ func (p Plan) spares() []string {
 func (p Plan) places() []string { return slices.Concat(p.NodeNames(), p.spares()) }
 
 func (p Plan) spec(runID string) system.Spec {
-	return system.Spec{Scheme: p.Scheme, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+	return system.Spec{Scheme: p.Scheme, Workload: p.Workload, Image: p.Image, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+}
+
+// Prepare makes the images that a plan's system needs in Docker and the engine lacks.
+func (p Plan) Prepare(ctx context.Context, progress io.Writer) error {
+	sys, err := LookupSystem(p.System)
+	if err != nil {
+		return err
+	}
+	pre, ok := sys.(system.Preparer)
+	if !ok {
+		return nil
+	}
+	if progress == nil {
+		progress = io.Discard
+	}
+	if err := pre.Prepare(ctx, p.spec(""), progress); err != nil {
+		return fmt.Errorf("system %s: %w", p.System, err)
+	}
+	return nil
 }
 
 // Resolve checks a plan and fills in what it leaves open: phases, options and
@@ -142,10 +164,18 @@ func (p Plan) Resolve() (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
+	if p.Scheme == "" {
+		p.Scheme = sys.Schemes()[0].Name
+	}
+	if p.Workload == "" {
+		p.Workload = sys.Workloads()[0]
+	}
 	if _, err := workloads.Lookup(p.Workload); err != nil {
 		return bad("%w", err)
 	}
 	switch {
+	case !slices.Contains(sys.Workloads(), p.Workload):
+		return bad("system %s cannot carry workload %s; it can carry %s", p.System, p.Workload, strings.Join(sys.Workloads(), ", "))
 	case p.Environment != "docker" && p.Environment != "sim":
 		return bad("unknown environment %q; known environments: docker, sim", p.Environment)
 	case p.Nodes < 1 || p.Nodes > maxNodes:
@@ -193,9 +223,17 @@ func (p Plan) Resolve() (Plan, error) {
 		if err := lacking(p.Environment, s); err != nil {
 			return bad("%w", err)
 		}
+		if why := sys.Lacks(p.spec(""), s); why != "" {
+			return bad("fault %s: system %s: %s", s.Name(), p.System, why)
+		}
 	}
 	if p.Upgrade != "" && !upgrades(p.Steps) {
 		return bad("upgrade to %q: the plan has no fault upgrade", p.Upgrade)
+	}
+	if p.Environment == "sim" {
+		if _, err := sys.Sim(p.spec("")); err != nil {
+			return bad("system %s: %w", p.System, err)
+		}
 	}
 	if p.Environment == "docker" {
 		cfg, err := sys.Docker(p.spec(""))
@@ -419,6 +457,9 @@ func (p Plan) Command() string {
 	}
 	if p.Upgrade != "" {
 		fmt.Fprintf(&b, " --upgrade-to %s", p.Upgrade)
+	}
+	if p.Image != "" {
+		fmt.Fprintf(&b, " --image %s", p.Image)
 	}
 	fmt.Fprintf(&b, " --rate %g --seed %d --expect %s", p.Rate, p.Seed, p.Expect)
 	sys, err := LookupSystem(p.System)

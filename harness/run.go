@@ -106,7 +106,7 @@ func Header(p Plan, runID string, started time.Time) (history.Header, error) {
 		return history.Header{}, err
 	}
 	h := history.Header{
-		RunID: runID, Seed: p.Seed, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Keys: sys.Keys(p.spec(runID)), Nodes: p.places(),
+		RunID: runID, Seed: p.Seed, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Keys: sys.Keys(p.spec(runID)), Queues: sys.Queues(p.spec(runID)), Nodes: p.places(),
 		Started: started.UTC().Format(time.RFC3339Nano), Contract: sys.Contract(p.spec(runID)),
 	}
 	for _, s := range specs {
@@ -421,6 +421,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 		res  workloads.Result
 		op   history.Op
 	)
+	taken := map[history.Value]int64{} // the receive that delivered a message last
 	for !r.stop.Load() && ctx.Err() == nil {
 		step := spec.Gen.Next(r.rt.Now(), last)
 		last = nil
@@ -444,11 +445,22 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 			Offset: history.NoOffset, Acked: acked && step.Op.Kind == history.Send, From: step.Op.From, High: history.NoOffset, Epoch: cl.Epoch(step.Op.Key),
 			Reset: step.Op.Reset,
 		}
+		if op.Kind.Settles() {
+			op.Of = history.NoOp
+			if id, ok := taken[op.Value]; ok {
+				op.Of = id
+			}
+		}
 		r.sink.Invoke(&op)
 		res = cl.Do(ctx, step.Op)
 		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
 		op.Node = res.Node
 		r.sink.Complete(&op)
+		if op.Kind == history.Receive {
+			for _, rec := range res.Records {
+				taken[rec.Value] = op.ID
+			}
+		}
 		r.count(&op)
 		if op.Outcome == history.Indeterminate {
 			process += int64(clients)

@@ -13,11 +13,11 @@ import (
 type Op struct {
 	Kind  history.Kind
 	Key   int32         // index into the run's keys
-	Value history.Value // Send
+	Value history.Value // Send, and what settles: the message, as it was delivered to this client last
 	Size  int           // Send: payload size in bytes, at least MinPayload
 	From  int64         // Poll: offset to read from
-	Max   int           // Poll: bytes wanted at most
-	Wait  time.Duration // Poll: how long the node may wait for records
+	Max   int           // Poll: bytes wanted at most; Receive: messages wanted at most
+	Wait  time.Duration // Poll, Receive: how long the node may wait for records
 	Reset bool          // Poll: the position was moved on purpose
 }
 
@@ -28,9 +28,9 @@ type Result struct {
 	Node    int16         // that was asked last, or history.NoNode
 	Outcome history.Outcome
 	Code    string
-	Offset  int64 // Send
-	Records []history.Record
-	High    int64 // Poll: high watermark, or NoOffset
+	Offset  int64            // Send
+	Records []history.Record // Poll, Receive: what was delivered
+	High    int64            // Poll: high watermark, or NoOffset
 	// OutOfRange is set where the node said that From is outside its log; Start
 	// and High are then its bounds.
 	OutOfRange bool
@@ -57,7 +57,7 @@ type Generator interface {
 // ClientSpec is one client of a workload.
 type ClientSpec struct {
 	Name   string // "producer-0", "poller-2"
-	Role   string // "producer" or "poller"
+	Role   string // "producer", "poller" or "consumer"
 	Pinned int    // index of the node whose metadata alone it believes, or -1: follows the newest leader
 	// Loyal clients send everything to the node that they are pinned to, whoever
 	// leads, and believe the newest leader epoch that any node names, or, every

@@ -194,7 +194,7 @@ func listCommand() *cobra.Command {
 		"systems": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, s := range harness.Systems() {
-				all = append(all, entry{Name: s.Name()})
+				all = append(all, entry{Name: s.Name(), Doc: s.Doc(), More: []string{"workload " + strings.Join(s.Workloads(), ", ")}})
 			}
 			return all, nil
 		},

@@ -30,8 +30,8 @@ func (f *planFlags) add(c *cobra.Command) {
 	f.plan = d
 	fl := c.Flags()
 	fl.StringVar(&f.plan.System, "system", d.System, "system under test (faultline list systems)")
-	fl.StringVar(&f.plan.Scheme, "scheme", d.Scheme, "replication scheme (faultline list schemes)")
-	fl.StringVar(&f.plan.Workload, "workload", d.Workload, "what clients do (faultline list workloads)")
+	fl.StringVar(&f.plan.Scheme, "scheme", d.Scheme, "replication scheme (faultline list schemes); of another system: its first")
+	fl.StringVar(&f.plan.Workload, "workload", d.Workload, "what clients do (faultline list workloads); of another system: its first")
 	fl.StringVar(&f.faults, "faults", strings.Join(d.Faults, ","), "faults, with a shape after a colon: partition:one-way-in,kill; none (faultline list faults)")
 	fl.StringVar(&f.plan.Schedule, "schedule", "", "random, or periodic: faults begin exactly an interval apart and last as long as they must (default random)")
 	fl.DurationVar(&f.plan.Interval, "interval", 0, "from one fault to the next (default: as many as fit)")
@@ -46,6 +46,7 @@ func (f *planFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.plan.Expect, "expect", d.Expect, "survive: acknowledged messages must survive whatever was configured; declared: only what the configuration promises")
 	fl.BoolVar(&f.plan.StopOnViolation, "stop-on-violation", false, "end the faults at the first violation that is found while the run goes on; recovery, drain and the final check follow")
 	fl.StringVar(&f.plan.Upgrade, "upgrade-to", "", "image that the fault upgrade goes to (default: this source's, with another version stamp)")
+	fl.StringVar(&f.plan.Image, "image", "", "image of the nodes in docker (default: the system's own)")
 	fl.StringArrayVar(&f.set, "set", nil, "option NAME=VALUE, repeatable (faultline list options)")
 	fl.StringVar(&f.file, "plan", "", "plan file (YAML); flags that are given override it")
 }
@@ -95,11 +96,21 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 			"nodes": func() { p.Nodes = given.Nodes; redraw() }, "clients": func() { p.Clients = given.Clients },
 			"time": func() { p.Time, p.Phases = given.Time, harness.Phases{}; redraw() }, "rate": func() { p.Rate = given.Rate },
 			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed = given.Seed; redraw() }, "expect": func() { p.Expect = given.Expect }, "upgrade-to": func() { p.Upgrade = given.Upgrade },
+			"image":             func() { p.Image = given.Image },
 			"stop-on-violation": func() { p.StopOnViolation = given.StopOnViolation },
 		} {
 			if c.Flags().Changed(name) {
 				take()
 			}
+		}
+	}
+	if d := harness.DefaultPlan(); p.System != d.System && (!ok || c.Flags().Changed("system")) {
+		// The defaults are of another system; its own stand for what is empty.
+		if !c.Flags().Changed("scheme") {
+			p.Scheme = ""
+		}
+		if !c.Flags().Changed("workload") {
+			p.Workload = ""
 		}
 	}
 	if !ok || c.Flags().Changed("faults") {
@@ -226,7 +237,7 @@ func (f *runFlags) run(ctx context.Context, p harness.Plan) error {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	if p.Environment == "docker" {
-		if err := prepareDocker(ctx, talk); err != nil {
+		if err := prepareDocker(ctx, talk, p); err != nil {
 			return err
 		}
 	}
@@ -275,9 +286,9 @@ func (f *runFlags) same(o harness.Outcome, talk bool) error {
 	return nil
 }
 
-// prepareDocker sweeps what dead runs left and builds the node image where this
-// source's is not there.
-func prepareDocker(ctx context.Context, talk bool) error {
+// prepareDocker sweeps what dead runs left, and builds the node image where this
+// source's is not there and the images that plans need.
+func prepareDocker(ctx context.Context, talk bool, plans ...harness.Plan) error {
 	have, err := docker.HaveImage(ctx)
 	if err != nil {
 		return err
@@ -287,6 +298,11 @@ func prepareDocker(ctx context.Context, talk bool) error {
 			fmt.Println("building the node image of this source")
 		}
 		if _, err := docker.BuildImage(ctx, nil); err != nil {
+			return err
+		}
+	}
+	for _, p := range plans {
+		if err := p.Prepare(ctx, nil); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,8 @@ package system
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -16,30 +18,39 @@ import (
 
 // Spec is one configuration of a system.
 type Spec struct {
-	Scheme  string
-	RunID   string
-	Nodes   []string
-	Spares  []string          // further nodes, which are no members at first
-	Faults  []string          // as planned; what is promised may depend on them
-	Steps   []nemesis.Step    // the schedule, once it is known; likewise
-	Set     map[string]string // options that were set; the others have their defaults
-	Expect  string            // "survive" or "declared"
-	Seed    uint64
-	Timeout time.Duration
+	Scheme   string
+	Workload string
+	Image    string // of the nodes in Docker; "": the system's own
+	RunID    string
+	Nodes    []string
+	Spares   []string          // further nodes, which are no members at first
+	Faults   []string          // as planned; what is promised may depend on them
+	Steps    []nemesis.Step    // the schedule, once it is known; likewise
+	Set      map[string]string // options that were set; the others have their defaults
+	Expect   string            // "survive" or "declared"
+	Seed     uint64
+	Timeout  time.Duration
 }
 
 // System is one kind of system under test.
 type System interface {
 	Name() string
+	Doc() string // one line, for people
 	Schemes() []Scheme
+	// Workloads are the names of those that it can carry, its own first.
+	Workloads() []string
 	// Validate refuses an impossible configuration with one clear line.
 	Validate(Spec) error
 	// OptionList describes what can be set.
 	OptionList() []Info
 	// Options returns every option, resolved. The configuration is valid.
 	Options(Spec) map[string]string
-	// Keys are the partitions of the workload.
+	// Lacks says why the nodes cannot have a fault, by nature; "": they can.
+	Lacks(Spec, nemesis.Step) string
+	// Keys are the partitions or queues of the workload.
 	Keys(Spec) []string
+	// Queues are those of the keys that are queues.
+	Queues(Spec) []history.Queue
 	Contract(Spec) history.Contract
 	// Detection is the slowest detection time of this configuration.
 	Detection(Spec) time.Duration
@@ -51,6 +62,25 @@ type System interface {
 	ConnectDocker(Spec, *docker.Environment) Cluster
 	ConnectSim(Spec, *sim.World) Cluster
 }
+
+// Preparer is a system whose images are made here: Prepare makes those of spec that
+// the engine lacks, before a run in Docker. progress takes the output of the tools.
+type Preparer interface {
+	Prepare(ctx context.Context, spec Spec, progress io.Writer) error
+}
+
+// ErrNotSimulated is returned where a system's nodes exist as containers only.
+var ErrNotSimulated = errors.New("its nodes run as containers only; use --env docker")
+
+// Contained is what systems have in common whose nodes exist as containers only. It
+// is embedded.
+type Contained struct{}
+
+// Sim implements System: it is refused.
+func (Contained) Sim(Spec) (sim.Options, error) { return sim.Options{}, ErrNotSimulated }
+
+// ConnectSim implements System. There is nothing to connect to.
+func (Contained) ConnectSim(Spec, *sim.World) Cluster { return nil }
 
 // Scheme describes a replication scheme that can be chosen.
 type Scheme struct {

@@ -44,6 +44,18 @@ var _ system.System = System{}
 // Name implements system.System.
 func (System) Name() string { return "reference" }
 
+// Doc implements system.System.
+func (System) Doc() string { return "the project's own replicated broker, with every scheme" }
+
+// Workloads implements system.System.
+func (System) Workloads() []string { return []string{"log"} }
+
+// Lacks implements system.System: every fault can be had.
+func (System) Lacks(system.Spec, nemesis.Step) string { return "" }
+
+// Queues implements system.System: every key is a log.
+func (System) Queues(system.Spec) []history.Queue { return nil }
+
 // Schemes implements system.System.
 func (System) Schemes() []system.Scheme {
 	var all []system.Scheme
