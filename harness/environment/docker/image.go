@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -210,25 +212,20 @@ func buildImage(ctx context.Context, cli *client.Client, files map[string]string
 // buildContext is buildImage with more that the builder can be told.
 func buildContext(ctx context.Context, cli *client.Client, files map[string]string, opts build.ImageBuildOptions, progress io.Writer) error {
 	name := opts.Tags[0]
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	for name, path := range files {
+	context := map[string][]byte{}
+	for file, path := range files {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", name, err)
 		}
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
-			return fmt.Errorf("image %s: %w", name, err)
-		}
-		if _, err := w.Write(data); err != nil {
-			return fmt.Errorf("image %s: %w", name, err)
-		}
+		context[file] = data
 	}
-	if err := w.Close(); err != nil {
+	archive, err := tarOf(context, 0o755)
+	if err != nil {
 		return fmt.Errorf("image %s: %w", name, err)
 	}
 	opts.Dockerfile, opts.Remove, opts.ForceRemove, opts.Version = "Dockerfile", true, true, build.BuilderV1
-	resp, err := cli.ImageBuild(ctx, &buf, opts)
+	resp, err := cli.ImageBuild(ctx, archive, opts)
 	if err != nil {
 		return fmt.Errorf("image %s: %w", name, err)
 	}
@@ -256,4 +253,20 @@ func readAnswer(r io.Reader, progress io.Writer) error {
 		}
 		_, _ = io.WriteString(progress, msg.Stream) // progress only
 	}
+}
+
+// tarOf archives files (name → content) with one mode.
+func tarOf(files map[string][]byte, mode int64) (*bytes.Buffer, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		data := files[name]
+		if err := w.WriteHeader(&tar.Header{Name: strings.TrimPrefix(name, "/"), Mode: mode, Size: int64(len(data))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(data); err != nil {
+			return nil, err
+		}
+	}
+	return &buf, w.Close()
 }

@@ -1,14 +1,12 @@
 package docker
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,121 +14,59 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/build"
-	"github.com/docker/docker/api/types/image"
-	"github.com/docker/docker/client"
 	"github.com/gofrs/flock"
 )
 
-const (
-	// recipes is the folder with one folder per system whose image is built here.
-	recipes = "docker/systems"
-	// baseScript writes a root file system that recipes with "ARG BASE" build on.
-	baseScript     = "docker/base.sh"
-	baseRepository = "faultline/base"
-	// labelRecipe has the digest of the recipe that an image was built by.
-	labelRecipe = "io.faultline.recipe"
-	osRelease   = "/etc/os-release"
-)
-
-// recipe is how the image of a system is made.
-type recipe struct {
-	system string
-	root   string            // of the source tree
-	files  map[string]string // the build context: name there → path here
-	based  bool              // it asks for the base
-	digest string            // of all of that
+// SystemImage says how the image of a system under test is made, on a machine where
+// no registry answers.
+type SystemImage struct {
+	// Name is that of the folder docker/systems/<name> with its Dockerfile, and of the
+	// image: faultline/<name>.
+	Name string
+	// Version becomes the first part of the image's tag.
+	Version string
+	// Based: the Dockerfile has "ARG BASE", the image of docker/base.sh, which needs root
+	// on a Debian machine where it is not there yet.
+	Based bool
+	// Files makes the further files of the build context for an architecture ("amd64")
+	// in the empty folder dir: name in the context → path. nil = there are none.
+	Files func(ctx context.Context, arch, dir string, progress io.Writer) (map[string]string, error)
 }
 
-// readRecipe reads the recipe of a system from the source tree.
-func readRecipe(system string) (recipe, error) {
-	root, err := sourceRoot()
+// BuildSystemImage builds an image, unless the engine has it, and returns its name:
+// faultline/<name>:<version>-<digest of the Dockerfile and the base's script, 8 digits>. progress (nil =
+// discard) gets the output of the tools.
+func BuildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) (string, error) {
+	name, err := buildSystemImage(ctx, img, progress)
 	if err != nil {
-		return recipe{}, err
+		return "", fmt.Errorf("building the image of system %s: %w; or name another image with --image", img.Name, err)
 	}
-	r := recipe{system: system, root: root, files: map[string]string{}}
-	dir := filepath.Join(root, recipes, system)
-	h := sha256.New()
-	add := func(name, path string) error {
-		data, err := os.ReadFile(path)
-		if err == nil {
-			fmt.Fprintf(h, "%s\x00%d\x00%s", name, len(data), data)
-			r.based = r.based || name == "Dockerfile" && bytes.Contains(data, []byte("\nARG BASE\n"))
-		}
-		return err
-	}
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		r.files[name] = path
-		return add(name, path)
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return recipe{}, fmt.Errorf("system %s has no recipe for an image: there is no %s/%s; name an image with --image", system, recipes, system)
-	}
-	if err == nil && r.based {
-		err = add(baseScript, filepath.Join(root, baseScript))
-	}
-	if err != nil {
-		return recipe{}, fmt.Errorf("reading the recipe of system %s: %w", system, err)
-	}
-	r.digest = hex.EncodeToString(h.Sum(nil))
-	return r, nil
+	return name, nil
 }
 
-func (r recipe) image() string { return "faultline/" + r.system + ":" + r.digest[:12] }
-
-// SystemImageName returns the name of the image that belongs to this source's
-// recipe of a system, docker/systems/<system>.
-func SystemImageName(system string) (string, error) {
-	r, err := readRecipe(system)
-	if err != nil {
-		return "", err
-	}
-	return r.image(), nil
-}
-
-// HaveSystemImage reports whether the engine has it.
-func HaveSystemImage(ctx context.Context, system string) (bool, error) {
-	name, err := SystemImageName(system)
-	if err != nil {
-		return false, err
-	}
-	cli, err := connect(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = cli.Close() }()
-	return haveImage(ctx, cli, name)
-}
-
-func haveImage(ctx context.Context, cli *client.Client, name string) (bool, error) {
-	_, err := cli.ImageInspect(ctx, name)
-	if cerrdefs.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("inspecting image %s: %w", name, err)
-	}
-	return true, nil
-}
-
-// BuildSystemImage builds the image of a system by its recipe, unless the engine has
-// it, and returns its name. Where the recipe asks for the base, that is made first,
-// by docker/base.sh, which needs root on a Debian machine. One build at a time runs
-// on this host. progress (nil = discard) gets the output of the tools.
-func BuildSystemImage(ctx context.Context, system string, progress io.Writer) (string, error) {
+func buildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) (string, error) {
 	if progress == nil {
 		progress = io.Discard
 	}
-	r, err := readRecipe(system)
+	root, err := sourceRoot()
 	if err != nil {
 		return "", err
 	}
+	dockerfile := filepath.Join(root, "docker", "systems", img.Name, "Dockerfile")
+	text, err := os.ReadFile(dockerfile)
+	if err != nil {
+		return "", err
+	}
+	if img.Based {
+		script, err := os.ReadFile(filepath.Join(root, baseScript))
+		if err != nil {
+			return "", err
+		}
+		text = append(text, script...)
+	}
+	sum := sha256.Sum256(text)
+	name := "faultline/" + img.Name + ":" + img.Version + "-" + hex.EncodeToString(sum[:4])
+
 	cli, err := connect(ctx)
 	if err != nil {
 		return "", err
@@ -140,102 +76,76 @@ func BuildSystemImage(ctx context.Context, system string, progress io.Writer) (s
 	if err != nil {
 		return "", err
 	}
-	lock := flock.New(filepath.Join(st.dir, "build.lock"))
+	lock := flock.New(filepath.Join(st.dir, "build-"+img.Name+".lock"))
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
 		return "", fmt.Errorf("waiting for another build: %w", err)
 	}
 	defer func() { _ = lock.Unlock() }()
-
-	if have, err := haveImage(ctx, cli, r.image()); have || err != nil {
-		return r.image(), err
+	if _, err := cli.ImageInspect(ctx, name); err == nil {
+		return name, nil
+	} else if !cerrdefs.IsNotFound(err) {
+		return "", fmt.Errorf("inspecting image %s: %w", name, err)
 	}
-	// The network of the engine's host, so that a proxy on its loopback is reached too.
-	opts := build.ImageBuildOptions{Tags: []string{r.image()}, Labels: map[string]string{labelRecipe: r.digest}, NetworkMode: "host", BuildArgs: map[string]*string{}}
-	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} { // the builder keeps these out of the image
-		if v, ok := os.LookupEnv(name); ok {
-			opts.BuildArgs[name] = &v
+	version, err := cli.ServerVersion(ctx)
+	if err != nil {
+		return "", fmt.Errorf("asking the engine for its architecture: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "faultline-build-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	files := map[string]string{}
+	if img.Files != nil {
+		if files, err = img.Files(ctx, version.Arch, dir, progress); err != nil {
+			return "", err
 		}
 	}
-	if r.based {
-		base, err := ensureBase(ctx, cli, r.root, progress)
+	files["Dockerfile"] = dockerfile
+	opts := build.ImageBuildOptions{Tags: []string{name}}
+	if img.Based {
+		base, err := ensureBase(ctx, cli, root, progress)
 		if err != nil {
-			return "", fmt.Errorf("making the base of the image of %s: %w", system, err)
+			return "", fmt.Errorf("its base: %w", err)
 		}
+		proxied(&opts)
 		opts.BuildArgs["BASE"] = &base
 	}
-	if err := buildContext(ctx, cli, r.files, opts, progress); err != nil {
-		return "", fmt.Errorf("building the image of %s: %w", system, err)
-	}
-	return r.image(), nil
+	return name, buildContext(ctx, cli, files, opts, progress)
 }
 
-// ensureBase makes the base image, unless it is there, and returns its name: it
-// belongs to the script and to the suite of this machine.
-func ensureBase(ctx context.Context, cli *client.Client, root string, progress io.Writer) (string, error) {
-	script := filepath.Join(root, baseScript)
-	data, err := os.ReadFile(script)
+// InstallGo builds the command of a Go package at a version of its module, as a
+// static binary for Linux on an architecture, in the empty folder dir, and returns
+// its path. It needs the Go toolchain; the module comes from where that one gets modules.
+func InstallGo(ctx context.Context, pkg, version, arch, dir string, progress io.Writer) (string, error) {
+	// GOBIN cannot be set for another architecture; a GOPATH of its own can.
+	out, err := exec.CommandContext(ctx, "go", "env", "GOMODCACHE").Output()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("building %s needs Go: %w", pkg, err)
 	}
-	digest := sha256.Sum256(data)
-	name := baseRepository + ":" + hex.EncodeToString(digest[:6]) + "-" + suite()
-	if have, err := haveImage(ctx, cli, name); have || err != nil {
-		return name, err
-	}
-	_, _ = fmt.Fprintf(progress, "making the base image %s: some minutes\n", name)
-	// The archive goes to a file first: an import of half a file system would look whole.
-	archive, err := os.CreateTemp("", "faultline-base-*.tar")
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		_ = archive.Close()
-		_ = os.Remove(archive.Name())
-	}()
-	var last tail
-	cmd := exec.CommandContext(ctx, script)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it removes what it made
-	cmd.WaitDelay = lockRetry * 50
-	cmd.Stdout = archive
-	cmd.Stderr = io.MultiWriter(progress, &last)
+	cmd := exec.CommandContext(ctx, "go", "install", "-trimpath", "-ldflags=-s -w", pkg+"@"+version)
+	cmd.Dir = dir // outside of any module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOPATH="+dir, "GOBIN=", "GOMODCACHE="+strings.TrimSpace(string(out)))
+	var text strings.Builder
+	cmd.Stdout, cmd.Stderr = progress, io.MultiWriter(progress, &text)
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s; or name an image with --image", baseScript, err, last.line())
+		return "", fmt.Errorf("building %s at version %s: %w: %s", pkg, version, err, lastLine(text.String()))
 	}
-	if _, err := archive.Seek(0, io.SeekStart); err != nil {
-		return "", err
-	}
-	resp, err := cli.ImageImport(ctx, image.ImportSource{Source: archive, SourceName: "-"}, name, image.ImportOptions{Message: baseScript})
-	if err != nil {
-		return "", fmt.Errorf("importing it: %w", err)
-	}
-	defer func() { _ = resp.Close() }()
-	return name, readAnswer(resp, progress)
-}
-
-// suite is the code name of this machine's distribution, "unknown" where it has none.
-func suite() string {
-	data, err := os.ReadFile(osRelease)
-	if err == nil {
-		for line := range strings.Lines(string(data)) {
-			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "VERSION_CODENAME="); ok && v != "" {
-				return strings.Trim(v, `"`)
-			}
+	var path string
+	err = filepath.WalkDir(filepath.Join(dir, "bin"), func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			path = p
 		}
+		return err
+	})
+	if err == nil && path == "" {
+		err = errors.New("the toolchain left no binary")
 	}
-	return "unknown"
+	return path, err
 }
 
-// tail keeps the last kilobyte that was written to it.
-type tail struct{ b []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.b = append(t.b, p...)
-	t.b = t.b[max(0, len(t.b)-1024):]
-	return len(p), nil
-}
-
-// line is the last line.
-func (t *tail) line() string {
-	s := strings.TrimSpace(string(t.b))
-	return s[strings.LastIndexByte(s, '\n')+1:]
+// lastLine is the last line of a tool's output that says something.
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
 }
