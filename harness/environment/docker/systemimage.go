@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/build"
 	"github.com/gofrs/flock"
 )
 
@@ -24,13 +25,16 @@ type SystemImage struct {
 	Name string
 	// Version becomes the first part of the image's tag.
 	Version string
+	// Based: the Dockerfile has "ARG BASE", the image of docker/base.sh, which needs root
+	// on a Debian machine where it is not there yet.
+	Based bool
 	// Files makes the further files of the build context for an architecture ("amd64")
 	// in the empty folder dir: name in the context → path. nil = there are none.
 	Files func(ctx context.Context, arch, dir string, progress io.Writer) (map[string]string, error)
 }
 
 // BuildSystemImage builds an image, unless the engine has it, and returns its name:
-// faultline/<name>:<version>-<digest of the Dockerfile, 8 digits>. progress (nil =
+// faultline/<name>:<version>-<digest of the Dockerfile and the base's script, 8 digits>. progress (nil =
 // discard) gets the output of the tools.
 func BuildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) (string, error) {
 	name, err := buildSystemImage(ctx, img, progress)
@@ -52,6 +56,13 @@ func buildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) 
 	text, err := os.ReadFile(dockerfile)
 	if err != nil {
 		return "", err
+	}
+	if img.Based {
+		script, err := os.ReadFile(filepath.Join(root, baseScript))
+		if err != nil {
+			return "", err
+		}
+		text = append(text, script...)
 	}
 	sum := sha256.Sum256(text)
 	name := "faultline/" + img.Name + ":" + img.Version + "-" + hex.EncodeToString(sum[:4])
@@ -91,7 +102,16 @@ func buildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) 
 		}
 	}
 	files["Dockerfile"] = dockerfile
-	return name, buildImage(ctx, cli, files, []string{name}, nil, progress)
+	opts := build.ImageBuildOptions{Tags: []string{name}}
+	if img.Based {
+		base, err := ensureBase(ctx, cli, root, progress)
+		if err != nil {
+			return "", fmt.Errorf("its base: %w", err)
+		}
+		proxied(&opts)
+		opts.BuildArgs["BASE"] = &base
+	}
+	return name, buildContext(ctx, cli, files, opts, progress)
 }
 
 // InstallGo builds the command of a Go package at a version of its module, as a
