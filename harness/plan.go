@@ -35,29 +35,37 @@ var ErrBadPlan = errors.New("bad plan")
 // Plan says everything about a run. As stored it is fully resolved: every step
 // with its time and seed, every option with its value.
 type Plan struct {
-	Version     int               `yaml:"version"`
-	Scenario    string            `yaml:"scenario,omitempty"` // whose plan it is, weakened or not; its steps and phases are fixed
-	System      string            `yaml:"system"`
-	Scheme      string            `yaml:"scheme"`
-	Workload    string            `yaml:"workload"`
-	Faults      []string          `yaml:"faults"`             // as on the command line; empty: none
-	Schedule    string            `yaml:"schedule,omitempty"` // random (also if empty) or periodic
-	Interval    time.Duration     `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
-	Targets     string            `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
-	Environment string            `yaml:"environment"`        // docker or sim
-	Nodes       int               `yaml:"nodes"`
-	Clients     int               `yaml:"clients"`    // producers; pollers come with them
-	Time        time.Duration     `yaml:"time"`       // baseline, fault and recovery together
-	Rate        float64           `yaml:"rate"`       // sends per second over all producers; 0 = closed loop
-	Size        int               `yaml:"size"`       // bytes of a payload
-	Pinned      float64           `yaml:"pinned"`     // share of producers that believe one node only; below 0: none
-	Idempotent  float64           `yaml:"idempotent"` // share of producers that are idempotent
-	Seekers     int               `yaml:"seekers"`    // pollers that go back now and then
-	Loyal       int               `yaml:"loyal"`      // pollers of each node that ask it alone
-	Seed        uint64            `yaml:"seed"`
-	Expect      string            `yaml:"expect"` // survive or declared
-	Options     map[string]string `yaml:"options"`
-	Phases      Phases            `yaml:"phases"` // empty: derived from time
+	Version     int           `yaml:"version"`
+	Scenario    string        `yaml:"scenario,omitempty"` // whose plan it is, weakened or not; its steps and phases are fixed
+	System      string        `yaml:"system"`
+	Scheme      string        `yaml:"scheme"`
+	Workload    string        `yaml:"workload"`
+	Faults      []string      `yaml:"faults"`             // as on the command line; empty: none
+	Schedule    string        `yaml:"schedule,omitempty"` // random (also if empty) or periodic
+	Interval    time.Duration `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
+	Targets     string        `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
+	Environment string        `yaml:"environment"`        // docker or sim
+	Nodes       int           `yaml:"nodes"`
+	Clients     int           `yaml:"clients"`    // producers; pollers come with them
+	Time        time.Duration `yaml:"time"`       // baseline, fault and recovery together
+	Rate        float64       `yaml:"rate"`       // sends per second over all producers; 0 = closed loop
+	Size        int           `yaml:"size"`       // bytes of a payload
+	Pinned      float64       `yaml:"pinned"`     // share of producers that believe one node only; below 0: none
+	Idempotent  float64       `yaml:"idempotent"` // share of producers that are idempotent
+	Seekers     int           `yaml:"seekers"`    // pollers that go back now and then
+	Loyal       int           `yaml:"loyal"`      // pollers of each node that ask it alone
+
+	// Of workload queue; workloads.Config says what each means, and what 0 and below mean.
+	Consumers int           `yaml:"consumers,omitempty"`
+	Pause     time.Duration `yaml:"pause,omitempty"`    // of a consumer after each message
+	Releases  float64       `yaml:"releases,omitempty"` // share of the messages that consumers give back
+	Rejects   float64       `yaml:"rejects,omitempty"`  // share of the messages that they give up
+	Leaves    time.Duration `yaml:"leaves,omitempty"`   // between two times that a consumer leaves of its own accord
+
+	Seed    uint64            `yaml:"seed"`
+	Expect  string            `yaml:"expect"` // survive or declared
+	Options map[string]string `yaml:"options"`
+	Phases  Phases            `yaml:"phases"` // empty: derived from time
 	// StopOnViolation ends the fault phase at the first violation that is found while the run goes on.
 	StopOnViolation bool           `yaml:"stop_on_violation,omitempty"`
 	Upgrade         string         `yaml:"upgrade,omitempty"` // the image that the fault upgrade goes to; empty: this source's, with another version stamp
@@ -368,7 +376,19 @@ func (p Plan) workload(sys system.System) workloads.Config {
 		Seed: p.Seed, Nodes: p.Nodes, Clients: p.Clients, Keys: len(sys.Keys(p.spec(""))), Rate: p.Rate, Size: p.Size, Pinned: p.Pinned,
 		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers,
 		ThinkTime: time.Millisecond,
+		Consumers: p.Consumers, Pause: p.Pause, Releases: p.Releases, Rejects: p.Rejects, Leaves: p.Leaves, DeadLetters: deadLetters(sys, p.spec("")),
 	}
+}
+
+// deadLetters returns the keys that take the dead letters of others.
+func deadLetters(sys system.System, spec system.Spec) []int32 {
+	var keys []int32
+	for _, q := range sys.Queues(spec) {
+		if q.DeadLetters != "" {
+			keys = append(keys, int32(slices.Index(sys.Keys(spec), q.DeadLetters)))
+		}
+	}
+	return keys
 }
 
 // YAML returns the plan as it is stored.
