@@ -78,7 +78,7 @@ func (c Config) releases() float64 {
 // shares of c; a few are kept for a while first. Now and then a consumer leaves, with
 // what it holds, stays away and comes back. There are as many consumers as producers,
 // or as c says; the first ones are pinned, as many of them as that share of the
-// producers. Consumer i takes from the queues whose number, of those that are sent
+// producers; with Readers all are, to these in turn, whoever leads. Consumer i takes from the queues whose number, of those that are sent
 // to, leaves i when divided by their count, as pollers do.
 //
 // Without a pause of c, a consumer's pace changes from spell to spell: as fast as it
@@ -107,7 +107,7 @@ func Queue(c Config) []ClientSpec {
 	}
 	for i := range n {
 		g := &consumer{
-			rng: rand.New(rand.NewPCG(c.Seed, 4<<32|uint64(i))), pause: c.Pause, period: period, leisurely: leisurely,
+			rng: rand.New(rand.NewPCG(c.Seed, 6<<32|uint64(i))), pause: c.Pause, period: period, leisurely: leisurely,
 			releases: c.releases(), rejects: c.Rejects, leaves: c.Leaves,
 		}
 		if g.leaves == 0 {
@@ -120,7 +120,11 @@ func Queue(c Config) []ClientSpec {
 		if i < pinned {
 			pin = i % c.Nodes
 		}
-		specs = append(specs, ClientSpec{Name: fmt.Sprintf("consumer-%d", i), Role: "consumer", Pinned: pin, Gen: g})
+		loyal := len(c.Readers) > 0
+		if loyal {
+			pin = c.Readers[i%len(c.Readers)]
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("consumer-%d", i), Role: "consumer", Pinned: pin, Loyal: loyal, Gen: g})
 	}
 	return specs
 }
