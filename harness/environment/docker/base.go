@@ -94,4 +94,3 @@ func Suite() string {
 	}
 	return "unknown"
 }
-
