@@ -35,29 +35,35 @@ var ErrBadPlan = errors.New("bad plan")
 // Plan says everything about a run. As stored it is fully resolved: every step
 // with its time and seed, every option with its value.
 type Plan struct {
-	Version     int               `yaml:"version"`
-	Scenario    string            `yaml:"scenario,omitempty"` // whose plan it is, weakened or not; its steps and phases are fixed
-	System      string            `yaml:"system"`
-	Scheme      string            `yaml:"scheme"`
-	Workload    string            `yaml:"workload"`
-	Faults      []string          `yaml:"faults"`             // as on the command line; empty: none
-	Schedule    string            `yaml:"schedule,omitempty"` // random (also if empty) or periodic
-	Interval    time.Duration     `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
-	Targets     string            `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
-	Environment string            `yaml:"environment"`        // docker or sim
-	Nodes       int               `yaml:"nodes"`
-	Clients     int               `yaml:"clients"`    // producers; pollers come with them
-	Time        time.Duration     `yaml:"time"`       // baseline, fault and recovery together
-	Rate        float64           `yaml:"rate"`       // sends per second over all producers; 0 = closed loop
-	Size        int               `yaml:"size"`       // bytes of a payload
-	Pinned      float64           `yaml:"pinned"`     // share of producers that believe one node only; below 0: none
-	Idempotent  float64           `yaml:"idempotent"` // share of producers that are idempotent
-	Seekers     int               `yaml:"seekers"`    // pollers that go back now and then
-	Loyal       int               `yaml:"loyal"`      // pollers of each node that ask it alone
-	Seed        uint64            `yaml:"seed"`
-	Expect      string            `yaml:"expect"` // survive or declared
-	Options     map[string]string `yaml:"options"`
-	Phases      Phases            `yaml:"phases"` // empty: derived from time
+	Version     int           `yaml:"version"`
+	Scenario    string        `yaml:"scenario,omitempty"` // whose plan it is, weakened or not; its steps and phases are fixed
+	System      string        `yaml:"system"`
+	Scheme      string        `yaml:"scheme"`
+	Workload    string        `yaml:"workload"`
+	Faults      []string      `yaml:"faults"`             // as on the command line; empty: none
+	Schedule    string        `yaml:"schedule,omitempty"` // random (also if empty) or periodic
+	Interval    time.Duration `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
+	Targets     string        `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
+	Environment string        `yaml:"environment"`        // docker or sim
+	Nodes       int           `yaml:"nodes"`
+	Clients     int           `yaml:"clients"`           // producers; pollers come with them
+	Time        time.Duration `yaml:"time"`              // baseline, fault and recovery together
+	Rate        float64       `yaml:"rate"`              // sends per second over all producers; 0 = closed loop
+	Size        int           `yaml:"size"`              // bytes of a payload
+	Pinned      float64       `yaml:"pinned"`            // share of producers that believe one node only; below 0: none
+	Idempotent  float64       `yaml:"idempotent"`        // share of producers that are idempotent
+	Seekers     int           `yaml:"seekers"`           // pollers that go back now and then
+	Loyal       int           `yaml:"loyal"`             // pollers of each node that ask it alone
+	Senders     []string      `yaml:"senders,omitempty"` // nodes that producers send to, whoever leads; empty: all
+	Readers     []string      `yaml:"readers,omitempty"` // nodes that pollers ask, one each, and no others do; empty: all
+	// Late is how long after the fault phase began clients come, and create the topic,
+	// each at the node that it asks; 0: the topic is there before them, and they work
+	// from the baseline on.
+	Late    time.Duration     `yaml:"late,omitempty"`
+	Seed    uint64            `yaml:"seed"`
+	Expect  string            `yaml:"expect"` // survive or declared
+	Options map[string]string `yaml:"options"`
+	Phases  Phases            `yaml:"phases"` // empty: derived from time
 	// StopOnViolation ends the fault phase at the first violation that is found while the run goes on.
 	StopOnViolation bool           `yaml:"stop_on_violation,omitempty"`
 	Upgrade         string         `yaml:"upgrade,omitempty"` // the image that the fault upgrade goes to; empty: this source's, with another version stamp
@@ -129,7 +135,7 @@ func (p Plan) spares() []string {
 func (p Plan) places() []string { return slices.Concat(p.NodeNames(), p.spares()) }
 
 func (p Plan) spec(runID string) system.Spec {
-	return system.Spec{Scheme: p.Scheme, Workload: p.Workload, Image: p.Image, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+	return system.Spec{Scheme: p.Scheme, Workload: p.Workload, Image: p.Image, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed, Late: p.Late > 0}
 }
 
 // Prepare makes the images that a plan's system needs in Docker and the engine lacks.
@@ -173,6 +179,11 @@ func (p Plan) Resolve() (Plan, error) {
 	if _, err := workloads.Lookup(p.Workload); err != nil {
 		return bad("%w", err)
 	}
+	for _, n := range slices.Concat(p.Senders, p.Readers) {
+		if !slices.Contains(p.NodeNames(), n) {
+			return bad("senders and readers: %q is none of %s", n, strings.Join(p.NodeNames(), ", "))
+		}
+	}
 	switch {
 	case !slices.Contains(sys.Workloads(), p.Workload):
 		return bad("system %s cannot carry workload %s; it can carry %s", p.System, p.Workload, strings.Join(sys.Workloads(), ", "))
@@ -215,6 +226,12 @@ func (p Plan) Resolve() (Plan, error) {
 		if err != nil {
 			return bad("%w", err)
 		}
+	}
+	switch {
+	case p.Late < 0 || p.Late > 0 && (p.Late >= p.Phases.Fault || len(p.Steps) == 0):
+		return bad("clients that come %s late: 0s or more is possible, and less than a fault phase of %s with faults", p.Late, p.Phases.Fault)
+	case p.Late > 0 && p.Script != nil:
+		return bad("clients that come %s late: those of a script say themselves when they come", p.Late)
 	}
 	for _, s := range p.Steps {
 		if err := s.Validate(p.NodeNames()); err != nil {
@@ -366,9 +383,17 @@ func clamp(d, low, high time.Duration) time.Duration { return max(low, min(d, hi
 func (p Plan) workload(sys system.System) workloads.Config {
 	return workloads.Config{
 		Seed: p.Seed, Nodes: p.Nodes, Clients: p.Clients, Keys: len(sys.Keys(p.spec(""))), Rate: p.Rate, Size: p.Size, Pinned: p.Pinned,
-		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers,
+		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers, Senders: p.indices(p.Senders), Readers: p.indices(p.Readers),
 		ThinkTime: time.Millisecond,
 	}
+}
+
+// indices are the places of nodes among the plan's.
+func (p Plan) indices(nodes []string) (indices []int) {
+	for _, n := range nodes {
+		indices = append(indices, slices.Index(p.NodeNames(), n))
+	}
+	return indices
 }
 
 // YAML returns the plan as it is stored.

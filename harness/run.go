@@ -351,7 +351,12 @@ func (r *run) work(ctx context.Context) error {
 	r.enter("baseline")
 	clients := r.rt.Group()
 	for i, s := range specs {
-		clients.Go(s.Name, func() { r.drive(ctx, i, len(specs), s) })
+		clients.Go(s.Name, func() {
+			if late := r.plan.Late; late > 0 && r.rt.Sleep(ctx, r.plan.Phases.Baseline+late) != nil {
+				return
+			}
+			r.drive(ctx, i, len(specs), s)
+		})
 	}
 	err = r.disturb(ctx)
 	r.enter("quiesce")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -57,6 +58,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%d loyal pollers of each node: 0 to %d are possible", c.Loyal, maxLoyal)
 	case c.Seekers < 0 || c.Seekers > maxSeekers:
 		return fmt.Errorf("%d seekers: 0 to %d are possible", c.Seekers, maxSeekers)
+	case slices.ContainsFunc(slices.Concat(c.Senders, c.Readers), func(i int) bool { return i < 0 || i >= c.Nodes }):
+		return fmt.Errorf("senders %v, readers %v: numbers of %d nodes from 0 on are possible", c.Senders, c.Readers, c.Nodes)
 	case c.ThinkTime < 0:
 		return fmt.Errorf("think time %s: it is 0 or more", c.ThinkTime)
 	}
@@ -91,6 +94,8 @@ func (c Config) pinned() int {
 // Idempotent producers are the last ones, so that these follow the newest leader
 // where not all do. Loyal pollers divide the partitions among those of one node.
 //
+// Senders and Readers place all clients: producers at some nodes, pollers at others.
+//
 // Log is pure: the same config gives the same generators. c must be valid
 // (Validate); less than one node, client or partition counts as one.
 func Log(c Config) []ClientSpec {
@@ -114,7 +119,14 @@ func Log(c Config) []ClientSpec {
 		if i < pinned {
 			pin = i % c.Nodes
 		}
-		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Idempotent: i >= c.Clients-idempotent, Gen: p})
+		loyal := len(c.Senders) > 0
+		if loyal {
+			pin = c.Senders[i%len(c.Senders)]
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Loyal: loyal, Idempotent: i >= c.Clients-idempotent, Gen: p})
+	}
+	if len(c.Readers) > 0 {
+		return append(specs, c.readers()...)
 	}
 	groups := min(c.Clients, c.Keys)
 	pollers := groups
@@ -145,6 +157,19 @@ func Log(c Config) []ClientSpec {
 			p.parts = append(p.parts, part{key: int32(k)})
 		}
 		specs = append(specs, ClientSpec{Name: fmt.Sprintf("seeker-%d", i), Role: "poller", Pinned: -1, Gen: p})
+	}
+	return specs
+}
+
+// readers are the only pollers of a workload that names their nodes.
+func (c Config) readers() []ClientSpec {
+	var specs []ClientSpec
+	for i, node := range c.Readers {
+		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 4<<32|uint64(i))), backOff: eagerBackOff}
+		for k := range c.Keys {
+			p.parts = append(p.parts, part{key: int32(k)})
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("reader-%d", i), Role: "poller", Pinned: node, Loyal: true, Gen: p})
 	}
 	return specs
 }

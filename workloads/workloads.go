@@ -85,6 +85,10 @@ type Config struct {
 	Seekers int
 	// Loyal adds, for each node, so many pollers that ask it alone, whoever leads.
 	Loyal int
+	// Senders and Readers, where given, are indices of nodes: producers send to the former
+	// alone, in turn, and there are no pollers but one of all partitions at each of the
+	// latter, loyal ones.
+	Senders, Readers []int
 	// ThinkTime is a producer's pause after an answer in a closed loop.
 	ThinkTime time.Duration
 }
