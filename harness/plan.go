@@ -20,6 +20,7 @@ import (
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/harness/system/nats"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/nemesis/sidecar"
@@ -105,7 +106,7 @@ const (
 )
 
 // Systems lists the systems under test.
-func Systems() []system.System { return []system.System{reference.System{}} }
+func Systems() []system.System { return []system.System{reference.System{}, nats.System{}} }
 
 // LookupSystem returns a system by name.
 func LookupSystem(name string) (system.System, error) {
