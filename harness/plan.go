@@ -17,6 +17,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/environment/external"
 	"github.com/faultline-mq/faultline/harness/report"
@@ -489,12 +490,12 @@ func (p Plan) workload(sys system.System) workloads.Config {
 	}
 }
 
-// deadLetters returns the keys that take the dead letters of others.
+// deadLetters returns the keys that take the dead letters of others, each once.
 func deadLetters(sys system.System, spec system.Spec) []int32 {
 	var keys []int32
-	for _, q := range sys.Queues(spec) {
-		if q.DeadLetters != "" {
-			keys = append(keys, int32(slices.Index(sys.Keys(spec), q.DeadLetters)))
+	for i, key := range sys.Keys(spec) {
+		if slices.ContainsFunc(sys.Queues(spec), func(q history.Queue) bool { return q.DeadLetters == key }) {
+			keys = append(keys, int32(i))
 		}
 	}
 	return keys
