@@ -60,7 +60,15 @@ type Plan struct {
 	// Late is how long after the fault phase began clients come, and create the topic,
 	// each at the node that it asks; 0: the topic is there before them, and they work
 	// from the baseline on.
-	Late    time.Duration     `yaml:"late,omitempty"`
+	Late time.Duration `yaml:"late,omitempty"`
+
+	// Of workload queue; workloads.Config says what each means, and what 0 and below mean.
+	Consumers int           `yaml:"consumers,omitempty"`
+	Pause     time.Duration `yaml:"pause,omitempty"`    // of a consumer after each message
+	Releases  float64       `yaml:"releases,omitempty"` // share of the messages that consumers give back
+	Rejects   float64       `yaml:"rejects,omitempty"`  // share of the messages that they give up
+	Leaves    time.Duration `yaml:"leaves,omitempty"`   // between two times that a consumer leaves of its own accord
+
 	Seed    uint64            `yaml:"seed"`
 	Expect  string            `yaml:"expect"` // survive or declared
 	Options map[string]string `yaml:"options"`
@@ -386,7 +394,19 @@ func (p Plan) workload(sys system.System) workloads.Config {
 		Seed: p.Seed, Nodes: p.Nodes, Clients: p.Clients, Keys: len(sys.Keys(p.spec(""))), Rate: p.Rate, Size: p.Size, Pinned: p.Pinned,
 		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers, Senders: p.indices(p.Senders), Readers: p.indices(p.Readers),
 		ThinkTime: time.Millisecond,
+		Consumers: p.Consumers, Pause: p.Pause, Releases: p.Releases, Rejects: p.Rejects, Leaves: p.Leaves, DeadLetters: deadLetters(sys, p.spec("")),
 	}
+}
+
+// deadLetters returns the keys that take the dead letters of others.
+func deadLetters(sys system.System, spec system.Spec) []int32 {
+	var keys []int32
+	for _, q := range sys.Queues(spec) {
+		if q.DeadLetters != "" {
+			keys = append(keys, int32(slices.Index(sys.Keys(spec), q.DeadLetters)))
+		}
+	}
+	return keys
 }
 
 // indices are the places of nodes among the plan's.

@@ -459,7 +459,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 		r.sink.Invoke(&op)
 		res = cl.Do(ctx, step.Op)
 		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
-		op.Node = res.Node
+		op.Node, op.Lock = res.Node, int64(res.Lock)
 		r.sink.Complete(&op)
 		if op.Kind == history.Receive {
 			for _, rec := range res.Records {
