@@ -63,7 +63,7 @@ func (c Config) Validate() error {
 	case c.ThinkTime < 0:
 		return fmt.Errorf("think time %s: it is 0 or more", c.ThinkTime)
 	}
-	return nil
+	return c.validateQueue()
 }
 
 // pinned returns how many of the producers are pinned: a half where c does not
@@ -101,30 +101,7 @@ func (c Config) pinned() int {
 func Log(c Config) []ClientSpec {
 	c.Nodes, c.Clients, c.Keys = max(c.Nodes, 1), max(c.Clients, 1), max(c.Keys, 1)
 	pinned := c.pinned()
-	idempotent := int(math.Round(c.Idempotent * float64(c.Clients)))
-	var specs []ClientSpec
-	for i := range c.Clients {
-		p := &producer{
-			id:    int32(i),
-			keys:  int32(c.Keys),
-			size:  max(c.Size, MinPayload),
-			think: c.ThinkTime,
-			rng:   rand.New(rand.NewPCG(c.Seed, uint64(i))),
-		}
-		if c.Rate > 0 {
-			p.every = max(1, time.Duration(min(float64(c.Clients)/c.Rate, time.Hour.Seconds())*float64(time.Second)))
-			p.phase = p.every * time.Duration(i) / time.Duration(c.Clients)
-		}
-		pin := -1
-		if i < pinned {
-			pin = i % c.Nodes
-		}
-		loyal := len(c.Senders) > 0
-		if loyal {
-			pin = c.Senders[i%len(c.Senders)]
-		}
-		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Loyal: loyal, Idempotent: i >= c.Clients-idempotent, Gen: p})
-	}
+	specs := c.producers()
 	if len(c.Readers) > 0 {
 		return append(specs, c.readers()...)
 	}
@@ -161,6 +138,36 @@ func Log(c Config) []ClientSpec {
 	return specs
 }
 
+// producers are those of workload log, which others have too.
+func (c Config) producers() []ClientSpec {
+	pinned, keys := c.pinned(), c.sendable()
+	idempotent := int(math.Round(c.Idempotent * float64(c.Clients)))
+	var specs []ClientSpec
+	for i := range c.Clients {
+		p := &producer{
+			id:    int32(i),
+			keys:  keys,
+			size:  max(c.Size, MinPayload),
+			think: c.ThinkTime,
+			rng:   rand.New(rand.NewPCG(c.Seed, uint64(i))),
+		}
+		if c.Rate > 0 {
+			p.every = max(1, time.Duration(min(float64(c.Clients)/c.Rate, time.Hour.Seconds())*float64(time.Second)))
+			p.phase = p.every * time.Duration(i) / time.Duration(c.Clients)
+		}
+		pin := -1
+		if i < pinned {
+			pin = i % c.Nodes
+		}
+		loyal := len(c.Senders) > 0
+		if loyal {
+			pin = c.Senders[i%len(c.Senders)]
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Loyal: loyal, Idempotent: i >= c.Clients-idempotent, Gen: p})
+	}
+	return specs
+}
+
 // readers are the only pollers of a workload that names their nodes.
 func (c Config) readers() []ClientSpec {
 	var specs []ClientSpec
@@ -182,7 +189,7 @@ func standBack(now, least time.Duration, rng *rand.Rand) time.Duration {
 // producer sends values 1, 2, 3, … of its own.
 type producer struct {
 	id    int32
-	keys  int32
+	keys  []int32
 	size  int
 	think time.Duration
 	every time.Duration // open loop: between two sends; 0 = closed loop
@@ -214,7 +221,7 @@ func (p *producer) Next(now time.Duration, last *Result) Step {
 	p.seq++
 	return Step{At: at, Due: due, Op: &Op{
 		Kind:  history.Send,
-		Key:   p.rng.Int32N(p.keys),
+		Key:   p.keys[p.rng.IntN(len(p.keys))],
 		Value: history.MakeValue(p.id, p.seq),
 		Size:  p.size,
 	}}

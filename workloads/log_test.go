@@ -265,5 +265,5 @@ func TestLookup(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, specs, 11)
 	_, err = Lookup("logs")
-	require.EqualError(t, err, `unknown workload "logs": known are log`)
+	require.EqualError(t, err, `unknown workload "logs": known are log, queue`)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/build"
@@ -65,7 +66,7 @@ func ensureBase(ctx context.Context, cli *client.Client, root string, progress i
 	var said strings.Builder
 	cmd := exec.CommandContext(ctx, script)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it removes what it made
-	cmd.WaitDelay = lockRetry * 50
+	cmd.WaitDelay = 30 * time.Second
 	cmd.Stdout = archive
 	cmd.Stderr = io.MultiWriter(progress, &said)
 	if err := cmd.Run(); err != nil {

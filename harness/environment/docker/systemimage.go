@@ -33,9 +33,41 @@ type SystemImage struct {
 	Files func(ctx context.Context, arch, dir string, progress io.Writer) (map[string]string, error)
 }
 
-// BuildSystemImage builds an image, unless the engine has it, and returns its name:
-// faultline/<name>:<version>-<digest of the Dockerfile and the base's script, 8 digits>. progress (nil =
-// discard) gets the output of the tools.
+// Tag returns the image's name: faultline/<name>:<version>-<digest of the Dockerfile
+// and the base's script, 8 digits>. The source tree needs to be there.
+func (img SystemImage) Tag() (string, error) {
+	root, err := sourceRoot()
+	if err == nil {
+		var name string
+		if name, err = img.tag(root); err == nil {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("naming the image of system %s: %w; or name another image with --image", img.Name, err)
+}
+
+func (img SystemImage) tag(root string) (string, error) {
+	text, err := os.ReadFile(img.dockerfile(root))
+	if err != nil {
+		return "", err
+	}
+	if img.Based {
+		script, err := os.ReadFile(filepath.Join(root, baseScript))
+		if err != nil {
+			return "", err
+		}
+		text = append(text, script...)
+	}
+	sum := sha256.Sum256(text)
+	return "faultline/" + img.Name + ":" + img.Version + "-" + hex.EncodeToString(sum[:4]), nil
+}
+
+func (img SystemImage) dockerfile(root string) string {
+	return filepath.Join(root, "docker", "systems", img.Name, "Dockerfile")
+}
+
+// BuildSystemImage builds an image, unless the engine has it, and returns its name
+// (Tag). progress (nil = discard) gets the output of the tools.
 func BuildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) (string, error) {
 	name, err := buildSystemImage(ctx, img, progress)
 	if err != nil {
@@ -52,21 +84,10 @@ func buildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) 
 	if err != nil {
 		return "", err
 	}
-	dockerfile := filepath.Join(root, "docker", "systems", img.Name, "Dockerfile")
-	text, err := os.ReadFile(dockerfile)
+	name, err := img.tag(root)
 	if err != nil {
 		return "", err
 	}
-	if img.Based {
-		script, err := os.ReadFile(filepath.Join(root, baseScript))
-		if err != nil {
-			return "", err
-		}
-		text = append(text, script...)
-	}
-	sum := sha256.Sum256(text)
-	name := "faultline/" + img.Name + ":" + img.Version + "-" + hex.EncodeToString(sum[:4])
-
 	cli, err := connect(ctx)
 	if err != nil {
 		return "", err
@@ -101,7 +122,7 @@ func buildSystemImage(ctx context.Context, img SystemImage, progress io.Writer) 
 			return "", err
 		}
 	}
-	files["Dockerfile"] = dockerfile
+	files["Dockerfile"] = img.dockerfile(root)
 	opts := build.ImageBuildOptions{Tags: []string{name}}
 	if img.Based {
 		base, err := ensureBase(ctx, cli, root, progress)

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/faultline-mq/faultline/harness/environment"
@@ -21,7 +22,7 @@ func (System) Docker(spec system.Spec) (docker.Config, error) {
 	v := resolve(spec)
 	image := spec.Image
 	if image == "" {
-		name, err := docker.SystemImageName(Image(v[optVersion]))
+		name, err := Image(v[optVersion]).Tag()
 		if err != nil {
 			return docker.Config{}, err
 		}
@@ -31,7 +32,7 @@ func (System) Docker(spec system.Spec) (docker.Config, error) {
 	for _, name := range spec.Nodes {
 		cfg.Nodes = append(cfg.Nodes, docker.NodeSpec{
 			Name: name, Image: image, DataDir: storeDir, Records: ".blk",
-			Args:  []string{"--config", configFile},
+			Cmd:   func(map[string]netip.Addr, string) []string { return []string{"--config", configFile} },
 			Files: map[string][]byte{configFile: []byte(serverConfig(name, spec.Nodes, v, environment.DefaultPorts))},
 		})
 	}
