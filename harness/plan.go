@@ -20,6 +20,7 @@ import (
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/harness/system/example"
 	"github.com/faultline-mq/faultline/harness/system/nats"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
@@ -106,7 +107,9 @@ const (
 )
 
 // Systems lists the systems under test.
-func Systems() []system.System { return []system.System{reference.System{}, nats.System{}} }
+func Systems() []system.System {
+	return []system.System{reference.System{}, nats.System{}, example.System{}}
+}
 
 // LookupSystem returns a system by name.
 func LookupSystem(name string) (system.System, error) {
