@@ -20,6 +20,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/nats"
+	"github.com/faultline-mq/faultline/harness/system/rabbitmq"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/nemesis/sidecar"
@@ -105,7 +106,9 @@ const (
 )
 
 // Systems lists the systems under test.
-func Systems() []system.System { return []system.System{reference.System{}, nats.System{}} }
+func Systems() []system.System {
+	return []system.System{reference.System{}, nats.System{}, rabbitmq.System{}}
+}
 
 // LookupSystem returns a system by name.
 func LookupSystem(name string) (system.System, error) {
