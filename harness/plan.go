@@ -25,6 +25,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/system/anykafka"
 	"github.com/faultline-mq/faultline/harness/system/example"
 	"github.com/faultline-mq/faultline/harness/system/nats"
+	"github.com/faultline-mq/faultline/harness/system/rabbitmq"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/nemesis/sidecar"
@@ -117,6 +118,7 @@ func Systems() []system.System {
 	return []system.System{
 		reference.System{},
 		anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}},
+		rabbitmq.System{},
 		nats.System{},
 		example.System{},
 	}
