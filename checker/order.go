@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -26,9 +25,11 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 		return
 	}
 	for _, k := range v.keys {
-		if !v.inSendOrder(k) {
+		// Mostly each producer's messages stand in the order of ID and were called in it:
+		// then none can stand before one that was acknowledged when it was sent.
+		if !k.ordered || !v.called {
 			for _, sends := range v.byProducer(k) {
-				v.reorders(c, k, sends, v.found)
+				v.reorders(c, k, sends, v.found.at)
 			}
 		}
 		v.deliveredReorders(c, k)
@@ -37,55 +38,27 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 	c.Detail = fmt.Sprintf("%s before an earlier message of the same producer", count(c.Count, "message"))
 }
 
-// inSendOrder reports whether the acknowledged messages of each producer stand in the
-// order of their calls, which is that of ID: the common case, in which none can stand
-// before one that was acknowledged when it was sent.
-func (v *view) inSendOrder(k *keyView) bool {
-	type sent struct{ call, offset int64 }
-	var last []sent
-	for _, i := range k.sends {
-		if v.traits[i]&promised == 0 || v.found[i] == history.NoOffset {
-			continue
-		}
-		op := &v.h.Ops[i]
-		p := int(op.Value.Producer())
-		if p >= maxDenseProducers {
-			return false
-		}
-		if n := p + 1 - len(last); n > 0 {
-			for range n {
-				last = append(last, sent{math.MinInt64, history.NoOffset})
-			}
-		}
-		if op.Call < last[p].call || v.found[i] <= last[p].offset {
-			return false
-		}
-		last[p] = sent{op.Call, v.found[i]}
-	}
-	return true
-}
-
 // reorders sweeps the acknowledged sends of one producer by call, with the
 // highest offset among those that had returned before. places are their offsets.
-func (v *view) reorders(c *Check, k *keyView, sends []int32, places []int64) {
+func (v *view) reorders(c *Check, k *keyView, sends []int32, places func(int32) int64) {
 	byReturn := v.inOrder(sends, func(op *history.Op) int64 { return op.Return })
 	byCall := v.inOrder(sends, func(op *history.Op) int64 { return op.Call })
 	n, highest := 0, int32(-1)
 	for _, i := range byCall {
 		later := &v.h.Ops[i]
 		for ; n < len(byReturn) && v.h.Ops[byReturn[n]].Return < later.Call; n++ {
-			if highest < 0 || places[byReturn[n]] > places[highest] {
+			if highest < 0 || places(byReturn[n]) > places(highest) {
 				highest = byReturn[n]
 			}
 		}
-		if highest < 0 || places[highest] < places[i] {
+		if highest < 0 || places(highest) < places(i) {
 			continue
 		}
 		earlier := &v.h.Ops[highest]
 		c.add(v.about(k, later.Value, Anomaly{
-			Class: ClassReorder, Offset: places[i], At: later.Return, Ops: []int64{earlier.ID},
+			Class: ClassReorder, Offset: places(i), At: later.Return, Ops: []int64{earlier.ID},
 			Text: fmt.Sprintf("broke producer-order - a producer's messages stand in the order in which they were acknowledged: message %d of producer %d (acknowledged at %s) stands at offset %d of %s, and message %d (sent at %s) before it at %d",
-				earlier.Value.Seq(), earlier.Value.Producer(), at(earlier.Return), places[highest], k.name, later.Value.Seq(), at(later.Call), places[i]),
+				earlier.Value.Seq(), earlier.Value.Producer(), at(earlier.Return), places(highest), k.name, later.Value.Seq(), at(later.Call), places(i)),
 		}))
 	}
 }
@@ -101,7 +74,7 @@ func (v *view) byProducer(k *keyView) [][]int32 {
 	)
 	for _, i := range k.sends {
 		op := &v.h.Ops[i]
-		if v.traits[i]&promised == 0 || v.found[i] == history.NoOffset || v.reused[op.Value] {
+		if v.traits[i]&promised == 0 || v.found.at(i) == history.NoOffset || v.reused[op.Value] {
 			continue
 		}
 		if p := op.Value.Producer(); p != last {

@@ -41,6 +41,8 @@ type Claim struct {
 	Source   string   `yaml:"source,omitempty"` // where it is from, and its figures
 	// Environments that it can be run in; empty: docker and sim.
 	Environments []string `yaml:"environments,omitempty"`
+	// Docker: it is one of those that are run in Docker where nobody says which.
+	Docker bool `yaml:"docker,omitempty"`
 	// Exempt, Needs and Missing say why it is not exercised: it is of another system,
 	// it needs operations that no workload has, or something is not built.
 	Exempt  string `yaml:"exempt,omitempty"`
@@ -98,9 +100,10 @@ type Sign struct {
 	Least       time.Duration `yaml:"least,omitempty"`
 	Most        time.Duration `yaml:"most,omitempty"`
 	// Traffic of Window and By: none acknowledged, some acknowledged, some acknowledged
-	// and none of them delivered before healing, or polls during the fault that saw less
-	// than was acknowledged before.
-	Traffic string `yaml:"traffic,omitempty"` // none, some, unseen, stale
+	// and none of them delivered before healing; some that nobody but a target had, which
+	// delivered them after healing; or polls during the fault that saw less than was
+	// acknowledged before.
+	Traffic string `yaml:"traffic,omitempty"` // none, some, unseen, held, stale
 	// Reached is the name of a rule that a run must have come across.
 	Reached string `yaml:"reached,omitempty"`
 	// Leaders: spread before the faults, back at the end, or copies: every partition
@@ -251,6 +254,9 @@ func (c *Claim) complete() error {
 		if env != "docker" && env != "sim" {
 			return fmt.Errorf("unknown environment %q; known environments: docker, sim", env)
 		}
+	}
+	if c.Docker && (c.Unexercised() != "" || len(c.Environments) > 0 && !slices.Contains(c.Environments, "docker")) {
+		return errors.New("docker: it is not exercised there")
 	}
 	if err := c.checkWords(); err != nil {
 		return err
@@ -418,7 +424,7 @@ func (s Sign) validate(steps []nemesis.Step) error {
 			errs = append(errs, fmt.Errorf("least %s and most %s: a gap has bounds, and nothing else", s.Least, s.Most))
 		}
 	case s.Traffic != "":
-		errs = append(errs, oneOf("traffic", s.Traffic, "none", "some", "unseen", "stale"), oneOf("window", s.Window, "before", "during"))
+		errs = append(errs, oneOf("traffic", s.Traffic, "none", "some", "unseen", "held", "stale"), oneOf("window", s.Window, "before", "during"))
 		if s.Traffic == "stale" && s.Window != "during" {
 			errs = append(errs, errors.New("stale polls are counted during a fault"))
 		}
@@ -471,6 +477,12 @@ func OfSchemes(all []Claim, schemes []string) []Claim {
 	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool {
 		return !slices.ContainsFunc(c.Schemes(), func(s string) bool { return slices.Contains(schemes, s) })
 	})
+}
+
+// ForDocker returns the claims that are run in Docker where nobody says which: of those
+// about the reference broker at least two of each scheme, and few enough for an hour.
+func ForDocker(all []Claim) []Claim {
+	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool { return !c.Docker && c.System == DefaultPlan().System })
 }
 
 // OfSystems returns the claims about the systems.

@@ -273,6 +273,12 @@ func LoadHistory(path string) (*history.History, error) {
 	return atHistory(path, history.Load)
 }
 
+// LoadHistoryAbout reads what the history of a result directory, or a history file,
+// knows of one value, as history.LoadAbout does.
+func LoadHistoryAbout(path string, value history.Value) (*history.History, error) {
+	return atHistory(path, func(path string) (*history.History, error) { return history.LoadAbout(path, value) })
+}
+
 // OpenHistory opens the history of a result directory, or a history file.
 func OpenHistory(path string) (*history.Reader, error) {
 	return atHistory(path, history.Open)

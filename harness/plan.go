@@ -17,11 +17,15 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/environment/external"
 	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/anykafka"
+	"github.com/faultline-mq/faultline/harness/system/example"
+	"github.com/faultline-mq/faultline/harness/system/nats"
+	"github.com/faultline-mq/faultline/harness/system/rabbitmq"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/nemesis/sidecar"
@@ -38,29 +42,43 @@ var ErrBadPlan = errors.New("bad plan")
 // Plan says everything about a run. As stored it is fully resolved: every step
 // with its time and seed, every option with its value.
 type Plan struct {
-	Version     int               `yaml:"version"`
-	Scenario    string            `yaml:"scenario,omitempty"` // whose plan it is, weakened or not; its steps and phases are fixed
-	System      string            `yaml:"system"`
-	Scheme      string            `yaml:"scheme"`
-	Workload    string            `yaml:"workload"`
-	Faults      []string          `yaml:"faults"`             // as on the command line; empty: none
-	Schedule    string            `yaml:"schedule,omitempty"` // random (also if empty) or periodic
-	Interval    time.Duration     `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
-	Targets     string            `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
-	Environment string            `yaml:"environment"`        // docker, sim or external
-	Nodes       int               `yaml:"nodes"`
-	Clients     int               `yaml:"clients"`    // producers; pollers come with them
-	Time        time.Duration     `yaml:"time"`       // baseline, fault and recovery together
-	Rate        float64           `yaml:"rate"`       // sends per second over all producers; 0 = closed loop
-	Size        int               `yaml:"size"`       // bytes of a payload
-	Pinned      float64           `yaml:"pinned"`     // share of producers that believe one node only; below 0: none
-	Idempotent  float64           `yaml:"idempotent"` // share of producers that are idempotent
-	Seekers     int               `yaml:"seekers"`    // pollers that go back now and then
-	Loyal       int               `yaml:"loyal"`      // pollers of each node that ask it alone
-	Seed        uint64            `yaml:"seed"`
-	Expect      string            `yaml:"expect"` // survive or declared
-	Options     map[string]string `yaml:"options"`
-	Phases      Phases            `yaml:"phases"` // empty: derived from time
+	Version     int           `yaml:"version"`
+	Scenario    string        `yaml:"scenario,omitempty"` // whose plan it is, weakened or not; its steps and phases are fixed
+	System      string        `yaml:"system"`
+	Scheme      string        `yaml:"scheme"`
+	Workload    string        `yaml:"workload"`
+	Faults      []string      `yaml:"faults"`             // as on the command line; empty: none
+	Schedule    string        `yaml:"schedule,omitempty"` // random (also if empty) or periodic
+	Interval    time.Duration `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
+	Targets     string        `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
+	Environment string        `yaml:"environment"`        // docker, sim or external
+	Nodes       int           `yaml:"nodes"`
+	Clients     int           `yaml:"clients"`           // producers; pollers come with them
+	Time        time.Duration `yaml:"time"`              // baseline, fault and recovery together
+	Rate        float64       `yaml:"rate"`              // sends per second over all producers; 0 = closed loop
+	Size        int           `yaml:"size"`              // bytes of a payload
+	Pinned      float64       `yaml:"pinned"`            // share of producers that believe one node only; below 0: none
+	Idempotent  float64       `yaml:"idempotent"`        // share of producers that are idempotent
+	Seekers     int           `yaml:"seekers"`           // pollers that go back now and then
+	Loyal       int           `yaml:"loyal"`             // pollers of each node that ask it alone
+	Senders     []string      `yaml:"senders,omitempty"` // nodes that producers send to, whoever leads; empty: all
+	Readers     []string      `yaml:"readers,omitempty"` // nodes that pollers ask, one each, and no others do; empty: all
+	// Late is how long after the fault phase began clients come, and create the topic,
+	// each at the node that it asks; 0: the topic is there before them, and they work
+	// from the baseline on.
+	Late time.Duration `yaml:"late,omitempty"`
+
+	// Of workload queue; workloads.Config says what each means, and what 0 and below mean.
+	Consumers int           `yaml:"consumers,omitempty"`
+	Pause     time.Duration `yaml:"pause,omitempty"`    // of a consumer after each message
+	Releases  float64       `yaml:"releases,omitempty"` // share of the messages that consumers give back
+	Rejects   float64       `yaml:"rejects,omitempty"`  // share of the messages that they give up
+	Leaves    time.Duration `yaml:"leaves,omitempty"`   // between two times that a consumer leaves of its own accord
+
+	Seed    uint64            `yaml:"seed"`
+	Expect  string            `yaml:"expect"` // survive or declared
+	Options map[string]string `yaml:"options"`
+	Phases  Phases            `yaml:"phases"` // empty: derived from time
 	// StopOnViolation ends the fault phase at the first violation that is found while the run goes on.
 	StopOnViolation bool             `yaml:"stop_on_violation,omitempty"`
 	Upgrade         string           `yaml:"upgrade,omitempty"`   // the image that the fault upgrade goes to; empty: this source's, with another version stamp
@@ -97,7 +115,13 @@ const (
 
 // Systems lists the systems under test.
 func Systems() []system.System {
-	return []system.System{reference.System{}, anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}}}
+	return []system.System{
+		reference.System{},
+		anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}},
+		rabbitmq.System{},
+		nats.System{},
+		example.System{},
+	}
 }
 
 // LookupSystem returns a system by name.
@@ -137,7 +161,7 @@ func (p Plan) spares() []string {
 func (p Plan) places() []string { return slices.Concat(p.NodeNames(), p.spares()) }
 
 func (p Plan) spec(runID string) system.Spec {
-	return system.Spec{Scheme: p.Scheme, Workload: p.Workload, Image: p.Image, Addresses: p.Addresses, Client: p.Client, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed}
+	return system.Spec{Scheme: p.Scheme, Workload: p.Workload, Image: p.Image, Addresses: p.Addresses, Client: p.Client, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed, Late: p.Late > 0}
 }
 
 // Prepare makes the images that a plan's system needs in Docker and the engine lacks.
@@ -184,6 +208,11 @@ func (p Plan) Resolve() (Plan, error) {
 	}
 	if _, err := workloads.Lookup(p.Workload); err != nil {
 		return bad("%w", err)
+	}
+	for _, n := range slices.Concat(p.Senders, p.Readers) {
+		if !slices.Contains(p.NodeNames(), n) {
+			return bad("senders and readers: %q is none of %s", n, strings.Join(p.NodeNames(), ", "))
+		}
 	}
 	if err := p.resolveReach(sys); err != nil {
 		return bad("%w", err)
@@ -241,6 +270,12 @@ func (p Plan) Resolve() (Plan, error) {
 		if err != nil {
 			return bad("%w", err)
 		}
+	}
+	switch {
+	case p.Late < 0 || p.Late > 0 && (p.Late >= p.Phases.Fault || len(p.Steps) == 0):
+		return bad("clients that come %s late: 0s or more is possible, and less than a fault phase of %s with faults", p.Late, p.Phases.Fault)
+	case p.Late > 0 && p.Script != nil:
+		return bad("clients that come %s late: those of a script say themselves when they come", p.Late)
 	}
 	for _, s := range p.Steps {
 		if err := s.Validate(p.NodeNames()); err != nil {
@@ -457,9 +492,29 @@ func clamp(d, low, high time.Duration) time.Duration { return max(low, min(d, hi
 func (p Plan) workload(sys system.System) workloads.Config {
 	return workloads.Config{
 		Seed: p.Seed, Nodes: p.Nodes, Clients: p.Clients, Keys: len(sys.Keys(p.spec(""))), Rate: p.Rate, Size: p.Size, Pinned: p.Pinned,
-		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers,
+		Idempotent: p.Idempotent, Loyal: p.Loyal, Seekers: p.Seekers, Senders: p.indices(p.Senders), Readers: p.indices(p.Readers),
 		ThinkTime: time.Millisecond,
+		Consumers: p.Consumers, Pause: p.Pause, Releases: p.Releases, Rejects: p.Rejects, Leaves: p.Leaves, DeadLetters: deadLetters(sys, p.spec("")),
 	}
+}
+
+// deadLetters returns the keys that take the dead letters of others, each once.
+func deadLetters(sys system.System, spec system.Spec) []int32 {
+	var keys []int32
+	for i, key := range sys.Keys(spec) {
+		if slices.ContainsFunc(sys.Queues(spec), func(q history.Queue) bool { return q.DeadLetters == key }) {
+			keys = append(keys, int32(i))
+		}
+	}
+	return keys
+}
+
+// indices are the places of nodes among the plan's.
+func (p Plan) indices(nodes []string) (indices []int) {
+	for _, n := range nodes {
+		indices = append(indices, slices.Index(p.NodeNames(), n))
+	}
+	return indices
 }
 
 // YAML returns the plan as it is stored.

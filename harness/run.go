@@ -48,7 +48,7 @@ type Config struct {
 // Limits of a run's parts, on the run's clock.
 const (
 	drainLimit    = 60 * time.Second
-	recoveryExtra = 30 * time.Second // beyond the planned recovery, until every partition took a write
+	recoveryExtra = 30 * time.Second // beyond the planned recovery, for every partition to take a write and every queue to serve a consumer
 	stallAfter    = 250 * time.Millisecond
 )
 
@@ -90,6 +90,7 @@ type run struct {
 	phase  string
 	active map[int]string      // faults in force
 	acked  map[int32]bool      // keys that took a write in the recovery phase
+	served map[int32]bool      // queues that gave a message to a consumer in it
 	told   []history.NodeEvent // what the nodes reported, where a step waits for it
 
 	online    *checker.Online // nil: nobody watches
@@ -129,7 +130,7 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 	if err != nil {
 		return ex, err
 	}
-	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}}
+	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}, served: map[int32]bool{}}
 	if cfg.Watch || p.StopOnViolation {
 		header, err := Header(p, cfg.RunID, time.Now())
 		if err != nil {
@@ -378,7 +379,12 @@ func (r *run) work(ctx context.Context) error {
 	r.enter("baseline")
 	clients := r.rt.Group()
 	for i, s := range specs {
-		clients.Go(s.Name, func() { r.drive(ctx, i, len(specs), s) })
+		clients.Go(s.Name, func() {
+			if late := r.plan.Late; late > 0 && r.rt.Sleep(ctx, r.plan.Phases.Baseline+late) != nil {
+				return
+			}
+			r.drive(ctx, i, len(specs), s)
+		})
 	}
 	err = r.disturb(ctx)
 	r.enter("quiesce")
@@ -429,11 +435,18 @@ func (r *run) disturb(ctx context.Context) error {
 	return nil
 }
 
-// recovered reports whether every partition took a write since the recovery began.
+// recovered reports whether, since the recovery began, every partition took a write
+// and every queue, where there are consumers, gave one of them a message. Keys that
+// take dead letters are nobody's.
 func (r *run) recovered() bool {
+	all := len(r.sys.Keys(r.spec)) - len(deadLetters(r.sys, r.spec))
+	queues := len(r.sys.Queues(r.spec)) - len(deadLetters(r.sys, r.spec))
+	if r.plan.Consumers < 0 {
+		queues = 0
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.acked) == len(r.sys.Keys(r.spec))
+	return len(r.acked) == all && len(r.served) >= queues
 }
 
 // drive is one client: it asks its generator, routes, records and executes, one
@@ -481,7 +494,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 		r.sink.Invoke(&op)
 		res = cl.Do(ctx, step.Op)
 		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
-		op.Node = res.Node
+		op.Node, op.Lock = res.Node, int64(res.Lock)
 		r.sink.Complete(&op)
 		if op.Kind == history.Receive {
 			for _, rec := range res.Records {
@@ -498,13 +511,17 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 
 func (r *run) count(op *history.Op) {
 	r.counts[op.Outcome-history.OK].Add(1)
-	if op.Kind != history.Send || op.Outcome != history.OK {
+	if op.Outcome != history.OK {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.phase == "recovery" {
+	switch {
+	case r.phase != "recovery":
+	case op.Kind == history.Send:
 		r.acked[op.Key] = true
+	case op.Kind == history.Receive && len(op.Records) > 0:
+		r.served[op.Key] = true
 	}
 }
 

@@ -33,6 +33,7 @@ type Spec struct {
 	Set       map[string]string // options that were set; the others have their defaults
 	Expect    string            // "survive" or "declared"
 	Seed      uint64
+	Late      bool // the workload's topic is there only once a client asks for it
 	Timeout   time.Duration
 }
 

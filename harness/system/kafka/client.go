@@ -45,6 +45,8 @@ type Cluster struct {
 	// Own says that nodes go by their own views: each names itself leader, and the
 	// first in-sync replica that it names answers.
 	Own bool
+	// Creates says that the clients' requests for metadata create what they ask for.
+	Creates bool
 	// Local says that offsets belong to a node, and that every node answers for its own log.
 	Local bool
 }
@@ -310,6 +312,7 @@ func (c *Cluster) Metadata(ctx context.Context, client, node string, timeout tim
 func (c *Cluster) metadata(ctx context.Context, client, node string, timeout time.Duration) (map[Partition]PartitionState, *kmsg.MetadataResponse, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.SetVersion(9)
+	req.AllowAutoTopicCreation = c.Creates && client != admin
 	var topics []string
 	for _, k := range c.Keys {
 		if !slices.Contains(topics, k.Topic) {

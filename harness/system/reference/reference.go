@@ -312,7 +312,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).MetadataUnder(o) == scheme.Peers, Local: local(definition(spec), o),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).MetadataUnder(o) == scheme.Peers, Local: local(definition(spec), o), Creates: spec.Late,
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
@@ -352,6 +352,9 @@ func (c *cluster) Setup(ctx context.Context) error {
 	deadline := c.Clock.Now() + SetupTimeout
 	if err := c.await(ctx, deadline, func() (bool, string) { return c.Answers(ctx) }); err != nil {
 		return fmt.Errorf("the cluster did not form: %w", err)
+	}
+	if c.Creates {
+		return nil
 	}
 	configs := map[string]string{}
 	for _, name := range []string{"min.insync.replicas", "unclean.leader.election.enable"} {
