@@ -34,7 +34,7 @@ func TestDockerKafkaImage(t *testing.T) {
 	for _, client := range []string{"precise", "kgo"} {
 		t.Run(client, func(t *testing.T) {
 			p := kafkaPlan(t, "kill,partition:isolate-leader")
-			p.Client, p.Time = client, 45*time.Second
+			p.Client, p.Time = client, time.Minute
 			j := contained(t, p, nil)
 			j.requireValidInDocker(t)
 			require.Equal(t, "kafka", j.history.Header.System)
@@ -178,7 +178,9 @@ func TestDockerKafkaBadImages(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := kafkaPlan(t, "")
-			p.Options["ready.timeout.ms"] = "5000"
+			if c.name == "is never ready" {
+				p.Options["ready.timeout.ms"] = "5000"
+			}
 			run := docker.NewRunID()
 			o, err := Run(t.Context(), Config{Plan: p, RunID: run, DockerConfig: func(cfg *docker.Config) {
 				for i := range cfg.Nodes {
