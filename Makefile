@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean
+.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ test-kill: build ## the same with killed nodes
 
 test-pause: build ## the same with paused nodes
 	@$(RUN) --faults pause --nodes 3 --clients 6 --time 80s --seed $(SEED)
+
+test-kafka: ## clusters that speak Kafka's protocol, tried on our own broker: by image, by addresses, and with commands of one's own as faults
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 40m -v -run 'TestDockerKafka|TestDockerExec|TestExternal|TestKafkaPromises|TestDistributions' ./harness
 
 verify: build ## 20 seeds of 30 s in Docker, all valid; an interrupted one goes on where it stopped
 	@$(FAULTLINE) verify --seeds 20 --env docker --time 30s --clients 12 --rate 100 --set request.timeout.ms=500
