@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -124,11 +125,16 @@ func TestHelloEndsOlderSessions(t *testing.T) {
 }
 
 func TestSilentSessionEnds(t *testing.T) {
-	_, at := server(t, Config{Dir: t.TempDir(), Idle: 50 * time.Millisecond})
+	s, at := server(t, Config{Dir: t.TempDir(), Idle: 2 * time.Second})
 	silent := open(t, at, "silent")
 	silent.put("1")
 	require.Len(t, silent.take(1), 1)
-	require.Eventually(t, func() bool { return len(open(t, at, "other").take(1)) == 1 }, 10*time.Second, 10*time.Millisecond)
+	var a Answer
+	require.ErrorIs(t, silent.in.Decode(&a), io.EOF, "the server closes the connection by itself")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.Empty(t, s.sessions)
+	require.Len(t, s.ready["q"], 1)
 }
 
 // What survives the end of a server, by what its answers mean.
