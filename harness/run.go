@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/external"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/harness/system"
@@ -142,9 +143,12 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 		r.cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	ex = Execution{Plan: p, RunID: cfg.RunID, Started: time.Now()}
-	if p.Environment == "sim" {
+	switch p.Environment {
+	case "sim":
 		err = r.simulate(ctx, &ex, nodesDir)
-	} else {
+	case "external":
+		err = r.reach(ctx, &ex, nodesDir)
+	default:
 		err = r.contain(ctx, &ex, nodesDir)
 	}
 	r.unwatch(&ex)
@@ -213,13 +217,33 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 			return env.Down(ctx)
 		}
 	}
+	r.live(ctx, ex, nodesDir)
+	return nil
+}
+
+// reach runs against a cluster that is there.
+func (r *run) reach(ctx context.Context, ex *Execution, nodesDir string) error {
+	sys, ok := r.sys.(system.Reachable)
+	if !ok {
+		return fmt.Errorf("%w: system %s cannot be reached by addresses", ErrBadPlan, r.plan.System)
+	}
+	env, err := external.New(external.Config{RunID: r.spec.RunID, Nodes: r.spec.Nodes, Addresses: r.spec.Addresses})
+	if err != nil {
+		return err
+	}
+	r.env, r.rt, r.cluster = env, env.Runtime(), sys.ConnectExternal(r.spec, env)
+	r.live(ctx, ex, nodesDir)
+	return nil
+}
+
+// live runs in real time.
+func (r *run) live(ctx context.Context, ex *Execution, nodesDir string) {
 	watching, done := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	g.Go(func() { r.watch(watching) })
 	ex.Err = r.whole(ctx, ex, nodesDir)
 	done()
 	g.Wait()
-	return nil
 }
 
 // watch notices when the harness itself stood still, and keeps the display going.
@@ -304,6 +328,9 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 			if cerr := r.env.Collect(cleanup, nodesDir); cerr != nil {
 				err = errors.Join(err, fmt.Errorf("collecting the nodes' logs: %w", cerr))
 			}
+		}
+		if c, ok := r.cluster.(system.Closer); ok {
+			err = errors.Join(err, c.Close(cleanup))
 		}
 		if ex.leave != nil {
 			return
