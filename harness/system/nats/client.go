@@ -83,7 +83,7 @@ func (cl *client) Do(ctx context.Context, op *workloads.Op) workloads.Result {
 		if res.Outcome == history.OK {
 			return res
 		}
-		cl.silent = cl.silent || res.Outcome == history.Indeterminate
+		cl.silent = cl.silent || res.Outcome == history.Indeterminate && op.Kind != history.Leave
 		if cl.spec.Pinned < 0 {
 			cl.Close()
 			cl.node = (cl.node + 1) % len(cl.c.nodes)
