@@ -226,6 +226,7 @@ func (cl *client) poll(ctx context.Context, op *workloads.Op, res *workloads.Res
 // something is wrong was delivered.
 func (cl *client) receive(ctx context.Context, op *workloads.Op, res *workloads.Result) {
 	most := max(op.Max, 1)
+	res.Lock = cl.c.v.duration(optAckWait)
 	sub, err := fetch(cl.nc, cl.c.keys[op.Key], consumerName, most, op.Wait)
 	if err != nil {
 		cl.unanswered(err, res)
