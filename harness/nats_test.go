@@ -50,7 +50,7 @@ func TestDockerNats(t *testing.T) {
 // What the nodes cannot have is refused before anything starts.
 func TestNatsRefuses(t *testing.T) {
 	for fault, why := range map[string]string{
-		"lock-remove": "fault lock-remove: system nats: its nodes share no storage and take no lock",
+		"lock-remove": "system nats: its nodes share no storage and take no lock",
 		"clock":       "its nodes go by the clock of the machine",
 		"leadership":  "its leaders carry no epoch",
 	} {
