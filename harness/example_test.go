@@ -19,7 +19,6 @@ import (
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
-	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/system/example"
 	"github.com/faultline-mq/faultline/harness/system/example/tinyq"
 	"github.com/faultline-mq/faultline/nemesis"
@@ -30,7 +29,7 @@ import (
 type inProcess struct {
 	cfg tinyq.Config
 	at  string // host:port, the same over restarts
-	rt  *docker.Runtime
+	rt  *environment.Realtime
 
 	mu     sync.Mutex
 	server *tinyq.Server // nil: it is dead
@@ -127,7 +126,7 @@ func inThisProcess(t *testing.T, p Plan) (*checker.Result, *history.History) {
 	spec := p.spec("in-process")
 	env := &inProcess{
 		cfg: tinyq.Config{Dir: t.TempDir(), Queues: sys.Keys(spec), Durability: tinyq.Durability(p.Options["durability"])},
-		rt:  docker.NewRuntime(),
+		rt:  environment.NewRealtime(),
 	}
 	r := &run{
 		cfg: Config{Plan: p}, plan: p, sys: sys, spec: spec, env: env, rt: env.rt, cluster: sys.Connect(spec, env.rt, env.address), sink: rec,
