@@ -97,7 +97,7 @@ func (v *view) deliveredReorders(c *Check, k *keyView) {
 // twice reports whether the drained leader's log holds more messages than were
 // found in it: one of them at two offsets, or one that nobody sent.
 func (v *view) twice(k *keyView) bool {
-	if k.leader == nil {
+	if k.leader == nil || k.plain {
 		return false
 	}
 	n := 0

@@ -21,33 +21,56 @@ const maxDenseProducers = 1 << 16
 
 // counting is what is known of the values before they are entered.
 type counting struct {
-	producers []struct{ count, last int64 } // by producer, below maxDenseProducers
+	producers []sent // by producer, below maxDenseProducers
 	sends     int
+	unordered bool // some sends of a producer are not called in their order, or nobody looked
 }
 
-func (c *counting) add(value history.Value) {
+// sent is what is known of the sends of one producer, in the order of their IDs.
+type sent struct {
+	count       int64
+	first, last int64 // sequence numbers: the lowest and the highest
+	from, to    int64 // calls: of the first send and of the last one
+}
+
+func (c *counting) add(value history.Value, call int64) {
 	c.sends++
 	p := value.Producer()
 	if p >= maxDenseProducers {
+		c.unordered = true
 		return
 	}
-	if int(p) >= len(c.producers) {
-		c.producers = append(c.producers, make([]struct{ count, last int64 }, int(p)+1-len(c.producers))...)
+	if n := int(p) + 1 - len(c.producers); n > 0 {
+		c.producers = append(c.producers, make([]sent, n)...)
 	}
-	of := &c.producers[p]
-	of.count++
-	of.last = max(of.last, value.Seq())
+	c.unordered = !c.producers[p].follow(&sent{1, value.Seq(), value.Seq(), call, call}) || c.unordered
 }
 
-// merge adds what other counted.
+// follow adds sends of the same producer that come later. It returns false where they
+// were not called later.
+func (s *sent) follow(later *sent) bool {
+	switch {
+	case later.count == 0:
+		return true
+	case s.count == 0:
+		*s = *later
+		return true
+	}
+	inOrder := s.to <= later.from
+	s.count, s.to = s.count+later.count, later.to
+	s.first, s.last = min(s.first, later.first), max(s.last, later.last)
+	return inOrder
+}
+
+// merge adds what other counted of later sends.
 func (c *counting) merge(other *counting) {
 	c.sends += other.sends
+	c.unordered = c.unordered || other.unordered
 	if n := len(other.producers) - len(c.producers); n > 0 {
-		c.producers = append(c.producers, make([]struct{ count, last int64 }, n)...)
+		c.producers = append(c.producers, make([]sent, n)...)
 	}
-	for p, of := range other.producers {
-		c.producers[p].count += of.count
-		c.producers[p].last = max(c.producers[p].last, of.last)
+	for p := range other.producers {
+		c.unordered = !c.producers[p].follow(&other.producers[p]) || c.unordered
 	}
 }
 
@@ -100,6 +123,26 @@ func (t *ids) probe(value history.Value) int {
 		n = (n + 1) & (len(t.ops) - 1)
 	}
 	return n
+}
+
+// apart reports whether parts can be entered side by side: each value has a place of
+// its own that no value of another part has.
+func (t *ids) apart(parts []part) bool {
+	if len(t.ops) > 0 {
+		return false
+	}
+	for p := range t.dense {
+		last := int64(-1)
+		for i := range parts {
+			if of := parts[i].values.producers; p < len(of) && of[p].count > 0 {
+				if of[p].first <= last {
+					return false
+				}
+				last = of[p].last
+			}
+		}
+	}
+	return true
 }
 
 // find returns the index into Ops of the first send of value.

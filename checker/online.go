@@ -22,6 +22,10 @@ const (
 	maxStretches = 256
 )
 
+// noMessage is the value of no message, since sequence numbers begin at 1: it stands
+// where there is none. A record or a send with a lower number is not judged.
+const noMessage = history.Value(0)
+
 // OnlineOptions tune Online. The zero value of each field means its default.
 type OnlineOptions struct {
 	// Window is how many offsets and sends of a partition are remembered, rounded
@@ -111,8 +115,8 @@ type onlineKey struct {
 
 // onlineSlot is one remembered offset.
 type onlineSlot struct {
-	offset      int64 // NoOffset: empty
-	acked, seen history.Value
+	offset      int64         // NoOffset: empty
+	acked, seen history.Value // or noMessage
 	ackOp       int64
 	seenOp      int64
 	epoch       int32 // of the record that was delivered
@@ -135,7 +139,7 @@ const (
 
 // onlineSend is one remembered send.
 type onlineSend struct {
-	value   history.Value // 0: none
+	value   history.Value // or noMessage
 	id      int64
 	call    int64
 	ret     int64
@@ -153,7 +157,7 @@ type onlineSend struct {
 
 // onlineProducer remembers the sends of one producer, by sequence number.
 type onlineProducer struct {
-	last      int64 // highest sequence number called
+	last      int64 // highest sequence number called, 0: none
 	forgotten int64 // highest one that fell out
 	unordered bool  // it sent a value twice, or a lower one later: it is not judged
 	suspects  int
@@ -371,7 +375,7 @@ func (p *onlineProducer) place(seq int64, limit int) *onlineSend {
 	}
 	for {
 		s := &p.sends[seq&int64(len(p.sends)-1)]
-		if s.value == 0 {
+		if s.value == noMessage {
 			return s
 		}
 		if len(p.sends) == limit {
@@ -381,7 +385,7 @@ func (p *onlineProducer) place(seq int64, limit int) *onlineSend {
 		old := p.sends
 		p.sends = make([]onlineSend, 2*len(old))
 		for i := range old {
-			if old[i].value != 0 {
+			if old[i].value != noMessage {
 				p.sends[old[i].value.Seq()&int64(len(p.sends)-1)] = old[i]
 			}
 		}
@@ -532,10 +536,10 @@ func (o *Online) polled(k *onlineKey, op *history.Op) {
 		case history.Sentinel:
 			continue
 		case history.OtherRun:
-			o.phantom(k, 0, rec.Offset, op.ID, op.Return, op.Node, ClassPhantomRun, "a message of another run")
+			o.phantom(k, noMessage, rec.Offset, op.ID, op.Return, op.Node, ClassPhantomRun, "a message of another run")
 			continue
 		case history.Altered:
-			o.phantom(k, 0, rec.Offset, op.ID, op.Return, op.Node, ClassPhantomBytes, "a payload that does not match its checksum")
+			o.phantom(k, noMessage, rec.Offset, op.ID, op.Return, op.Node, ClassPhantomBytes, "a payload that does not match its checksum")
 			continue
 		}
 		last = max(last, rec.Offset)
@@ -560,7 +564,7 @@ func (o *Online) delivered(k *onlineKey, op *history.Op, rec *history.Record, as
 	}
 	switch {
 	case slot == nil:
-	case slot.seen == 0:
+	case slot.seen == noMessage:
 		slot.seen, slot.seenOp, slot.epoch = rec.Value, op.ID, rec.Epoch
 	case slot.epoch != rec.Epoch:
 		slot.epoch = -1
@@ -674,13 +678,13 @@ func (o *Online) claimAck(k *onlineKey, slot *onlineSlot, s *onlineSend, op *his
 	if ct := &o.hd.Contract; !ct.Acknowledged && ct.Expect == "declared" {
 		return
 	}
-	if slot.acked == 0 {
+	if slot.acked == noMessage {
 		slot.acked, slot.ackOp = s.value, s.id
 	}
 	if slot.acked != s.value {
 		o.inconsistent(k, slot, "acknowledged", slot.acked, slot.ackOp, "acknowledged", s.value, op)
 	}
-	if o.hd.Contract.CommittedReads && slot.seen != 0 && slot.seen != s.value {
+	if o.hd.Contract.CommittedReads && slot.seen != noMessage && slot.seen != s.value {
 		o.inconsistent(k, slot, "delivered", slot.seen, slot.seenOp, "acknowledged", s.value, op)
 	}
 }
@@ -692,7 +696,7 @@ func (o *Online) claimSeen(k *onlineKey, slot *onlineSlot, op *history.Op, rec *
 	if slot.seen != rec.Value {
 		o.inconsistent(k, slot, "delivered", slot.seen, slot.seenOp, "delivered", rec.Value, op)
 	}
-	if slot.acked != 0 && slot.acked != rec.Value {
+	if slot.acked != noMessage && slot.acked != rec.Value {
 		o.inconsistent(k, slot, "acknowledged", slot.acked, slot.ackOp, "delivered", rec.Value, op)
 	}
 }
@@ -852,7 +856,7 @@ func (o *Online) understaffed(k *onlineKey, l *onlineLife, e *history.NodeEvent)
 	w := stretch{e.Node, e.Epoch, prev.isr, prev.offset, e.Offset}
 	k.stretches = append(k.stretches, w)
 	for offset := max(w.from, w.to-int64(len(k.slots)), 0); offset < w.to; offset++ {
-		if slot := &k.slots[offset&int64(len(k.slots)-1)]; slot.offset == offset && slot.acked != 0 {
+		if slot := &k.slots[offset&int64(len(k.slots)-1)]; slot.offset == offset && slot.acked != noMessage {
 			if s, _, _, _ := o.find(slot.acked); s != nil {
 				o.tooFew(k, slot, s)
 			}

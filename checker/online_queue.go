@@ -56,9 +56,9 @@ func (o *Online) received(k *onlineKey, op *history.Op) {
 		case history.Good:
 			o.given(k, op, rec)
 		case history.OtherRun:
-			o.phantom(k, 0, history.NoOffset, op.ID, op.Return, op.Node, ClassPhantomRun, "a message of another run")
+			o.phantom(k, noMessage, history.NoOffset, op.ID, op.Return, op.Node, ClassPhantomRun, "a message of another run")
 		case history.Altered:
-			o.phantom(k, 0, history.NoOffset, op.ID, op.Return, op.Node, ClassPhantomBytes, "a payload that does not match its checksum")
+			o.phantom(k, noMessage, history.NoOffset, op.ID, op.Return, op.Node, ClassPhantomBytes, "a payload that does not match its checksum")
 		}
 	}
 }

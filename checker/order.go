@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -26,7 +25,9 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 		return
 	}
 	for _, k := range v.keys {
-		if !v.inSendOrder(k) {
+		// Mostly each producer's messages stand in the order of ID and were called in it:
+		// then none can stand before one that was acknowledged when it was sent.
+		if !k.ordered || !v.called {
 			for _, sends := range v.byProducer(k) {
 				v.reorders(c, k, sends, v.found)
 			}
@@ -35,34 +36,6 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 	}
 	v.needDrain(c)
 	c.Detail = fmt.Sprintf("%s before an earlier message of the same producer", count(c.Count, "message"))
-}
-
-// inSendOrder reports whether the acknowledged messages of each producer stand in the
-// order of their calls, which is that of ID: the common case, in which none can stand
-// before one that was acknowledged when it was sent.
-func (v *view) inSendOrder(k *keyView) bool {
-	type sent struct{ call, offset int64 }
-	var last []sent
-	for _, i := range k.sends {
-		if v.traits[i]&promised == 0 || v.found[i] == history.NoOffset {
-			continue
-		}
-		op := &v.h.Ops[i]
-		p := int(op.Value.Producer())
-		if p >= maxDenseProducers {
-			return false
-		}
-		if n := p + 1 - len(last); n > 0 {
-			for range n {
-				last = append(last, sent{math.MinInt64, history.NoOffset})
-			}
-		}
-		if op.Call < last[p].call || v.found[i] <= last[p].offset {
-			return false
-		}
-		last[p] = sent{op.Call, v.found[i]}
-	}
-	return true
 }
 
 // reorders sweeps the acknowledged sends of one producer by call, with the

@@ -46,6 +46,9 @@ func (k *keyView) diverge(c *Check, r *replicaView) {
 	to := min(end(l), end(r))
 	i, _ := search(l.log, from)
 	j, _ := search(r.log, from)
+	if len(l.log) == len(r.log) && (len(l.log) == 0 || &l.log[0] == &r.log[0]) {
+		i, j = len(l.log), len(r.log) // it is the same one
+	}
 	for i < len(l.log) || j < len(r.log) {
 		var a, b *history.Record
 		if i < len(l.log) {

@@ -25,13 +25,13 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 			if ack {
 				total++
 			}
-			op := &v.h.Ops[i] // of most it need not be looked at
+			op := &v.h.Ops[i] // of most it is not looked at
 			switch {
 			case found:
 				if ack && k.late(op) {
 					late++
 				}
-			case op.Outcome == history.OK && !op.Acked:
+			case v.traits[i]&silent != 0:
 				if k.gone(v, op) {
 					sentLost++
 				}

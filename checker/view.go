@@ -29,6 +29,7 @@ type view struct {
 	found  []int64      // offset in the drained leader's log, or NoOffset
 	told   []int64      // offset at which a send was acknowledged, or NoOffset
 	keyOf  []int32      // index into all; nil where there is one key
+	called bool         // the sends of every producer are called in the order of ID
 	faults []*faultView // in order of ID
 	gaps   []string     // incarnations whose event numbering has a gap, in words
 }
@@ -61,6 +62,14 @@ type keyView struct {
 	// plain: the drained log's offsets ascend, and each of its records is a sentinel or
 	// the place of a message that was sent to the partition, once in this log.
 	plain bool
+
+	// ordered: in the drained log the promised messages of each producer stand in the
+	// order of ID.
+	ordered bool
+
+	// smooth tells of each poll, by index into polls, that all it delivered stands in a
+	// decisive drained log just so, one record after another. Filled with odd.
+	smooth []bool
 
 	deliveredOnce sync.Once
 	delivered     map[placed]bool // what view.delivered looks up, built when first asked for
@@ -131,6 +140,7 @@ const (
 	isSend   traits = 1 << iota
 	isPoll          // of a log
 	promised        // a send whose acknowledgement promises something
+	silent          // a send that asked for no acknowledgement, and was written
 	refused         // a send that failed for certain
 )
 
@@ -138,9 +148,10 @@ const (
 type part struct {
 	from, to int
 	values   counting
-	sends    []int // by partition
+	sends    []int // by partition: how many, and then where the next one is listed
 	polls    []int
-	txns     bool // some are part of a transaction
+	txns     bool            // some are part of a transaction
+	reused   []history.Value // that an earlier operation sent
 	err      error
 }
 
@@ -173,23 +184,28 @@ func (v *view) readOps() error {
 		all.merge(&parts[p].values)
 		txns = txns || parts[p].txns
 	}
+	v.called = !all.unordered
 	for i, k := range v.all {
 		sends, polls := 0, 0
 		for p := range parts {
-			sends, polls = sends+parts[p].sends[i], polls+parts[p].polls[i]
+			sends, parts[p].sends[i] = sends+parts[p].sends[i], sends
+			polls, parts[p].polls[i] = polls+parts[p].polls[i], polls
 		}
 		k.sends, k.polls = make([]int32, sends), make([]int32, polls)
 	}
-	var running sync.WaitGroup
-	running.Go(func() { v.list(parts) })
 	v.ids = all.table()
-	for i, of := range v.traits {
-		if value := history.Value(v.found[i]); of&isSend != 0 && !v.ids.enter(value, int32(i)) {
+	if v.ids.apart(parts) {
+		stretches(len(parts), len(parts), func(p, _, _ int) { v.enterPart(&parts[p]) })
+	} else {
+		for p := range parts {
+			v.enterPart(&parts[p])
+		}
+	}
+	for p := range parts {
+		for _, value := range parts[p].reused {
 			v.reused[value] = true
 		}
-		v.found[i] = history.NoOffset
 	}
-	running.Wait()
 	if txns {
 		v.readTransactions()
 	}
@@ -213,12 +229,14 @@ func (v *view) readPart(from, to int) part {
 		switch op.Kind {
 		case history.Send:
 			p.sends[op.Key]++
-			p.values.add(op.Value)
+			p.values.add(op.Value, op.Call)
 			v.traits[i], v.found[i] = isSend, int64(op.Value)
 			switch {
 			case acked(op):
 				v.traits[i] |= promised
 				v.told[i] = op.Offset
+			case op.Outcome == history.OK:
+				v.traits[i] |= silent
 			case op.Outcome == history.Failed:
 				v.traits[i] |= refused
 			}
@@ -238,31 +256,24 @@ func (v *view) key(i int32) int32 {
 	return v.keyOf[i]
 }
 
-// list fills the lists of sends and polls of each partition.
-func (v *view) list(parts []part) {
-	sends, polls := make([]int, len(v.all)), make([]int, len(v.all))
-	var running sync.WaitGroup
-	for p := range parts {
-		s, o := slices.Clone(sends), slices.Clone(polls)
-		running.Go(func() {
-			for i := int32(parts[p].from); i < int32(parts[p].to); i++ {
-				k := v.all[v.key(i)]
-				switch {
-				case v.traits[i]&isPoll != 0:
-					k.polls[o[k.index]] = i
-					o[k.index]++
-				case v.traits[i]&isSend != 0:
-					k.sends[s[k.index]] = i
-					s[k.index]++
-				}
+// enterPart enters the values of a stretch of operations, and fills the lists of sends
+// and polls of each partition.
+func (v *view) enterPart(p *part) {
+	for i := int32(p.from); i < int32(p.to); i++ {
+		k := v.all[v.key(i)]
+		if v.traits[i]&isSend != 0 {
+			k.sends[p.sends[k.index]] = i
+			p.sends[k.index]++
+			if value := history.Value(v.found[i]); !v.ids.enter(value, i) {
+				p.reused = append(p.reused, value)
 			}
-		})
-		for i := range v.all {
-			sends[i] += parts[p].sends[i]
-			polls[i] += parts[p].polls[i]
 		}
+		if v.traits[i]&isPoll != 0 {
+			k.polls[p.polls[k.index]] = i
+			p.polls[k.index]++
+		}
+		v.found[i] = history.NoOffset
 	}
-	running.Wait()
 }
 
 func (v *view) valid(i int, op *history.Op) error {
@@ -317,7 +328,7 @@ func (v *view) readDrain() {
 				}
 			}
 		}
-		if !slices.IsSortedFunc(r.log, func(a, b history.Record) int { return cmp.Compare(a.Offset, b.Offset) }) {
+		if r.Same == "" && !ascends(r.log) {
 			r.log = slices.Clone(r.log)
 			slices.SortStableFunc(r.log, func(a, b history.Record) int { return cmp.Compare(a.Offset, b.Offset) })
 		}
@@ -336,6 +347,20 @@ func (v *view) readDrain() {
 	for _, q := range v.queues {
 		q.weigh()
 	}
+}
+
+// ascends reports whether the offsets of a log never go back.
+func ascends(log []history.Record) bool {
+	back := make([]bool, runtime.GOMAXPROCS(0))
+	stretches(len(log), len(back), func(part, from, to int) {
+		for i := max(from, 1); i < to; i++ {
+			if log[i].Offset < log[i-1].Offset {
+				back[part] = true
+				return
+			}
+		}
+	})
+	return !slices.Contains(back, true)
 }
 
 // weigh decides what the drain of k proves.
@@ -423,21 +448,9 @@ func (v *view) needDrain(c *Check) {
 // local to a node, any replica's log counts.
 func (v *view) place(k *keyView) {
 	logs := v.authoritative(k)
-	k.plain = len(logs) == 1
+	k.plain, k.ordered = len(logs) == 1, len(logs) == 1 && len(v.reused) == 0
 	for _, r := range logs {
-		for i := range r.log {
-			rec := &r.log[i]
-			k.plain = k.plain && (i == 0 || r.log[i-1].Offset < rec.Offset)
-			if rec.Payload == history.Sentinel {
-				continue
-			}
-			op, sent := v.ids.find(rec.Value)
-			if rec.Payload != history.Good || !sent || v.key(op) != k.index || v.found[op] != history.NoOffset {
-				k.plain = false
-				continue
-			}
-			v.found[op] = rec.Offset
-		}
+		v.placeLog(k, r.log)
 		if len(v.reused) == 0 {
 			continue
 		}
@@ -449,6 +462,116 @@ func (v *view) place(k *keyView) {
 			}
 		}
 	}
+}
+
+// placing is one stretch of a log whose records are looked up beside others. What it
+// finds of the operations from one index to another is its own to note; the rest it
+// leaves.
+type placing struct {
+	from, to int32
+	plain    bool
+	ordered  bool
+	places   []struct{ first, last int32 } // of the promised messages by producer, indices into Ops + 1
+	left     []int                         // indices into the log
+}
+
+// placeLog notes where the log has what was sent to k, a stretch of it on each processor.
+func (v *view) placeLog(k *keyView, log []history.Record) {
+	parts := v.placings(k, log)
+	stretches(len(log), len(parts), func(p, from, to int) { v.placePart(k, log, from, to, &parts[p]) })
+	var last []int32
+	for p := range parts {
+		k.plain, k.ordered = k.plain && parts[p].plain, k.ordered && parts[p].ordered
+		for producer, of := range parts[p].places {
+			if producer >= len(last) {
+				last = append(last, make([]int32, producer+1-len(last))...)
+			}
+			if of.first != 0 {
+				k.ordered = k.ordered && of.first > last[producer]
+				last[producer] = of.last
+			}
+		}
+		for _, i := range parts[p].left {
+			op, _ := v.ids.find(log[i].Value)
+			if v.found[op] == history.NoOffset {
+				v.found[op] = log[i].Offset
+				continue
+			}
+			k.plain = false
+			v.found[op] = min(v.found[op], log[i].Offset) // the first place, as offsets ascend
+		}
+	}
+}
+
+// placings cuts the operations where the log is cut, so that hardly a stretch of it
+// holds what is another's: messages mostly stand in the order of their sends. Where that
+// cannot be, or there are logs before, one stretch is all.
+func (v *view) placings(k *keyView, log []history.Record) []placing {
+	n := runtime.GOMAXPROCS(0)
+	parts := make([]placing, 1, n)
+	for p := 1; p < n && k.plain; p++ {
+		cut := len(log) * p / n
+		if cut == len(log) {
+			break
+		}
+		op, sent := v.ids.find(log[cut].Value)
+		if !sent || op <= parts[p-1].from {
+			parts = parts[:1]
+			break
+		}
+		parts[p-1].to = op
+		parts = append(parts, placing{from: op})
+	}
+	if len(parts) < n {
+		parts = parts[:1]
+	}
+	parts[len(parts)-1].to = int32(len(v.h.Ops))
+	return parts
+}
+
+// placePart looks up one stretch of the log.
+func (v *view) placePart(k *keyView, log []history.Record, from, to int, p *placing) {
+	p.plain, p.ordered = true, true
+	for i := from; i < to; i++ {
+		rec := &log[i]
+		p.plain = p.plain && (i == 0 || log[i-1].Offset < rec.Offset)
+		if rec.Payload == history.Sentinel {
+			continue
+		}
+		op, sent := v.ids.find(rec.Value)
+		if rec.Payload != history.Good || !sent || v.key(op) != k.index {
+			p.plain = false
+			continue
+		}
+		if v.traits[op]&promised != 0 {
+			p.follow(rec.Value.Producer(), op)
+		}
+		switch {
+		case op < p.from || op >= p.to:
+			p.left = append(p.left, i)
+		case v.found[op] != history.NoOffset:
+			p.plain = false
+		default:
+			v.found[op] = rec.Offset
+		}
+	}
+}
+
+// follow notes that a message of a producer comes next.
+func (p *placing) follow(producer, op int32) {
+	if producer >= maxDenseProducers {
+		p.ordered = false
+		return
+	}
+	if n := int(producer) + 1 - len(p.places); n > 0 {
+		p.places = append(p.places, make([]struct{ first, last int32 }, n)...)
+	}
+	of := &p.places[producer]
+	if of.first == 0 {
+		of.first = op + 1
+	}
+	p.ordered = p.ordered && op+1 > of.last
+	of.last = op + 1
 }
 
 // authoritative returns the logs that say what a partition holds: the drained
@@ -483,8 +606,11 @@ func (v *view) sift(k *keyView) {
 	if k.decisive && k.leader != nil {
 		log = k.leader.log
 	}
+	k.smooth = make([]bool, len(k.polls))
 	parts := make([]map[sighting]*oddRecord, runtime.GOMAXPROCS(0))
-	stretches(len(k.polls), len(parts), func(part, from, to int) { parts[part] = v.siftPolls(log, k.polls[from:to]) })
+	stretches(len(k.polls), len(parts), func(part, from, to int) {
+		parts[part] = v.siftPolls(log, k.polls[from:to], k.smooth[from:to])
+	})
 	odd := map[sighting]*oddRecord{}
 	for _, part := range parts {
 		for s, o := range part {
@@ -503,14 +629,23 @@ func (v *view) sift(k *keyView) {
 	})
 }
 
-// siftPolls gathers what some polls delivered and a log does not show. A consumer mostly
-// reads on where it was, so its place in the log is remembered.
-func (v *view) siftPolls(log []history.Record, polls []int32) map[sighting]*oddRecord {
+// siftPolls gathers what some polls delivered and a log does not show, and which of them
+// are smooth. A consumer mostly reads on where it was, so its place in the log is
+// remembered.
+func (v *view) siftPolls(log []history.Record, polls []int32, smooth []bool) map[sighting]*oddRecord {
 	var odd map[sighting]*oddRecord
 	places := make([]int, len(v.h.Header.Clients))
-	for _, i := range polls {
+	for p, i := range polls {
 		op := &v.h.Ops[i]
+		if len(op.Records) == 0 {
+			continue
+		}
 		place := &places[op.Client]
+		if n, ok := searchFrom(log, *place, op.Records[0].Offset); ok && stand(log[n:], op.Records) {
+			smooth[p] = true
+			*place = n + len(op.Records)
+			continue
+		}
 		for j := range op.Records {
 			rec := &op.Records[j]
 			if rec.Payload == history.Sentinel {
@@ -541,6 +676,20 @@ func (v *view) siftPolls(log []history.Record, polls []int32) map[sighting]*oddR
 		}
 	}
 	return odd
+}
+
+// stand reports whether a log begins with records, each behind the last one.
+func stand(log, records []history.Record) bool {
+	if len(records) > len(log) {
+		return false
+	}
+	for j := range records {
+		a, b := &log[j], &records[j]
+		if a.Offset != b.Offset || a.Value != b.Value || a.Payload != b.Payload || j > 0 && a.Offset <= log[j-1].Offset {
+			return false
+		}
+	}
+	return true
 }
 
 // at returns the record at offset in the drained leader's log.

@@ -479,15 +479,15 @@ func OfSchemes(all []Claim, schemes []string) []Claim {
 	})
 }
 
+// ForDocker returns the claims that are run in Docker where nobody says which: of those
+// about the reference broker at least two of each scheme, and few enough for an hour.
+func ForDocker(all []Claim) []Claim {
+	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool { return !c.Docker && c.System == DefaultPlan().System })
+}
+
 // OfSystems returns the claims about the systems.
 func OfSystems(all []Claim, systems []string) []Claim {
 	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool { return !slices.Contains(systems, c.System) })
-}
-
-// ForDocker returns the claims that are run in Docker where nobody says which: at least
-// two of each scheme, and few enough for an hour; and all about systems that exist there only.
-func ForDocker(all []Claim) []Claim {
-	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool { return !c.Docker && c.System == DefaultPlan().System })
 }
 
 // Schemes are those of the claim's cases, or its own where it has none.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
 )
 
@@ -29,5 +30,37 @@ func TestHistoryOnDisk(t *testing.T) {
 		t.Logf("faults %q: %d bytes for %d records and %d operations: %.1f a record, %.1f an operation", faults, fi.Size(), records, len(j.history.Ops), perRecord, perOp)
 		require.LessOrEqual(t, perRecord, 24.0)
 		require.LessOrEqual(t, perOp, 20.0)
+	}
+}
+
+// TestStoryOfOneMessage: explain tells from the operations that concern a message what
+// it tells from all of them.
+func TestStoryOfOneMessage(t *testing.T) {
+	t.Parallel()
+	p := simPlan("partition:isolate-leader")
+	p.Options["acks"] = "1"
+	j := simulated(t, p)
+	values := []history.Value{history.MakeValue(999, 1)}
+	for i := range j.history.Ops {
+		if j.history.Ops[i].Kind == history.Send && i%50 == 0 {
+			values = append(values, j.history.Ops[i].Value)
+		}
+	}
+	lost := 0
+	for _, c := range j.Checks {
+		for _, a := range c.Anomalies {
+			lost++
+			values = append(values, a.Value)
+		}
+	}
+	require.Positive(t, lost)
+	for _, value := range values {
+		about, err := LoadHistoryAbout(j.file, value)
+		require.NoError(t, err)
+		require.Less(t, len(about.Ops), len(j.history.Ops)/10)
+		want, wantErr := checker.Explain(j.history, value)
+		got, err := checker.Explain(about, value)
+		require.Equal(t, wantErr, err)
+		require.Equal(t, want, got)
 	}
 }

@@ -17,8 +17,12 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/external"
+	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/harness/system"
+	"github.com/faultline-mq/faultline/harness/system/anykafka"
 	"github.com/faultline-mq/faultline/harness/system/nats"
 	"github.com/faultline-mq/faultline/harness/system/rabbitmq"
 	"github.com/faultline-mq/faultline/harness/system/reference"
@@ -46,7 +50,7 @@ type Plan struct {
 	Schedule    string        `yaml:"schedule,omitempty"` // random (also if empty) or periodic
 	Interval    time.Duration `yaml:"interval,omitempty"` // from one fault to the next; 0: as many as fit
 	Targets     string        `yaml:"targets"`            // what faults hit that do not choose for themselves; empty: drawn
-	Environment string        `yaml:"environment"`        // docker or sim
+	Environment string        `yaml:"environment"`        // docker, sim or external
 	Nodes       int           `yaml:"nodes"`
 	Clients     int           `yaml:"clients"`           // producers; pollers come with them
 	Time        time.Duration `yaml:"time"`              // baseline, fault and recovery together
@@ -75,11 +79,14 @@ type Plan struct {
 	Options map[string]string `yaml:"options"`
 	Phases  Phases            `yaml:"phases"` // empty: derived from time
 	// StopOnViolation ends the fault phase at the first violation that is found while the run goes on.
-	StopOnViolation bool           `yaml:"stop_on_violation,omitempty"`
-	Upgrade         string         `yaml:"upgrade,omitempty"` // the image that the fault upgrade goes to; empty: this source's, with another version stamp
-	Image           string         `yaml:"image,omitempty"`   // of the nodes in Docker; empty: the system's own
-	Steps           []nemesis.Step `yaml:"steps"`             // empty: drawn from the seed
-	Script          *Script        `yaml:"script,omitempty"`  // what clients do; none: what the workload says
+	StopOnViolation bool             `yaml:"stop_on_violation,omitempty"`
+	Upgrade         string           `yaml:"upgrade,omitempty"`   // the image that the fault upgrade goes to; empty: this source's, with another version stamp
+	Image           string           `yaml:"image,omitempty"`     // of the nodes in Docker; empty: the system's own
+	Addresses       []string         `yaml:"addresses,omitempty"` // host:port of each node of an external cluster; with environment external only
+	Client          string           `yaml:"client,omitempty"`    // kind of client; empty: precise
+	Exec            nemesis.Commands `yaml:"exec,omitempty"`      // what the fault exec runs, where it is drawn
+	Steps           []nemesis.Step   `yaml:"steps"`               // empty: drawn from the seed
+	Script          *Script          `yaml:"script,omitempty"`    // what clients do; none: what the workload says
 }
 
 // Phases are the lengths of a run's phases.
@@ -107,7 +114,7 @@ const (
 
 // Systems lists the systems under test.
 func Systems() []system.System {
-	return []system.System{reference.System{}, nats.System{}, rabbitmq.System{}}
+	return []system.System{reference.System{}, anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}}, nats.System{}, rabbitmq.System{}}
 }
 
 // LookupSystem returns a system by name.
@@ -147,7 +154,7 @@ func (p Plan) spares() []string {
 func (p Plan) places() []string { return slices.Concat(p.NodeNames(), p.spares()) }
 
 func (p Plan) spec(runID string) system.Spec {
-	return system.Spec{Scheme: p.Scheme, Workload: p.Workload, Image: p.Image, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed, Late: p.Late > 0}
+	return system.Spec{Scheme: p.Scheme, Workload: p.Workload, Image: p.Image, Addresses: p.Addresses, Client: p.Client, RunID: runID, Nodes: p.NodeNames(), Spares: p.spares(), Faults: p.Faults, Steps: p.Steps, Set: p.Options, Expect: p.Expect, Seed: p.Seed, Late: p.Late > 0}
 }
 
 // Prepare makes the images that a plan's system needs in Docker and the engine lacks.
@@ -163,7 +170,11 @@ func (p Plan) Prepare(ctx context.Context, progress io.Writer) error {
 	if progress == nil {
 		progress = io.Discard
 	}
-	if err := pre.Prepare(ctx, p.spec(""), progress); err != nil {
+	err = pre.Prepare(ctx, p.spec(""), progress)
+	if errors.Is(err, docker.ErrNoImage) {
+		return fmt.Errorf("%w: system %s: %w", ErrBadPlan, p.System, err)
+	}
+	if err != nil {
 		return fmt.Errorf("system %s: %w", p.System, err)
 	}
 	return nil
@@ -196,11 +207,17 @@ func (p Plan) Resolve() (Plan, error) {
 			return bad("senders and readers: %q is none of %s", n, strings.Join(p.NodeNames(), ", "))
 		}
 	}
+	if err := p.resolveReach(sys); err != nil {
+		return bad("%w", err)
+	}
+	if err := p.resolveClient(sys); err != nil {
+		return bad("%w", err)
+	}
 	switch {
 	case !slices.Contains(sys.Workloads(), p.Workload):
 		return bad("system %s cannot carry workload %s; it can carry %s", p.System, p.Workload, strings.Join(sys.Workloads(), ", "))
-	case p.Environment != "docker" && p.Environment != "sim":
-		return bad("unknown environment %q; known environments: docker, sim", p.Environment)
+	case p.Environment != "docker" && p.Environment != "sim" && p.Environment != "external":
+		return bad("unknown environment %q; known environments: docker, sim, external", p.Environment)
 	case p.Nodes < 1 || p.Nodes > maxNodes:
 		return bad("%d nodes: 1 to %d are possible", p.Nodes, maxNodes)
 	case p.Clients < 1 || p.Clients > maxClients:
@@ -221,6 +238,14 @@ func (p Plan) Resolve() (Plan, error) {
 	if _, err := nemesis.Parse(strings.Join(p.Faults, ",")); len(p.Faults) > 0 && err != nil {
 		return bad("%w", err)
 	}
+	for _, name := range p.Faults {
+		if err := lacking(p.Environment, name); err != nil {
+			return bad("%w", err)
+		}
+	}
+	if p.Exec != (nemesis.Commands{}) && !slices.Contains(p.FaultNames(), "exec") {
+		return bad("commands are given, and the plan has no fault exec; add it with --faults exec")
+	}
 	if p.Phases == (Phases{}) {
 		if p.Phases, err = phases(p.Time, len(p.Faults) > 0); err != nil {
 			return bad("%w", err)
@@ -233,7 +258,7 @@ func (p Plan) Resolve() (Plan, error) {
 	if len(p.Steps) == 0 && len(p.Faults) > 0 {
 		p.Steps, err = nemesis.Generate(nemesis.ScheduleConfig{
 			Seed: p.Seed, Faults: p.Faults, Nodes: p.NodeNames(), Keys: len(sys.Keys(p.spec(""))), Duration: p.Phases.Fault,
-			Detection: sys.Detection(p.spec("")), Targets: p.Targets, Interval: p.Interval, Periodic: p.Schedule == "periodic",
+			Detection: sys.Detection(p.spec("")), Targets: p.Targets, Interval: p.Interval, Periodic: p.Schedule == "periodic", Commands: p.Exec,
 		})
 		if err != nil {
 			return bad("%w", err)
@@ -249,7 +274,7 @@ func (p Plan) Resolve() (Plan, error) {
 		if err := s.Validate(p.NodeNames()); err != nil {
 			return bad("%w", err)
 		}
-		if err := lacking(p.Environment, s); err != nil {
+		if err := lacking(p.Environment, s.Name()); err != nil {
 			return bad("%w", err)
 		}
 		if why := sys.Lacks(p.spec(""), s); why != "" {
@@ -282,14 +307,78 @@ func (p Plan) Resolve() (Plan, error) {
 	return p, nil
 }
 
-// lacking refuses a fault whose capability an environment lacks by nature.
-func lacking(env string, s nemesis.Step) error {
-	if env != "sim" {
+// resolveReach checks how the nodes are reached: an external cluster has as many as
+// it has addresses.
+func (p *Plan) resolveReach(sys system.System) error {
+	if p.Environment != "external" {
+		if len(p.Addresses) > 0 {
+			return fmt.Errorf("addresses belong to an external cluster: leave --env out, or set environment: external in the plan")
+		}
 		return nil
 	}
+	_, ok := sys.(system.Reachable)
+	switch {
+	case !ok:
+		return fmt.Errorf("system %s cannot be reached by addresses; use --system kafka where it speaks Kafka's protocol", p.System)
+	case len(p.Addresses) == 0:
+		return errors.New("environment external needs the address of every node: --addresses HOST:PORT,…")
+	case p.Image != "":
+		return errors.New("an external cluster is there already: --image and --addresses exclude each other")
+	case p.Upgrade != "":
+		return errors.New("the harness has no nodes of an external cluster to upgrade: leave --upgrade-to out")
+	}
+	for i, a := range p.Addresses {
+		if err := external.ParseAddress(a); err != nil {
+			return err
+		}
+		if slices.Contains(p.Addresses[:i], a) {
+			return fmt.Errorf("address %q is named twice", a)
+		}
+	}
+	p.Nodes = len(p.Addresses)
+	return nil
+}
+
+// resolveClient checks the kind of clients. Those that choose their nodes themselves
+// cannot be pinned to one, nor are they idempotent in part.
+func (p *Plan) resolveClient(sys system.System) error {
+	if p.Client == system.PreciseClient {
+		p.Client = ""
+	}
+	if p.Client == "" {
+		return nil
+	}
+	known := []string{system.PreciseClient}
+	if s, ok := sys.(system.Clients); ok {
+		known = append(known, s.ClientKinds()...)
+	}
+	switch {
+	case !slices.Contains(known, p.Client):
+		return fmt.Errorf("unknown client %q of system %s; known clients: %s", p.Client, p.System, strings.Join(known, ", "))
+	case p.Environment == "sim":
+		return fmt.Errorf("client %s: environment sim has precise clients only; use --env docker", p.Client)
+	case p.Pinned > 0 || p.Idempotent > 0 || p.Loyal > 0 || p.Script != nil:
+		return fmt.Errorf("client %s chooses its nodes and numbers its messages itself: pinned, idempotent, loyal and scripts belong to precise clients", p.Client)
+	}
+	p.Pinned = -1
+	return nil
+}
+
+// lacking refuses a fault (with its shape, if any) whose capability an environment
+// lacks by nature.
+func lacking(env, name string) error {
+	fault, shape, _ := strings.Cut(name, ":")
 	for _, f := range nemesis.Known() {
-		if why, lacks := SimLacks(f); lacks && f.Name == s.Fault {
-			return fmt.Errorf("fault %s: %s; use --env docker", s.Name(), why)
+		if f.Name != fault {
+			continue
+		}
+		if why, lacks := SimLacks(f); lacks && env == "sim" {
+			return fmt.Errorf("fault %s: %s; use --env docker", name, why)
+		}
+		for _, c := range f.NeedsOf(nemesis.Shape(shape)) {
+			if env == "external" && !slices.Contains(external.Capabilities(), c) {
+				return fmt.Errorf("fault %s: the harness cannot %s of a cluster that it does not run; use --faults exec with commands of your own, or --faults none", name, c)
+			}
 		}
 	}
 	return nil
@@ -309,6 +398,7 @@ func tellable(system string, cfg docker.Config, steps []nemesis.Step) error {
 var simLacks = map[nemesis.Capability]string{
 	nemesis.NeedsLimits:   "its nodes take no processor time and share one process's memory",
 	nemesis.NeedsVersions: "all its nodes are this program",
+	nemesis.NeedsShell:    "its time is virtual, and commands on this host take real time",
 }
 
 // SimLacks returns why environment sim cannot have a fault, if it cannot.
@@ -401,12 +491,12 @@ func (p Plan) workload(sys system.System) workloads.Config {
 	}
 }
 
-// deadLetters returns the keys that take the dead letters of others.
+// deadLetters returns the keys that take the dead letters of others, each once.
 func deadLetters(sys system.System, spec system.Spec) []int32 {
 	var keys []int32
-	for _, q := range sys.Queues(spec) {
-		if q.DeadLetters != "" {
-			keys = append(keys, int32(slices.Index(sys.Keys(spec), q.DeadLetters)))
+	for i, key := range sys.Keys(spec) {
+		if slices.ContainsFunc(sys.Queues(spec), func(q history.Queue) bool { return q.DeadLetters == key }) {
+			keys = append(keys, int32(i))
 		}
 	}
 	return keys
@@ -450,13 +540,27 @@ func ParsePlan(b []byte, name string) (Plan, error) {
 		return Plan{}, fmt.Errorf("%w: %s: %s; see plan.yaml in any result directory for a plan that is right", ErrBadPlan, name, line)
 	}
 	if p.Faults == nil && len(p.Steps) == 0 {
-		p.Faults = DefaultPlan().Faults
+		p.Faults = p.DefaultFaults()
 	}
 	if p.Version == 0 {
 		return Plan{}, fmt.Errorf("%w: %s has no version; this faultline reads version %d", ErrBadPlan, name, PlanVersion)
 	}
 	return p, nil
 }
+
+// DefaultFaults are those of a plan that names none: what its environment can have.
+func (p Plan) DefaultFaults() []string {
+	switch {
+	case p.Exec != (nemesis.Commands{}):
+		return []string{"exec"}
+	case p.Environment == "external":
+		return nil
+	}
+	return DefaultPlan().Faults
+}
+
+// FaultNames are the faults that the plan names, or that its steps have.
+func (p Plan) FaultNames() []string { return strings.Split(p.FaultList(), ",") }
 
 // FaultList is the plan's faults as on the command line.
 func (p Plan) FaultList() string {
@@ -493,8 +597,23 @@ func (p Plan) Command() string {
 	if p.Targets != "" {
 		fmt.Fprintf(&b, " --targets %s", p.Targets)
 	}
-	fmt.Fprintf(&b, " --env %s", p.Environment)
-	if p.Scenario == "" {
+	if len(p.Addresses) > 0 {
+		fmt.Fprintf(&b, " --addresses %s", strings.Join(p.Addresses, ","))
+	} else {
+		fmt.Fprintf(&b, " --env %s", p.Environment)
+	}
+	if p.Client != "" {
+		fmt.Fprintf(&b, " --client %s", p.Client)
+	}
+	for _, c := range []struct{ flag, line string }{{"inject", p.Exec.Inject}, {"prove", p.Exec.Prove}, {"heal", p.Exec.Heal}} {
+		if c.line != "" {
+			fmt.Fprintf(&b, " --exec-%s %s", c.flag, report.ShellQuote(c.line))
+		}
+	}
+	if p.Exec.Limit != 0 {
+		fmt.Fprintf(&b, " --exec-limit %s", p.Exec.Limit)
+	}
+	if p.Scenario == "" && len(p.Addresses) == 0 {
 		fmt.Fprintf(&b, " --nodes %d", p.Nodes)
 	}
 	fmt.Fprintf(&b, " --clients %d", p.Clients)

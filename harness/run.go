@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/external"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/harness/system"
@@ -47,7 +48,7 @@ type Config struct {
 // Limits of a run's parts, on the run's clock.
 const (
 	drainLimit    = 60 * time.Second
-	recoveryExtra = 30 * time.Second // beyond the planned recovery, until every partition took a write
+	recoveryExtra = 30 * time.Second // beyond the planned recovery, for every partition to take a write and every queue to serve a consumer
 	stallAfter    = 250 * time.Millisecond
 )
 
@@ -89,6 +90,7 @@ type run struct {
 	phase  string
 	active map[int]string      // faults in force
 	acked  map[int32]bool      // keys that took a write in the recovery phase
+	served map[int32]bool      // queues that gave a message to a consumer in it
 	told   []history.NodeEvent // what the nodes reported, where a step waits for it
 
 	online    *checker.Online // nil: nobody watches
@@ -128,7 +130,7 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 	if err != nil {
 		return ex, err
 	}
-	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}}
+	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}, served: map[int32]bool{}}
 	if cfg.Watch || p.StopOnViolation {
 		header, err := Header(p, cfg.RunID, time.Now())
 		if err != nil {
@@ -141,9 +143,12 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 		r.cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	ex = Execution{Plan: p, RunID: cfg.RunID, Started: time.Now()}
-	if p.Environment == "sim" {
+	switch p.Environment {
+	case "sim":
 		err = r.simulate(ctx, &ex, nodesDir)
-	} else {
+	case "external":
+		err = r.reach(ctx, &ex, nodesDir)
+	default:
 		err = r.contain(ctx, &ex, nodesDir)
 	}
 	r.unwatch(&ex)
@@ -212,13 +217,33 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 			return env.Down(ctx)
 		}
 	}
+	r.live(ctx, ex, nodesDir)
+	return nil
+}
+
+// reach runs against a cluster that is there.
+func (r *run) reach(ctx context.Context, ex *Execution, nodesDir string) error {
+	sys, ok := r.sys.(system.Reachable)
+	if !ok {
+		return fmt.Errorf("%w: system %s cannot be reached by addresses", ErrBadPlan, r.plan.System)
+	}
+	env, err := external.New(external.Config{RunID: r.spec.RunID, Nodes: r.spec.Nodes, Addresses: r.spec.Addresses})
+	if err != nil {
+		return err
+	}
+	r.env, r.rt, r.cluster = env, env.Runtime(), sys.ConnectExternal(r.spec, env)
+	r.live(ctx, ex, nodesDir)
+	return nil
+}
+
+// live runs in real time.
+func (r *run) live(ctx context.Context, ex *Execution, nodesDir string) {
 	watching, done := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	g.Go(func() { r.watch(watching) })
 	ex.Err = r.whole(ctx, ex, nodesDir)
 	done()
 	g.Wait()
-	return nil
 }
 
 // watch notices when the harness itself stood still, and keeps the display going.
@@ -303,6 +328,9 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 			if cerr := r.env.Collect(cleanup, nodesDir); cerr != nil {
 				err = errors.Join(err, fmt.Errorf("collecting the nodes' logs: %w", cerr))
 			}
+		}
+		if c, ok := r.cluster.(system.Closer); ok {
+			err = errors.Join(err, c.Close(cleanup))
 		}
 		if ex.leave != nil {
 			return
@@ -407,11 +435,18 @@ func (r *run) disturb(ctx context.Context) error {
 	return nil
 }
 
-// recovered reports whether every partition took a write since the recovery began.
+// recovered reports whether, since the recovery began, every partition took a write
+// and every queue, where there are consumers, gave one of them a message. Keys that
+// take dead letters are nobody's.
 func (r *run) recovered() bool {
+	all := len(r.sys.Keys(r.spec)) - len(deadLetters(r.sys, r.spec))
+	queues := len(r.sys.Queues(r.spec)) - len(deadLetters(r.sys, r.spec))
+	if r.plan.Consumers < 0 {
+		queues = 0
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.acked) == len(r.sys.Keys(r.spec))
+	return len(r.acked) == all && len(r.served) >= queues
 }
 
 // drive is one client: it asks its generator, routes, records and executes, one
@@ -476,13 +511,17 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 
 func (r *run) count(op *history.Op) {
 	r.counts[op.Outcome-history.OK].Add(1)
-	if op.Kind != history.Send || op.Outcome != history.OK {
+	if op.Outcome != history.OK {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.phase == "recovery" {
+	switch {
+	case r.phase != "recovery":
+	case op.Kind == history.Send:
 		r.acked[op.Key] = true
+	case op.Kind == history.Receive && len(op.Records) > 0:
+		r.served[op.Key] = true
 	}
 }
 

@@ -53,6 +53,53 @@ func TestExportAsItComes(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
+// TestLoadAbout: what is loaded of one value is the whole history without the
+// operations that do not concern it.
+func TestLoadAbout(t *testing.T) {
+	path := write(t, testHeader(), sample)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	kept := 0
+	for name, file := range map[string][]byte{
+		"whole": whole,
+		"torn":  append(slices.Clone(whole), whole[len(whole)-9:]...),
+		"open":  crashed(t),
+	} {
+		require.NoError(t, os.WriteFile(path, file, 0o600))
+		all := load(t, path)
+		values := map[Value]bool{MakeValue(9, 9): true}
+		for _, op := range all.Ops {
+			values[op.Value] = true
+			for _, rec := range op.Records {
+				values[rec.Value] = true
+			}
+		}
+		for value := range values {
+			want := *all
+			want.Ops = nil
+			for _, op := range all.Ops {
+				of := (op.Kind == Send || op.Kind.Settles()) && op.Value == value
+				for _, rec := range op.Records {
+					of = of || rec.Payload == Good && rec.Value == value
+				}
+				if of {
+					want.Ops = append(want.Ops, op)
+				}
+			}
+			kept += len(want.Ops)
+			got, err := LoadAbout(path, value)
+			require.NoError(t, err, name)
+			require.Equal(t, &want, got, "%s: %s", name, value)
+		}
+	}
+	require.Greater(t, kept, 5)
+	whole[len(whole)/2] ^= 1
+	require.NoError(t, os.WriteFile(path, whole, 0o600))
+	_, err = LoadAbout(path, MakeValue(0, 1))
+	var corrupt *CorruptError
+	require.ErrorAs(t, err, &corrupt)
+}
+
 // crashed is the file of a writer that was killed with operations in the air, of which
 // a later one was answered.
 func crashed(t *testing.T) []byte {

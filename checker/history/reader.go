@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -408,6 +409,45 @@ func Load(path string) (*History, error) {
 	return h, errors.Join(err, r.Close())
 }
 
+// LoadAbout reads a history file as Load does, and of its operations keeps only those
+// that concern one value: that sent, settled or delivered it. The others are forgotten
+// as they are read.
+func LoadAbout(path string, value Value) (*History, error) {
+	r, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	h, err := r.loadAbout(value)
+	return h, errors.Join(err, r.Close())
+}
+
+func (r *Reader) loadAbout(value Value) (*History, error) {
+	h := &History{Header: r.header}
+	concerns := func(op *Op) bool {
+		return (op.Kind == Send || op.Kind.Settles()) && op.Value == value ||
+			slices.ContainsFunc(op.Records, func(rec Record) bool { return rec.Value == value && rec.Payload == Good })
+	}
+	for e, err := range r.Entries() {
+		switch {
+		case err != nil:
+			return nil, err
+		case e.Op == nil:
+			h.add(e.Event)
+		case e.Answered && concerns(e.Op):
+			kept := *e.Op
+			kept.Records = slices.Clone(kept.Records)
+			h.Ops = append(h.Ops, kept)
+		}
+	}
+	for _, op := range r.Open() {
+		if op.Outcome = Indeterminate; concerns(op) {
+			h.Ops = append(h.Ops, *op)
+		}
+	}
+	slices.SortFunc(h.Ops, func(a, b Op) int { return cmp.Compare(a.ID, b.ID) })
+	return r.finish(h)
+}
+
 func (r *Reader) load() (*History, error) {
 	h := &History{Header: r.header}
 	for {
@@ -428,6 +468,11 @@ func (r *Reader) load() (*History, error) {
 		op.Outcome = Indeterminate
 		h.put(op, r.next)
 	}
+	return r.finish(h)
+}
+
+// finish completes a history of which everything was read.
+func (r *Reader) finish(h *History) (*History, error) {
 	h.Closed, h.Torn = r.closed, r.torn
 	if err := h.resolve(); err != nil {
 		return nil, &CorruptError{r.name, r.begun, err.Error()}

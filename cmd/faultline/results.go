@@ -96,7 +96,7 @@ func explainCommand() *cobra.Command {
 			if err != nil {
 				return badArguments(err)
 			}
-			h, err := harness.LoadHistory(args[0])
+			h, err := harness.LoadHistoryAbout(args[0], v)
 			if err != nil {
 				return err
 			}

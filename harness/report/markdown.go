@@ -16,6 +16,10 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("## %s: %s", strings.ToUpper(string(s.Verdict)), md(s.Sentence))
 	p("")
+	for _, n := range s.Notes {
+		p("**%s**", md(n))
+		p("")
+	}
 	p("%s · seed %d · %s", md(strings.Join(nonEmpty(s.System, s.Scheme, s.Workload, s.FaultSpec, s.Environment), " · ")), s.Seed, millis(s.DurationMS))
 	p("")
 	if s.Stopped != nil {

@@ -235,7 +235,7 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 			m.tell(h)
 		}
 		if v := m.Anoms[0].value; v.Seq() != 0 {
-			m.Explain = "faultline explain " + shellQuote(run.Dir) + " " + v.String()
+			m.Explain = "faultline explain " + ShellQuote(run.Dir) + " " + v.String()
 		}
 		if i < maxLogMoments {
 			m.addLogs(dir, run, &budget)
@@ -255,7 +255,7 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 	}{toMS(span), plotLeft, plotEnd, []series{coarse, sendSeries(h, span, fineBuckets)}}
 
 	p.where(run, h, faults, rows)
-	p.Check = "faultline check " + shellQuote(run.Dir)
+	p.Check = "faultline check " + ShellQuote(run.Dir)
 	p.Plan = run.PlanYAML
 	if p.Plan == "" {
 		// A result that is rendered again has its plan beside it; without one the section is left out.

@@ -31,9 +31,10 @@ const maxListed = 1000
 // history.
 type Summary struct {
 	Version     int               `json:"version"`
-	Verdict     checker.Verdict   `json:"verdict"`   // valid, invalid, unknown, harness error
-	ExitCode    int               `json:"exit_code"` // 0, 1, 2, 255
-	Sentence    string            `json:"sentence"`  // the verdict in one sentence, with counts
+	Verdict     checker.Verdict   `json:"verdict"`         // valid, invalid, unknown, harness error
+	ExitCode    int               `json:"exit_code"`       // 0, 1, 2, 255
+	Sentence    string            `json:"sentence"`        // the verdict in one sentence, with counts
+	Notes       []string          `json:"notes,omitempty"` // what a reader has to know first, each a sentence
 	System      string            `json:"system"`
 	Scheme      string            `json:"scheme"`
 	Workload    string            `json:"workload"`
@@ -125,7 +126,7 @@ type CheckSummary struct {
 func Summarize(run Run, res *checker.Result, h *history.History) Summary {
 	run, res, h = complete(run.Dir, run, res, h)
 	s := Summary{
-		Version: SummaryVersion, Verdict: res.Verdict, ExitCode: res.Verdict.ExitCode(), Sentence: res.Sentence,
+		Version: SummaryVersion, Verdict: res.Verdict, ExitCode: res.Verdict.ExitCode(), Sentence: res.Sentence, Notes: run.Notes,
 		System: run.System, Scheme: run.Scheme, Workload: run.Workload, Environment: run.Environment, Seed: run.Seed,
 		Command: run.Command, Replay: run.Replay, Dir: run.Dir, Started: run.Started.UTC(),
 		DurationMS: toMS(int64(run.Duration)), Expect: run.Expect, Commit: run.Commit, FaultSpec: run.Faults,
@@ -226,10 +227,10 @@ func ReadSummary(dir string) (Summary, error) {
 	}
 	var s Summary
 	if err := json.Unmarshal(b, &s); err != nil {
-		return Summary{}, fmt.Errorf("reading %s: %w; \"faultline check %s\" writes it again", path, err, shellQuote(dir))
+		return Summary{}, fmt.Errorf("reading %s: %w; \"faultline check %s\" writes it again", path, err, ShellQuote(dir))
 	}
 	if s.Version != SummaryVersion {
-		return Summary{}, fmt.Errorf("reading %s: version %d is not %d; \"faultline check %s\" writes it again", path, s.Version, SummaryVersion, shellQuote(dir))
+		return Summary{}, fmt.Errorf("reading %s: version %d is not %d; \"faultline check %s\" writes it again", path, s.Version, SummaryVersion, ShellQuote(dir))
 	}
 	return s, nil
 }
@@ -242,7 +243,7 @@ func (s Summary) Run() Run {
 		Command: s.Command, Replay: s.Replay, System: s.System, Scheme: s.Scheme, Workload: s.Workload,
 		Environment: s.Environment, Seed: s.Seed, Options: s.Options, Faults: s.FaultSpec, Nodes: s.Nodes,
 		Started: s.Started, Duration: time.Duration(s.DurationMS * float64(time.Millisecond)), Versions: s.Versions,
-		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir, Online: s.Online, Stopped: s.Stopped,
+		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir, Notes: s.Notes, Online: s.Online, Stopped: s.Stopped,
 	}
 }
 

@@ -144,6 +144,9 @@ func PrintVerdict(w io.Writer, s Summary) error {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("%s  %s", paint(w, s.Verdict, strings.ToUpper(string(s.Verdict))), printable(s.Sentence))
+	for _, n := range s.Notes {
+		p("  note    %s", printable(n))
+	}
 	shown, total := 0, 0
 	for _, c := range s.Checks {
 		if !c.Promised || c.Verdict != checker.Invalid {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/external"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/workloads"
@@ -21,16 +22,19 @@ type Spec struct {
 	Scheme   string
 	Workload string
 	Image    string // of the nodes in Docker; "": the system's own
-	RunID    string
-	Nodes    []string
-	Spares   []string          // further nodes, which are no members at first
-	Faults   []string          // as planned; what is promised may depend on them
-	Steps    []nemesis.Step    // the schedule, once it is known; likewise
-	Set      map[string]string // options that were set; the others have their defaults
-	Expect   string            // "survive" or "declared"
-	Seed     uint64
-	Late     bool // the workload's topic is there only once a client asks for it
-	Timeout  time.Duration
+	// Addresses (host:port) are those of the nodes of an external cluster, in their order.
+	Addresses []string
+	Client    string // kind of client; "": precise
+	RunID     string
+	Nodes     []string
+	Spares    []string          // further nodes, which are no members at first
+	Faults    []string          // as planned; what is promised may depend on them
+	Steps     []nemesis.Step    // the schedule, once it is known; likewise
+	Set       map[string]string // options that were set; the others have their defaults
+	Expect    string            // "survive" or "declared"
+	Seed      uint64
+	Late      bool // the workload's topic is there only once a client asks for it
+	Timeout   time.Duration
 }
 
 // System is one kind of system under test.
@@ -62,6 +66,29 @@ type System interface {
 	// ConnectDocker and ConnectSim return the cluster as clients see it.
 	ConnectDocker(Spec, *docker.Environment) Cluster
 	ConnectSim(Spec, *sim.World) Cluster
+}
+
+// Reachable is a system of which clusters can be put under test that the harness
+// does not run.
+type Reachable interface {
+	// ConnectExternal returns the cluster as clients see it.
+	ConnectExternal(Spec, *external.Environment) Cluster
+}
+
+// Closer is a cluster that is left behind when a run ends: Close takes away what its
+// Setup made there. It is called once, whatever became of the run.
+type Closer interface {
+	Close(ctx context.Context) error
+}
+
+// PreciseClient is the kind of client that every system has: one operation is one
+// request to one node with one deadline.
+const PreciseClient = "precise"
+
+// Clients is a system that has further kinds of clients.
+type Clients interface {
+	// ClientKinds are those beside PreciseClient.
+	ClientKinds() []string
 }
 
 // Preparer is a system whose images are made here: Prepare makes those of spec that

@@ -50,7 +50,7 @@ import (
 type Environment struct {
 	cfg     Config
 	log     *slog.Logger
-	runtime *Runtime
+	runtime *environment.Realtime
 	links   *links
 	onEvent func(history.NodeEvent)
 	examine func(ctx context.Context, n *node, gateway netip.Addr, access Access) // instead of starting the nodes; nil: they are started
@@ -146,7 +146,7 @@ func New(cfg Config) (*Environment, error) {
 		return nil, fmt.Errorf("docker environment: %w", err)
 	}
 	e := &Environment{
-		cfg: cfg, log: cfg.Log.With("run", cfg.RunID), runtime: NewRuntime(),
+		cfg: cfg, log: cfg.Log.With("run", cfg.RunID), runtime: environment.NewRealtime(),
 		nodes: map[string]*node{}, boot: sidecar.NewBoot(), versions: map[string]string{},
 	}
 	e.links = &links{e: e, sets: map[string]map[string]placed{}}
@@ -177,7 +177,7 @@ func (e *Environment) Disks() nemesis.Disks {
 // Machines implements environment.Environment: what is done to packets, what Config
 // asks for, and what the nodes are made for.
 func (e *Environment) Machines() nemesis.Machines {
-	m := nemesis.Machines{Shaper: shaper{e.links}, Resetter: resetter{e.links}, NewNodes: newNodes{e}}
+	m := nemesis.Machines{Shaper: shaper{e.links}, Resetter: resetter{e.links}, NewNodes: newNodes{e}, Shell: e.shell()}
 	if e.cfg.TellsTime() {
 		m.Clocks = clocks{e}
 	}

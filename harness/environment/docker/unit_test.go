@@ -421,7 +421,7 @@ func TestState(t *testing.T) {
 }
 
 func TestRuntime(t *testing.T) {
-	r := NewRuntime()
+	r := environment.NewRealtime()
 	begin := r.Now()
 	require.NoError(t, r.Sleep(t.Context(), time.Millisecond))
 	require.GreaterOrEqual(t, r.Now()-begin, time.Millisecond)

@@ -99,7 +99,7 @@ func (c *cluster) Setup(ctx context.Context) error {
 	}
 	if err := c.await(ctx, deadline, func(ctx context.Context) string {
 		for _, key := range c.keys {
-			if why := c.inSync(ctx, key); why != "" {
+			if why, _ := c.inSync(ctx, key); why != "" {
 				return why
 			}
 		}
@@ -238,31 +238,44 @@ func (c *cluster) look(ctx context.Context, key string) view {
 }
 
 // inSync says what is missing until a stream has all its replicas, they name the same
-// leader, and it says that all are current; their copies then have the same bounds.
-func (c *cluster) inSync(ctx context.Context, key string) string {
+// leader, it says that all of them are current, and their copies have the same bounds.
+// enough: a majority, the leader among it, is as far.
+func (c *cluster) inSync(ctx context.Context, key string) (missing string, enough bool) {
 	v := c.look(ctx, key)
-	switch {
-	case v.silent > 0:
-		return v.err.Error()
-	case v.known < c.replicas:
-		return fmt.Sprintf("%d of %d replicas of stream %s are there", v.known, c.replicas, key)
-	case v.leader == "":
-		return fmt.Sprintf("stream %s has no leader", key)
+	if v.leader == "" {
+		if v.silent > 0 {
+			return v.err.Error(), false
+		}
+		return fmt.Sprintf("stream %s has no leader", key), false
+	}
+	want := v.copies[v.leader]
+	well := map[string]bool{v.leader: true}
+	for _, node := range c.nodes {
+		s, ok := v.copies[node]
+		switch {
+		case !ok || node == v.leader:
+		case s != want:
+			missing = fmt.Sprintf("stream %s has %d messages from %d to %d on %s, and %d from %d to %d on its leader %s", key, s.Messages, s.First, s.Last, node, want.Messages, want.First, want.Last, v.leader)
+		default:
+			well[node] = true
+		}
 	}
 	if v.detail.Cluster != nil {
 		for _, r := range v.detail.Cluster.Replicas {
 			if !r.Current || r.Lag > 0 {
-				return fmt.Sprintf("the replica of stream %s on %s is not current", key, r.Name)
+				missing = fmt.Sprintf("the replica of stream %s on %s is not current", key, r.Name)
+				delete(well, r.Name)
 			}
 		}
 	}
-	for _, node := range c.nodes {
-		if s, ok := v.copies[node]; ok && s != v.copies[v.leader] {
-			return fmt.Sprintf("stream %s has %d messages from %d to %d on %s, and %d from %d to %d on its leader %s", key,
-				s.Messages, s.First, s.Last, node, v.copies[v.leader].Messages, v.copies[v.leader].First, v.copies[v.leader].Last, v.leader)
-		}
+	switch {
+	case missing != "":
+	case v.silent > 0:
+		missing = v.err.Error()
+	case v.known < c.replicas:
+		missing = fmt.Sprintf("%d of %d replicas of stream %s are there", v.known, c.replicas, key)
 	}
-	return ""
+	return missing, len(well) > c.replicas/2
 }
 
 // Leader implements nemesis.Roles: the leader that most nodes name.

@@ -23,12 +23,18 @@ const fetchMost = 1000
 // of it, publishes an acknowledged sentinel, and takes everything up to it: a queue
 // through its consumer, without acknowledging, until nothing waits and the drain holds
 // all that is delivered; a log by a consumer of its own. Then every node must say the
-// same of the stream through its own API. JetStream serves no reads of one replica: the
-// replicas' contents are not compared.
+// same of the stream through its own API.
+//
+// JetStream serves no reads of one replica, and the replicas' contents are not compared.
+// So a replica that stays behind does not make the drain incomplete: the leader's
+// content, with a sentinel that a majority has, is what the stream is.
+//
+// The streams share the limit, and waiting for replicas takes a third of each one's part.
 func (c *cluster) Drain(ctx context.Context, limit time.Duration) (drains []history.Drain, replicas []history.Replica) {
 	deadline := c.clock.Now() + limit
 	for i, key := range c.keys {
-		d, rep := c.drainKey(ctx, int32(i), key, deadline)
+		part := (deadline - c.clock.Now()) / time.Duration(len(c.keys)-i)
+		d, rep := c.drainKey(ctx, int32(i), key, part)
 		d.At = int64(c.clock.Now())
 		drains = append(drains, d)
 		if rep != nil {
@@ -38,10 +44,14 @@ func (c *cluster) Drain(ctx context.Context, limit time.Duration) (drains []hist
 	return drains, replicas
 }
 
-func (c *cluster) drainKey(ctx context.Context, index int32, key string, deadline time.Duration) (history.Drain, *history.Replica) {
+func (c *cluster) drainKey(ctx context.Context, index int32, key string, limit time.Duration) (history.Drain, *history.Replica) {
 	d := history.Drain{Key: key, Quiet: true, Epoch: -1}
-	d.Reason = c.until(ctx, deadline, func() string { return c.inSync(ctx, key) })
-	d.InSync = d.Reason == ""
+	start := c.clock.Now()
+	deadline := start + limit
+	d.Reason = c.until(ctx, start+limit/3, func() (why string) {
+		why, d.InSync = c.inSync(ctx, key)
+		return why
+	})
 	if v := c.look(ctx, key); v.known == 0 && v.silent == 0 {
 		d.Missing, d.Reason = true, fmt.Sprintf("no node knows stream %s", key)
 		return d, nil

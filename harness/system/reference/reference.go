@@ -219,6 +219,12 @@ const (
 
 // Docker implements system.System.
 func (s System) Docker(spec system.Spec) (docker.Config, error) {
+	return containers(spec, func(_ string, addr netip.Addr) string { return addr.String() }), nil
+}
+
+// containers describes the nodes as containers; advertise says under which host
+// name clients are to find one.
+func containers(spec system.Spec, advertise func(node string, addr netip.Addr) string) docker.Config {
 	p := environment.DefaultPorts
 	cfg := docker.Config{RunID: spec.RunID, Ports: p}
 	if definition(spec).Shared {
@@ -244,7 +250,7 @@ func (s System) Docker(spec system.Spec) (docker.Config, error) {
 					"/faultbroker", "--id", strconv.Itoa(i + 1), "--name", name, "--data", dataDir, "--meta-data", metaDir,
 					"--cluster", strings.Join(members, ","), "--voters", strings.Join(voters, ","),
 					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
-					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
+					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", advertise(name, addrs[name]), p.Client), "--scheme", spec.Scheme,
 				}
 				if cfg.Shared != "" {
 					cmd = append(cmd, "--shared", cfg.Shared)
@@ -262,7 +268,7 @@ func (s System) Docker(spec system.Spec) (docker.Config, error) {
 			},
 		})
 	}
-	return cfg, nil
+	return cfg
 }
 
 func sortedKeys(m map[string]string) []string {
