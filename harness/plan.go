@@ -23,6 +23,7 @@ import (
 	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/anykafka"
+	"github.com/faultline-mq/faultline/harness/system/example"
 	"github.com/faultline-mq/faultline/harness/system/nats"
 	"github.com/faultline-mq/faultline/harness/system/rabbitmq"
 	"github.com/faultline-mq/faultline/harness/system/reference"
@@ -114,7 +115,13 @@ const (
 
 // Systems lists the systems under test.
 func Systems() []system.System {
-	return []system.System{reference.System{}, anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}}, nats.System{}, rabbitmq.System{}}
+	return []system.System{
+		reference.System{},
+		anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}},
+		rabbitmq.System{},
+		nats.System{},
+		example.System{},
+	}
 }
 
 // LookupSystem returns a system by name.
