@@ -97,6 +97,17 @@ type Preparer interface {
 	Prepare(ctx context.Context, spec Spec, progress io.Writer) error
 }
 
+// Limited is a system that takes longer than others: Limits are those of its runs.
+type Limited interface {
+	Limits(Spec) Limits
+}
+
+// Limits bound parts of a run. What is 0 has its default.
+type Limits struct {
+	Faults nemesis.Limits // of what is done to nodes, and of its proofs
+	Drain  time.Duration  // default 60 s
+}
+
 // ErrNotSimulated is returned where a system's nodes exist as containers only.
 var ErrNotSimulated = errors.New("its nodes run as containers only; use --env docker")
 

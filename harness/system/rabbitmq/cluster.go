@@ -19,8 +19,8 @@ import (
 )
 
 // SetupTimeout is how long a cluster may take to become ready: three Erlang machines
-// that start at once on a small host take most of a minute.
-const SetupTimeout = 3 * time.Minute
+// that start at once on a small, busy host take minutes.
+const SetupTimeout = 6 * time.Minute
 
 // Names of the harness's own connections; clients have their own.
 const (

@@ -195,3 +195,15 @@ func (System) Detection(spec system.Spec) time.Duration {
 	}
 	return d
 }
+
+var _ system.Limited = System{}
+
+// Limits implements system.Limited. A node takes some ten seconds to start on a fast
+// machine and a minute on a slow one; one that is stopped in good order closes every
+// queue first.
+func (System) Limits(system.Spec) system.Limits {
+	return system.Limits{
+		Faults: nemesis.Limits{Role: 30 * time.Second, Respond: 2 * time.Minute, StopGrace: time.Minute},
+		Drain:  2 * time.Minute,
+	}
+}
