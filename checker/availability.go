@@ -211,7 +211,7 @@ func (v *view) recoveryPoints(faults []FaultAvailability) {
 	}
 	for _, k := range v.keys {
 		for _, i := range k.sends {
-			if op := &v.h.Ops[i]; acked(op) && v.found[i] == history.NoOffset && k.gone(v, op) {
+			if op := &v.h.Ops[i]; acked(op) && v.found.at(i) == history.NoOffset && k.gone(v, op) {
 				lost(op.Return)
 			}
 		}

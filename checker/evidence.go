@@ -79,7 +79,7 @@ func (v *view) deliveredReorders(c *Check, k *keyView) {
 			}
 			later, ok := latest[rec.Value.Producer()]
 			if ok && op.Return < later.op.Call && !told[later.op.Value] &&
-				(v.found[n] != rec.Offset || !v.foundAt(k, later.op.Value, later.offset)) { // else reorders told
+				(v.found.at(n) != rec.Offset || !v.foundAt(k, later.op.Value, later.offset)) { // else reorders told
 				told[later.op.Value] = true
 				c.add(v.about(k, later.op.Value, Anomaly{
 					Class: ClassReorder, Offset: later.offset, At: poll.Return, Node: v.node(poll.Node), Ops: []int64{op.ID, poll.ID},
@@ -107,7 +107,7 @@ func (v *view) twice(k *keyView) bool {
 		}
 	}
 	for _, i := range k.sends {
-		if v.found[i] != history.NoOffset {
+		if v.found.at(i) != history.NoOffset {
 			n--
 		}
 	}

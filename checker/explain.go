@@ -78,8 +78,8 @@ func Explain(h *history.History, value history.Value) (*Story, error) {
 			s.Offset = op.Offset
 			offsets[op.Offset] = true
 		}
-		if v.found[i] != history.NoOffset {
-			s.Found = v.found[i]
+		if v.found.at(int32(i)) != history.NoOffset {
+			s.Found = v.found.at(int32(i))
 			offsets[s.Found] = true
 		}
 		from = min(from, op.Call)

@@ -149,7 +149,7 @@ func (v *view) readPositions(log []history.Record, polls []int32, positions line
 // log, where it was, and none whose send failed for certain.
 func (v *view) allStand(k *keyView) bool {
 	return !slices.ContainsFunc(k.sends, func(i int32) bool {
-		of, found, told := v.traits[i], v.found[i], v.told[i]
+		of, found, told := v.traits[i], v.found.at(i), v.told(i)
 		switch {
 		case of&refused != 0:
 			return found != history.NoOffset
@@ -229,8 +229,8 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 		case rec.Payload != history.Good || !sent || v.h.Ops[send].Key != k.index:
 			l.breakAt(v, k, rec.Value, rec.Offset, nil, "offset %d holds %s, which nobody sent to it", rec.Offset, recName(rec))
 			return
-		case v.found[send] != rec.Offset:
-			l.breakAt(v, k, rec.Value, rec.Offset, nil, "%s stands at offset %d and at %d", msgName(rec.Value), v.found[send], rec.Offset)
+		case v.found.at(send) != rec.Offset:
+			l.breakAt(v, k, rec.Value, rec.Offset, nil, "%s stands at offset %d and at %d", msgName(rec.Value), v.found.at(send), rec.Offset)
 			return
 		case v.h.Ops[send].Outcome == history.Failed:
 			l.breakAt(v, k, rec.Value, rec.Offset, &v.h.Ops[send], "%s stands at offset %d, and its send failed for certain", msgName(rec.Value), rec.Offset)
@@ -242,11 +242,11 @@ func (v *view) drainedLog(k *keyView, l *linearLog) {
 		op := &v.h.Ops[i]
 		switch {
 		case !acked(op) || v.reused[op.Value]:
-		case v.found[i] == history.NoOffset:
+		case v.found.at(i) == history.NoOffset:
 			l.breakAt(v, k, op.Value, op.Offset, op, "%s is acknowledged, and is not in the drained log", msgName(op.Value))
 			return
-		case op.Offset != history.NoOffset && op.Offset != v.found[i]:
-			l.breakAt(v, k, op.Value, op.Offset, op, "%s is acknowledged at offset %d, and stands at %d", msgName(op.Value), op.Offset, v.found[i])
+		case op.Offset != history.NoOffset && op.Offset != v.found.at(i):
+			l.breakAt(v, k, op.Value, op.Offset, op, "%s is acknowledged at offset %d, and stands at %d", msgName(op.Value), op.Offset, v.found.at(i))
 			return
 		}
 	}
@@ -342,10 +342,10 @@ func (v *view) operations(k *keyView, l *linearLog) {
 			p, ok := positions[i]
 			return p, ok
 		}
-		if v.found[i] == history.NoOffset {
+		if v.found.at(i) == history.NoOffset {
 			return 0, false
 		}
-		p := l.position(v.found[i])
+		p := l.position(v.found.at(i))
 		return p, p < len(l.sends) && l.sends[p] == i
 	}
 	l.ops = make([]linear.Op, 0, len(l.sends)+len(k.polls))

@@ -679,6 +679,51 @@ func drain(r *rand.Rand, h *history.History, key int, log []history.Record, end 
 	h.Drains = append(h.Drains, d)
 }
 
+// stretch64 makes the offsets of a history larger than 32 bits, all but 0.
+func stretch64(h *history.History) {
+	far := func(o int64) int64 {
+		if o > 0 {
+			o <<= 31
+		}
+		return o
+	}
+	log := func(records []history.Record) []history.Record {
+		records = slices.Clone(records)
+		for i := range records {
+			records[i].Offset = far(records[i].Offset)
+		}
+		return records
+	}
+	for i := range h.Ops {
+		op := &h.Ops[i]
+		op.Offset, op.From, op.High, op.Records = far(op.Offset), far(op.From), far(op.High), log(op.Records)
+	}
+	for i := range h.Replicas {
+		r := &h.Replicas[i]
+		r.Start, r.Sentinel, r.End, r.Records = far(r.Start), far(r.Sentinel), far(r.End), log(r.Records)
+	}
+}
+
+// exchangeTimes gives two sends of one producer each other's times, if there are two.
+func exchangeTimes(r *rand.Rand, h *history.History) {
+	var sends []int
+	for i := range h.Ops {
+		if h.Ops[i].Kind == history.Send {
+			sends = append(sends, i)
+		}
+	}
+	if len(sends) == 0 {
+		return
+	}
+	a := &h.Ops[sends[r.IntN(len(sends))]]
+	for _, i := range sends {
+		if b := &h.Ops[i]; b.Client == a.Client && b != a {
+			a.Call, a.Return, b.Call, b.Return = b.Call, b.Return, a.Call, a.Return
+			return
+		}
+	}
+}
+
 // differential is how many histories a comparison takes.
 func differential(t *testing.T, cases int) int {
 	cases /= slowdown
@@ -743,8 +788,16 @@ func TestAgainstOracle(t *testing.T) {
 	judged := logClauses()
 	shown, clean := map[string]int{}, map[string]int{}
 	for i := range cases {
-		h := tangled(rand.New(rand.NewPCG(uint64(i), 11)))
+		r := rand.New(rand.NewPCG(uint64(i), 11))
+		h := tangled(r)
+		other := r.IntN(12)
+		if other == 0 {
+			exchangeTimes(r, h)
+		}
 		want := ask(h)
+		if other == 1 {
+			stretch64(h)
+		}
 		v, err := newView(h, lax().withDefaults())
 		require.NoError(t, err)
 		got := map[string]int{}

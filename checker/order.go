@@ -29,7 +29,7 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 		// then none can stand before one that was acknowledged when it was sent.
 		if !k.ordered || !v.called {
 			for _, sends := range v.byProducer(k) {
-				v.reorders(c, k, sends, v.found)
+				v.reorders(c, k, sends, v.found.at)
 			}
 		}
 		v.deliveredReorders(c, k)
@@ -40,25 +40,25 @@ func checkProducerOrder(_ context.Context, v *view, c *Check) {
 
 // reorders sweeps the acknowledged sends of one producer by call, with the
 // highest offset among those that had returned before. places are their offsets.
-func (v *view) reorders(c *Check, k *keyView, sends []int32, places []int64) {
+func (v *view) reorders(c *Check, k *keyView, sends []int32, places func(int32) int64) {
 	byReturn := v.inOrder(sends, func(op *history.Op) int64 { return op.Return })
 	byCall := v.inOrder(sends, func(op *history.Op) int64 { return op.Call })
 	n, highest := 0, int32(-1)
 	for _, i := range byCall {
 		later := &v.h.Ops[i]
 		for ; n < len(byReturn) && v.h.Ops[byReturn[n]].Return < later.Call; n++ {
-			if highest < 0 || places[byReturn[n]] > places[highest] {
+			if highest < 0 || places(byReturn[n]) > places(highest) {
 				highest = byReturn[n]
 			}
 		}
-		if highest < 0 || places[highest] < places[i] {
+		if highest < 0 || places(highest) < places(i) {
 			continue
 		}
 		earlier := &v.h.Ops[highest]
 		c.add(v.about(k, later.Value, Anomaly{
-			Class: ClassReorder, Offset: places[i], At: later.Return, Ops: []int64{earlier.ID},
+			Class: ClassReorder, Offset: places(i), At: later.Return, Ops: []int64{earlier.ID},
 			Text: fmt.Sprintf("broke producer-order - a producer's messages stand in the order in which they were acknowledged: message %d of producer %d (acknowledged at %s) stands at offset %d of %s, and message %d (sent at %s) before it at %d",
-				earlier.Value.Seq(), earlier.Value.Producer(), at(earlier.Return), places[highest], k.name, later.Value.Seq(), at(later.Call), places[i]),
+				earlier.Value.Seq(), earlier.Value.Producer(), at(earlier.Return), places(highest), k.name, later.Value.Seq(), at(later.Call), places(i)),
 		}))
 	}
 }
@@ -74,7 +74,7 @@ func (v *view) byProducer(k *keyView) [][]int32 {
 	)
 	for _, i := range k.sends {
 		op := &v.h.Ops[i]
-		if v.traits[i]&promised == 0 || v.found[i] == history.NoOffset || v.reused[op.Value] {
+		if v.traits[i]&promised == 0 || v.found.at(i) == history.NoOffset || v.reused[op.Value] {
 			continue
 		}
 		if p := op.Value.Producer(); p != last {

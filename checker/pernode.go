@@ -139,12 +139,12 @@ func (v *view) placed(r *replicaView, sends []int32) []int32 {
 }
 
 // placesIn is where the messages of k stand in a node's log, by index into Ops.
-func (v *view) placesIn(k *keyView, r *replicaView) []int64 {
+func (v *view) placesIn(k *keyView, r *replicaView) func(int32) int64 {
 	places := make([]int64, len(v.h.Ops))
 	for _, i := range k.sends {
 		if offset, ok := r.find(v.h.Ops[i].Value); ok {
 			places[i] = offset
 		}
 	}
-	return places
+	return func(i int32) int64 { return places[i] }
 }

@@ -20,7 +20,7 @@ func checkCommittedReads(_ context.Context, v *view, c *Check) {
 			o := &strays[i]
 			send, sent := v.ids.find(o.value)
 			if o.payload != history.Good || !sent || v.h.Ops[send].Key != k.index || dirty[o.value] ||
-				v.found[send] != history.NoOffset || o.offset < k.leader.Start || k.leader.holds(o.value) {
+				v.found.at(send) != history.NoOffset || o.offset < k.leader.Start || k.leader.holds(o.value) {
 				continue
 			}
 			if !k.gone(v, &v.h.Ops[send]) {

@@ -20,7 +20,7 @@ func checkSurvives(_ context.Context, v *view, c *Check) {
 		var gone []int32
 		keyUnseen := 0
 		for _, i := range k.sends {
-			found := v.found[i] != history.NoOffset
+			found := v.found.at(i) != history.NoOffset
 			ack := v.traits[i]&promised != 0
 			if ack {
 				total++

@@ -46,8 +46,8 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 		}
 		for _, value := range sorted(offsets) {
 			at := offsets[value]
-			if op, ok := v.ids.find(value); ok && v.h.Ops[op].Key == k.index && v.found[op] != history.NoOffset {
-				at = append(at, v.found[op])
+			if op, ok := v.ids.find(value); ok && v.h.Ops[op].Key == k.index && v.found.at(op) != history.NoOffset {
+				at = append(at, v.found.at(op))
 			}
 			if len(at) < 2 {
 				continue
@@ -66,7 +66,7 @@ func checkAtMostOnce(_ context.Context, v *view, c *Check) {
 // foundAt reports whether value was found in the drained log of k exactly at offset.
 func (v *view) foundAt(k *keyView, value history.Value, offset int64) bool {
 	op, ok := v.ids.find(value)
-	return ok && v.h.Ops[op].Key == k.index && v.found[op] == offset
+	return ok && v.h.Ops[op].Key == k.index && v.found.at(op) == offset
 }
 
 // about fills an anomaly with what is known of the message's send.
@@ -185,20 +185,20 @@ func checkFailedNeverVisible(_ context.Context, v *view, c *Check) {
 			}
 		}
 		for _, i := range k.sends {
-			if v.traits[i]&refused == 0 || v.found[i] == history.NoOffset && len(delivered) == 0 {
+			if v.traits[i]&refused == 0 || v.found.at(i) == history.NoOffset && len(delivered) == 0 {
 				continue
 			}
 			op := &v.h.Ops[i]
 			if v.reused[op.Value] {
 				continue
 			}
-			a := Anomaly{Class: ClassResurrected, Offset: v.found[i], At: op.Return}
+			a := Anomaly{Class: ClassResurrected, Offset: v.found.at(i), At: op.Return}
 			where := "stands in the drained log"
 			if o := delivered[op.Value]; o != nil {
 				a.Offset, a.LastSeen = o.offset, o.last
 				a.Ops = []int64{v.h.Ops[o.first].ID}
 				where = "was delivered at " + at(v.h.Ops[o.first].Return)
-			} else if v.found[i] == history.NoOffset {
+			} else if v.found.at(i) == history.NoOffset {
 				continue
 			}
 			a.Text = fmt.Sprintf("broke failed-never-visible - what failed for certain does not happen: the send of %s failed with %s, and it %s at offset %d of %s",
@@ -234,7 +234,7 @@ func checkOffsetsStay(_ context.Context, v *view, c *Check) {
 			}
 		}
 		for _, i := range k.sends {
-			if v.told[i] == history.NoOffset || v.found[i] == v.told[i] {
+			if v.told(i) == history.NoOffset || v.found.at(i) == v.told(i) {
 				continue
 			}
 			op := &v.h.Ops[i]
@@ -245,7 +245,7 @@ func checkOffsetsStay(_ context.Context, v *view, c *Check) {
 			if slices.ContainsFunc(delivered, func(o *oddRecord) bool { return o.offset == op.Offset }) {
 				continue
 			}
-			found, polls := v.found[i], []int64(nil)
+			found, polls := v.found.at(i), []int64(nil)
 			switch {
 			case found != history.NoOffset:
 			case len(delivered) > 0:
@@ -291,7 +291,7 @@ func checkOneValuePerOffset(_ context.Context, v *view, c *Check) {
 			for _, i := range k.sends {
 				// What stands where it was acknowledged contradicts only odd claims,
 				// which are compared with the drained log below.
-				if v.told[i] == history.NoOffset || k.plain && k.decisive && v.found[i] == v.told[i] {
+				if v.told(i) == history.NoOffset || k.plain && k.decisive && v.found.at(i) == v.told(i) {
 					continue
 				}
 				op := &v.h.Ops[i]

@@ -3,6 +3,7 @@ package checker
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -26,8 +27,8 @@ type view struct {
 	// Columns by index into Ops: an operation is large, so what is asked of all of them
 	// is read once.
 	traits []traits
-	found  []int64      // offset in the drained leader's log, or NoOffset
-	told   []int64      // offset at which a send was acknowledged, or NoOffset
+	found  offsets      // in the drained leader's log, or NoOffset
+	tolds  []uint32     // see told
 	keyOf  []int32      // index into all; nil where there is one key
 	called bool         // the sends of every producer are called in the order of ID
 	faults []*faultView // in order of ID
@@ -169,12 +170,13 @@ func stretches(n, parts int, f func(part, from, to int)) {
 // them once, a stretch on each processor; all else goes by the columns kept of them.
 func (v *view) readOps() error {
 	n := len(v.h.Ops)
-	v.traits, v.found, v.told = make([]traits, n), make([]int64, n), make([]int64, n)
+	v.traits, v.found, v.tolds = make([]traits, n), newOffsets(n), make([]uint32, n)
+	senders := make([]uint8, n)
 	if len(v.all) > 1 {
 		v.keyOf = make([]int32, n)
 	}
 	parts := make([]part, runtime.GOMAXPROCS(0))
-	stretches(n, len(parts), func(p, from, to int) { parts[p] = v.readPart(from, to) })
+	stretches(n, len(parts), func(p, from, to int) { parts[p] = v.readPart(from, to, senders) })
 	var all counting
 	txns := false
 	for p := range parts {
@@ -195,10 +197,10 @@ func (v *view) readOps() error {
 	}
 	v.ids = all.table()
 	if v.ids.apart(parts) {
-		stretches(len(parts), len(parts), func(p, _, _ int) { v.enterPart(&parts[p]) })
+		stretches(len(parts), len(parts), func(p, _, _ int) { v.enterPart(&parts[p], senders) })
 	} else {
 		for p := range parts {
-			v.enterPart(&parts[p])
+			v.enterPart(&parts[p], senders)
 		}
 	}
 	for p := range parts {
@@ -213,8 +215,8 @@ func (v *view) readOps() error {
 }
 
 // readPart takes the operations from one index to another into the columns. Until
-// they are entered, the values of sends stand in found.
-func (v *view) readPart(from, to int) part {
+// they are entered, the values of sends stand in senders and found, as far as they fit.
+func (v *view) readPart(from, to int, senders []uint8) part {
 	p := part{from: from, to: to, sends: make([]int, len(v.all)), polls: make([]int, len(v.all))}
 	for i := from; i < to; i++ {
 		op := &v.h.Ops[i]
@@ -225,16 +227,16 @@ func (v *view) readPart(from, to int) part {
 		if v.keyOf != nil {
 			v.keyOf[i] = op.Key
 		}
-		v.told[i] = history.NoOffset
 		switch op.Kind {
 		case history.Send:
 			p.sends[op.Key]++
 			p.values.add(op.Value, op.Call)
-			v.traits[i], v.found[i] = isSend, int64(op.Value)
+			v.traits[i] = isSend
+			senders[i], v.found.short[i] = uint8(min(op.Value.Producer(), math.MaxUint8)), uint32(min(op.Value.Seq(), math.MaxUint32))
 			switch {
 			case acked(op):
 				v.traits[i] |= promised
-				v.told[i] = op.Offset
+				v.tolds[i] = shorten(op.Offset)
 			case op.Outcome == history.OK:
 				v.traits[i] |= silent
 			case op.Outcome == history.Failed:
@@ -248,6 +250,49 @@ func (v *view) readPart(from, to int) part {
 	return p
 }
 
+// long stands for an offset that 32 bits do not hold.
+const long = math.MaxUint32
+
+// shorten gives an offset, or NoOffset, 32 bits: one more than it is, or long.
+func shorten(offset int64) uint32 {
+	if n := uint64(offset + 1); n < long {
+		return uint32(n)
+	}
+	return long
+}
+
+// offsets is a column of offsets by index into Ops, at first NoOffset. Touching memory
+// for the first time is most of what a column costs, and few offsets need 64 bits.
+type offsets struct {
+	short []uint32 // as shorten gives them
+	far   map[int32]int64
+}
+
+func newOffsets(n int) offsets { return offsets{make([]uint32, n), map[int32]int64{}} }
+
+func (o *offsets) at(i int32) int64 {
+	if s := o.short[i]; s != long {
+		return int64(s) - 1
+	}
+	return o.far[i]
+}
+
+// set may be called from several goroutines for different operations if the offset is
+// not long.
+func (o *offsets) set(i int32, offset int64) {
+	if o.short[i] = shorten(offset); o.short[i] == long {
+		o.far[i] = offset
+	}
+}
+
+// told is the offset at which the send with index i was acknowledged, or NoOffset.
+func (v *view) told(i int32) int64 {
+	if s := v.tolds[i]; s != long {
+		return int64(s) - 1
+	}
+	return v.h.Ops[i].Offset
+}
+
 // key is the index of the key of the operation with index i.
 func (v *view) key(i int32) int32 {
 	if v.keyOf == nil {
@@ -258,13 +303,17 @@ func (v *view) key(i int32) int32 {
 
 // enterPart enters the values of a stretch of operations, and fills the lists of sends
 // and polls of each partition.
-func (v *view) enterPart(p *part) {
+func (v *view) enterPart(p *part, senders []uint8) {
 	for i := int32(p.from); i < int32(p.to); i++ {
 		k := v.all[v.key(i)]
 		if v.traits[i]&isSend != 0 {
 			k.sends[p.sends[k.index]] = i
 			p.sends[k.index]++
-			if value := history.Value(v.found[i]); !v.ids.enter(value, i) {
+			value := history.MakeValue(int32(senders[i]), int64(v.found.short[i]))
+			if senders[i] == math.MaxUint8 || v.found.short[i] == math.MaxUint32 {
+				value = v.h.Ops[i].Value
+			}
+			if !v.ids.enter(value, i) {
 				p.reused = append(p.reused, value)
 			}
 		}
@@ -272,7 +321,7 @@ func (v *view) enterPart(p *part) {
 			k.polls[p.polls[k.index]] = i
 			p.polls[k.index]++
 		}
-		v.found[i] = history.NoOffset
+		v.found.short[i] = 0
 	}
 }
 
@@ -455,9 +504,9 @@ func (v *view) place(k *keyView) {
 			continue
 		}
 		for _, i := range k.sends {
-			if value := v.h.Ops[i].Value; v.reused[value] && v.found[i] == history.NoOffset {
+			if value := v.h.Ops[i].Value; v.reused[value] && v.found.at(i) == history.NoOffset {
 				if offset, ok := r.find(value); ok {
-					v.found[i] = offset
+					v.found.set(i, offset)
 				}
 			}
 		}
@@ -493,12 +542,13 @@ func (v *view) placeLog(k *keyView, log []history.Record) {
 		}
 		for _, i := range parts[p].left {
 			op, _ := v.ids.find(log[i].Value)
-			if v.found[op] == history.NoOffset {
-				v.found[op] = log[i].Offset
+			at := v.found.at(op)
+			if at == history.NoOffset {
+				v.found.set(op, log[i].Offset)
 				continue
 			}
 			k.plain = false
-			v.found[op] = min(v.found[op], log[i].Offset) // the first place, as offsets ascend
+			v.found.set(op, min(at, log[i].Offset)) // the first place, as offsets ascend
 		}
 	}
 }
@@ -547,12 +597,12 @@ func (v *view) placePart(k *keyView, log []history.Record, from, to int, p *plac
 			p.follow(rec.Value.Producer(), op)
 		}
 		switch {
-		case op < p.from || op >= p.to:
+		case op < p.from || op >= p.to || shorten(rec.Offset) == long:
 			p.left = append(p.left, i)
-		case v.found[op] != history.NoOffset:
+		case v.found.at(op) != history.NoOffset:
 			p.plain = false
 		default:
-			v.found[op] = rec.Offset
+			v.found.set(op, rec.Offset)
 		}
 	}
 }

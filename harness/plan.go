@@ -23,7 +23,9 @@ import (
 	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/anykafka"
+	"github.com/faultline-mq/faultline/harness/system/example"
 	"github.com/faultline-mq/faultline/harness/system/nats"
+	"github.com/faultline-mq/faultline/harness/system/rabbitmq"
 	"github.com/faultline-mq/faultline/harness/system/reference"
 	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/nemesis/sidecar"
@@ -113,7 +115,13 @@ const (
 
 // Systems lists the systems under test.
 func Systems() []system.System {
-	return []system.System{reference.System{}, anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}}, nats.System{}}
+	return []system.System{
+		reference.System{},
+		anykafka.System{Further: []anykafka.Distribution{reference.Distribution{}}},
+		rabbitmq.System{},
+		nats.System{},
+		example.System{},
+	}
 }
 
 // LookupSystem returns a system by name.

@@ -170,3 +170,15 @@ func lastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.TrimSpace(lines[len(lines)-1])
 }
+
+// BuildGo builds the command of a package of this source tree ("./cmd/name"), as a
+// static binary for Linux on an architecture, in the empty folder dir, and returns its
+// path. It needs the Go toolchain.
+func BuildGo(ctx context.Context, pkg, arch, dir string, progress io.Writer) (string, error) {
+	root, err := sourceRoot()
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(dir, filepath.Base(pkg))
+	return out, goBuild(ctx, root, arch, "", pkg, out, progress)
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"slices"
 	"strconv"
 	"time"
 
@@ -123,29 +122,9 @@ func (k *Kgo) consume(key int32, from int64, wait time.Duration, most int) (*kgo
 	return c, nil
 }
 
-// leader is the index of the node that a client sends a key's requests to.
-func (k *Kgo) leader(cl *kgo.Client, key int32) int16 {
-	p := k.c.Keys[key]
-	if cl != nil {
-		if id, _, err := cl.PartitionLeader(p.Topic, p.Index); err == nil {
-			if i := slices.Index(k.c.Nodes, k.c.NodeOf(id)); i >= 0 {
-				return int16(i)
-			}
-		}
-	}
-	return history.NoNode
-}
-
-// Route returns the node that the client takes for the leader; it may send to another.
-func (k *Kgo) Route(_ context.Context, op *workloads.Op) int16 {
-	if op.Kind == history.Send {
-		return k.leader(k.producer, op.Key)
-	}
-	if c := k.consumers[op.Key]; c != nil {
-		return k.leader(c.cl, op.Key)
-	}
-	return history.NoNode
-}
+// Route returns history.NoNode: which node the client sends to, and how often, is its
+// own affair.
+func (*Kgo) Route(context.Context, *workloads.Op) int16 { return history.NoNode }
 
 // Epoch returns -1: the client keeps epochs to itself.
 func (*Kgo) Epoch(int32) int32 { return -1 }
@@ -158,7 +137,6 @@ func (k *Kgo) Do(ctx context.Context, op *workloads.Op) workloads.Result {
 	} else {
 		k.poll(ctx, op, &res)
 	}
-	res.Node = k.Route(ctx, op)
 	res.At = k.c.Clock.Now()
 	return res
 }

@@ -170,6 +170,9 @@ func (c *cluster) Setup(ctx context.Context) error {
 	if err := c.await(ctx, deadline, func() error { return c.formed(ctx) }); err != nil {
 		return fmt.Errorf("the cluster did not form: %w", err)
 	}
+	if err := c.await(ctx, deadline, func() error { return c.api.enableFeatures(ctx, c.nodes[0]) }); err != nil {
+		return fmt.Errorf("features were not enabled: %w", err)
+	}
 	if c.scheme == mirrored {
 		if err := c.api.setPolicy(ctx, c.nodes[0], c.policy()); err != nil {
 			return fmt.Errorf("this RabbitMQ takes no policy for mirrored queues (4.0 and later have none): %w", err)
@@ -193,7 +196,7 @@ func (c *cluster) Setup(ctx context.Context) error {
 func (c *cluster) await(ctx context.Context, deadline time.Duration, try func() error) error {
 	for {
 		err := try()
-		if err == nil || errors.Is(err, errUnauthorized) || refusedWith(err, amqp.AccessRefused) || errors.Is(err, amqp.ErrCredentials) {
+		if err == nil || errors.Is(err, errUnauthorized) {
 			return err
 		}
 		for _, node := range c.nodes {
