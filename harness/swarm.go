@@ -227,6 +227,11 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	}
 	power := !scheme.Unsynced && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
+	if _, fixed := s.Base.Options["partitions"]; scheme.Few && !fixed {
+		if n, err := strconv.Atoi(p.Options["partitions"]); err != nil || n < p.Nodes {
+			p.Options["partitions"] = strconv.Itoa(p.Nodes) // a fault could hit a node that has none
+		}
+	}
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
 	}
