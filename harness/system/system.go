@@ -130,6 +130,7 @@ type Scheme struct {
 	Replicas  string // how many a partition has, for people
 	Single    bool   // a partition has one copy
 	Factor    bool   // it has as many as replication.factor says
+	Few       bool   // nodes may have none of its copies, whatever replication.factor says
 	InSync    bool   // min.insync.replicas is a matter of its own
 	Moves     bool   // replicas can be moved between nodes
 	Shared    bool   // that copy lies on a device that all nodes share
