@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/faultline-mq/faultline/checker/history"
-	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/harness/system/example/tinyq"
 	"github.com/faultline-mq/faultline/nemesis"
@@ -94,7 +94,7 @@ func serve(t *testing.T) *served {
 }
 
 func (c *served) cluster() *cluster {
-	return System{}.Connect(spec(), docker.NewRuntime(), func() (string, error) { return c.at, nil }).(*cluster)
+	return System{}.Connect(spec(), environment.NewRealtime(), func() (string, error) { return c.at, nil }).(*cluster)
 }
 
 func (c *served) client(name string) *client {
