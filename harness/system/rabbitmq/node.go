@@ -41,7 +41,7 @@ var _ system.Preparer = System{}
 // Prepare implements system.Preparer.
 func (System) Prepare(ctx context.Context, spec system.Spec, progress io.Writer) error {
 	if spec.Image != "" {
-		return nil
+		return docker.CheckImage(ctx, spec.Image)
 	}
 	_, err := docker.BuildSystemImage(ctx, debian(), progress)
 	return err
