@@ -22,7 +22,7 @@ build: ## build bin/faultline and bin/faultbroker
 test: ## all tests with the race detector; Docker tests skip where there is no Docker, unless CI=true
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./harness ./... # the longest first
-	$(if $(RACE),$(GO) test -short -timeout 20m ./broker/cluster ./checker/linear ./harness) # in full what has one goroutine at a time
+	$(if $(RACE),$(GO) test -skip '^TestDocker' -timeout 20m ./harness ./cmd/faultline ./checker ./checker/linear ./broker/cluster) # in full what has one goroutine at a time
 	$(GO) test -tags mutants -timeout 20m -run 'Mutant|Convict|Registry' ./broker/mutant ./harness
 
 test-docker: ## every test that needs Docker, the long ones too
