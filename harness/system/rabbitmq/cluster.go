@@ -312,7 +312,7 @@ func (c *cluster) ready(ctx context.Context, key string) error {
 func (c *cluster) whole(q queueView) error {
 	switch {
 	case q.leads() == "":
-		return fmt.Errorf("it %s", orElse(q.State, "without a home"))
+		return fmt.Errorf("it without a home (state %q)", q.State)
 	case c.scheme == mirrored && (len(q.Mirrors) < c.mirrors() || len(q.Synced) < c.mirrors()):
 		return fmt.Errorf("%d of %d mirrors, %d synchronised", len(q.Mirrors), c.mirrors(), len(q.Synced))
 	case c.scheme == quorum && len(q.Online) < c.v.number("x-quorum-initial-group-size"):
