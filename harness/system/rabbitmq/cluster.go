@@ -170,9 +170,6 @@ func (c *cluster) Setup(ctx context.Context) error {
 	if err := c.await(ctx, deadline, func() error { return c.formed(ctx) }); err != nil {
 		return fmt.Errorf("the cluster did not form: %w", err)
 	}
-	if err := c.await(ctx, deadline, func() error { return c.api.enableFeatures(ctx, c.nodes[0]) }); err != nil {
-		return fmt.Errorf("features were not enabled: %w", err)
-	}
 	if c.scheme == mirrored {
 		if err := c.api.setPolicy(ctx, c.nodes[0], c.policy()); err != nil {
 			return fmt.Errorf("this RabbitMQ takes no policy for mirrored queues (4.0 and later have none): %w", err)

@@ -1,8 +1,11 @@
 package rabbitmq
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -161,4 +164,37 @@ func TestLeads(t *testing.T) {
 
 	require.EqualError(t, c.whole(queueView{Node: "rabbit@n1", Mirrors: []string{"rabbit@n2", "rabbit@n3"}, Synced: []string{"rabbit@n3"}}), "2 of 2 mirrors, 1 synchronised")
 	require.EqualError(t, c.whole(queueView{State: "down"}), `it without a home (state "down")`)
+}
+
+// late is a clock on which every sleep takes a minute.
+type late struct{ now time.Duration }
+
+func (l *late) Now() time.Duration { return l.now }
+func (l *late) Sleep(ctx context.Context, _ time.Duration) error {
+	l.now += time.Minute
+	return ctx.Err()
+}
+
+// TestNeverReady: waiting for a cluster ends, with what was missing; a node that ended
+// and a refused password end it at once.
+func TestNeverReady(t *testing.T) {
+	clock := &late{}
+	running := true
+	c := System{}.connect(specOf(quorum, nil), clock, nil, func(_ context.Context, node string) (nemesis.ProcessState, error) {
+		return nemesis.ProcessState{Running: running || node != "n2", ExitCode: 127}, nil
+	})
+	wait := func(err error) error {
+		clock.now = 0
+		return c.await(t.Context(), SetupTimeout, func() error { return err })
+	}
+	require.NoError(t, wait(nil))
+	require.EqualError(t, wait(errors.New("node n3 sees n1 down")), "not so after 6m0s: node n3 sees n1 down")
+	require.Equal(t, SetupTimeout, clock.now)
+
+	require.ErrorIs(t, wait(errUnauthorized), errUnauthorized)
+	require.Zero(t, clock.now)
+
+	running = false
+	require.EqualError(t, wait(errors.New("refused")), "node n2 ended with exit code 127; its log is in the result directory")
+	require.Zero(t, clock.now)
 }
