@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats side-by-side test-matrix-systems test-systems
+.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats side-by-side test-matrix-systems test-systems test-rabbitmq
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -78,6 +78,11 @@ test-pause: build ## the same with paused nodes
 
 test-kafka: ## clusters that speak Kafka's protocol, tried on our own broker: by image, by addresses, and with commands of one's own as faults
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 40m -v -run 'TestDockerKafka|TestDockerExec|TestExternal|TestKafkaPromises|TestDistributions' ./harness
+RABBITMQ := $(FAULTLINE) run --plan docs/systems/rabbitmq-partition.yaml
+test-rabbitmq: build ## RabbitMQ: a partition and a restart take acknowledged messages from mirrored queues, and none from quorum queues
+	@$(RABBITMQ) --scheme mirrored; [ $$? = 1 ] && grep -q '"lost": *[1-9]' results/latest/summary.json || { echo "test-rabbitmq: expected mirrored queues to lose acknowledged messages"; exit 1; }
+	@$(RABBITMQ) --scheme quorum
+
 NATS := $(FAULTLINE) run --system nats --env docker --nodes 3 --clients 6 --seed $(SEED)
 test-nats: build ## NATS JetStream R3: killed nodes take nothing; lost power does by default, and not with sync_interval=always
 	$(NATS) --workload queue --faults kill --time 90s
