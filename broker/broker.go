@@ -252,7 +252,7 @@ func (Exit) effect()       {}
 // Event is one thing that a node reports about itself, numbered within its
 // incarnation so that a gap shows.
 type Event struct {
-	Kind   string   `json:"event"` // start, stop, leader, follower, isr, truncate, unclean, eligible, fenced, unfenced, controller, corrupt, deleted
+	Kind   string   `json:"event"` // start, stop, leader, follower, isr, truncate, unclean, eligible, fenced, unfenced, controller, corrupt, deleted, peer-down, partitioned
 	Seq    int64    `json:"seq"`
 	Wall   int64    `json:"wall"` // Unix nanoseconds
 	Inc    string   `json:"incarnation"`

@@ -3,9 +3,13 @@ package harness
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -111,7 +115,7 @@ func examplePlan(durability string) Plan {
 // inThisProcess runs a plan of the example's server without containers.
 func inThisProcess(t *testing.T, p Plan) (*checker.Result, *history.History) {
 	t.Helper()
-	p.Rate, p.Leaves, p.Phases = 400, time.Second, Phases{Baseline: time.Second, Fault: 4 * time.Second, Recovery: time.Second}
+	p.Rate, p.Leaves, p.Phases = 400, time.Second, Phases{Baseline: 2 * time.Second, Fault: 4 * time.Second, Recovery: time.Second}
 	p, err := p.Resolve()
 	require.NoError(t, err)
 	started := time.Now()
@@ -131,7 +135,9 @@ func inThisProcess(t *testing.T, p Plan) (*checker.Result, *history.History) {
 	require.NoError(t, r.whole(t.Context(), &Execution{}, ""))
 	h := rec.History()
 	require.NoError(t, h.Validate())
-	res, err := checker.Run(t.Context(), h, checker.DefaultOptions())
+	short := checker.DefaultOptions() // on a busy host a second or two is few sends
+	short.MinBaselineOK, short.MinRecoveryOK = 5, 5
+	res, err := checker.Run(t.Context(), h, short)
 	require.NoError(t, err)
 	return res, h
 }
@@ -210,4 +216,61 @@ func TestQueueThroughKills(t *testing.T) {
 		}
 		require.GreaterOrEqual(t, drained, res.Counts.Acknowledged)
 	})
+}
+
+// pageRuns are the runs that a page shows, each a line of flags and what is to come of it.
+func pageRuns(t *testing.T, page string) (plans []Plan, verdicts []checker.Verdict) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		command, said, ok := strings.Cut(strings.TrimSpace(line), "#")
+		args, is := strings.CutPrefix(command, "bin/faultline run ")
+		if !ok || !is {
+			continue
+		}
+		p := DefaultPlan()
+		p.Scheme, p.Workload, p.Options = "", "", map[string]string{}
+		fl := flag.NewFlagSet("run", flag.ContinueOnError)
+		fl.StringVar(&p.System, "system", "", "")
+		fl.IntVar(&p.Nodes, "nodes", 0, "")
+		fl.DurationVar(&p.Time, "time", 0, "")
+		fl.Func("faults", "", func(s string) error {
+			p.Faults = strings.Split(s, ",")
+			return nil
+		})
+		fl.Func("set", "", func(s string) error {
+			name, value, _ := strings.Cut(s, "=")
+			p.Options[name] = value
+			return nil
+		})
+		require.NoError(t, fl.Parse(strings.Fields(args)))
+		verdict, _, _ := strings.Cut(strings.TrimSpace(said), ":")
+		plans, verdicts = append(plans, p), append(verdicts, checker.Verdict(verdict))
+	}
+	return plans, verdicts
+}
+
+// The commands at the head of docs/systems/adding.md end as it says.
+func TestExampleInDocker(t *testing.T) {
+	needDocker(t)
+	plans, verdicts := pageRuns(t, filepath.Join("..", "docs", "systems", "adding.md"))
+	require.Equal(t, []checker.Verdict{checker.Valid, checker.Invalid, checker.Invalid}, verdicts)
+	for i, p := range plans {
+		t.Run(p.FaultList()+" "+p.Options["durability"], func(t *testing.T) {
+			p.Time = 20 * time.Second
+			require.NoError(t, p.Prepare(t.Context(), nil))
+			j := contained(t, p, nil)
+			require.Equal(t, verdicts[i], j.Verdict, j.why())
+			if verdicts[i] == checker.Valid {
+				j.requireProven(t)
+				return
+			}
+			c := clauseOf(t, j.Result, checker.ClauseSurvives)
+			require.Equal(t, checker.Invalid, c.Verdict, c.Detail)
+			for _, a := range c.Anomalies {
+				require.NotZero(t, a.Value.Seq(), "a lost message is named")
+			}
+		})
+	}
 }

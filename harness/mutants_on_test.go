@@ -53,6 +53,22 @@ func TestMutantsAreFound(t *testing.T) {
 	}
 }
 
+// What hinges on a moment is found within a few seeds of plans that bring it about, and
+// says so: a control has the same plans.
+func TestMutantsOfAMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("simulates for some seconds")
+	}
+	ms, err := LookupMutants("CB6")
+	require.NoError(t, err)
+	runs, err := MutantHunt{Mutants: ms, Base: swarmBase(), First: 1, Ranges: 1, Seeds: 25}.Run(t.Context())
+	require.NoError(t, err)
+	require.Len(t, runs, 1)
+	require.True(t, runs[0].Found)
+	require.True(t, runs[0].Expected, "%v", runs[0].Broken)
+	require.Equal(t, ms[0].Name, runs[0].Plans)
+}
+
 // A convicted seed is convicted again, by the same history: the mutant is part of
 // the plan.
 func TestMutantReplays(t *testing.T) {

@@ -235,6 +235,8 @@ func (p Plan) Resolve() (Plan, error) {
 		return bad("unknown expectation %q; known: survive, declared", p.Expect)
 	case p.Schedule != "" && p.Schedule != "random" && p.Schedule != "periodic":
 		return bad("unknown schedule %q; known: random, periodic", p.Schedule)
+	case p.Workload != "queue" && (p.Consumers != 0 || p.Pause != 0 || p.Releases != 0 || p.Rejects != 0 || p.Leaves != 0):
+		return bad("consumers, pause, releases, rejects and leaves are of workload queue: workload %s has no consumers", p.Workload)
 	case p.Size > maxSize:
 		return bad("payloads of %d bytes: at most %d are possible", p.Size, maxSize)
 	}
@@ -624,6 +626,12 @@ func (p Plan) Command() string {
 		fmt.Fprintf(&b, " --nodes %d", p.Nodes)
 	}
 	fmt.Fprintf(&b, " --clients %d", p.Clients)
+	if p.Consumers != 0 {
+		fmt.Fprintf(&b, " --consumers %d", p.Consumers)
+	}
+	if p.Pause != 0 {
+		fmt.Fprintf(&b, " --pause %s", p.Pause)
+	}
 	if p.Scenario == "" {
 		fmt.Fprintf(&b, " --time %s", p.Time)
 	}

@@ -93,6 +93,8 @@ type run struct {
 	served map[int32]bool      // queues that gave a message to a consumer in it
 	told   []history.NodeEvent // what the nodes reported, where a step waits for it
 
+	version string // that the nodes run, by their own word; "": they do not say
+
 	online    *checker.Online // nil: nobody watches
 	violation *report.Stopped // the first that was found
 }
@@ -319,11 +321,17 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 			r.mu.Unlock()
 		}
 	})
+	runs := "" // what the nodes say that they run
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), environment.DownTimeout)
 		defer cancel()
 		ex.Duration = r.rt.Now()
-		ex.Versions = r.env.Versions()
+		if ex.Versions = r.env.Versions(); r.version != "" {
+			ex.Versions[r.plan.System] = r.version
+		}
+		if runs != "" {
+			ex.Versions["nodes"] = runs
+		}
 		if nodesDir != "" {
 			if cerr := r.env.Collect(cleanup, nodesDir); cerr != nil {
 				err = errors.Join(err, fmt.Errorf("collecting the nodes' logs: %w", cerr))
@@ -348,7 +356,27 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 	if err := r.cluster.Setup(ctx); err != nil {
 		return err
 	}
+	if v := r.cluster.Versions(); v != nil { // what the nodes say of themselves, as far as they do
+		r.version, _ = v.Version(ctx, r.spec.Nodes[0])
+	}
+	runs = r.versions(ctx)
 	return r.work(ctx)
+}
+
+// versions words what the nodes say that they run; "" where they do not.
+func (r *run) versions(ctx context.Context) string {
+	v := r.cluster.Versions()
+	if v == nil {
+		return ""
+	}
+	var words []string
+	for _, n := range r.spec.Nodes {
+		// One that does not say is named by what the environment knows of it.
+		if version, err := v.Version(ctx, n); err == nil && !slices.Contains(words, version) {
+			words = append(words, version)
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // target is what the nemesis acts on.
@@ -394,7 +422,7 @@ func (r *run) work(ctx context.Context) error {
 		return err
 	}
 	r.enter("drain")
-	drains, replicas := r.cluster.Drain(ctx, drainLimit)
+	drains, replicas := r.cluster.Drain(ctx, r.limits().Drain)
 	for _, rep := range replicas {
 		r.sink.Event(rep)
 	}
@@ -403,6 +431,18 @@ func (r *run) work(ctx context.Context) error {
 	}
 	r.enter("end")
 	return ctx.Err()
+}
+
+// limits are those of the system.
+func (r *run) limits() system.Limits {
+	var l system.Limits
+	if s, ok := r.sys.(system.Limited); ok {
+		l = s.Limits(r.spec)
+	}
+	if l.Drain == 0 {
+		l.Drain = drainLimit
+	}
+	return l
 }
 
 // disturb goes through baseline, faults and recovery while clients work.
@@ -414,7 +454,9 @@ func (r *run) disturb(ctx context.Context) error {
 	if len(r.plan.Steps) > 0 {
 		r.enter("fault")
 		end = r.rt.Now() + r.plan.Phases.Fault
-		if err := nemesis.Run(ctx, r.plan.Steps, r.target(), r, nemesis.Limits{Stop: r.stopper()}); err != nil {
+		limits := r.limits().Faults
+		limits.Stop = r.stopper()
+		if err := nemesis.Run(ctx, r.plan.Steps, r.target(), r, limits); err != nil {
 			return fmt.Errorf("nemesis: %w", err)
 		}
 		if err := r.pass(ctx, end); err != nil {

@@ -40,6 +40,8 @@ type Swarm struct {
 	Faults []string
 	// Haze is the fault that lies over all others; "": drawn.
 	Haze string
+	// When is the event that all reactions wait for, many of them; "": drawn.
+	When nemesis.Event
 	// Estrange: the faults are those of estrange. Otherwise that is drawn.
 	Estrange bool
 }
@@ -135,7 +137,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if s.Fixed[DimTargets] || p.Targets != "" {
 		return p, nil
 	}
-	free := !s.Fixed[DimFaults] && s.Faults == nil && s.Haze == "" // what else is asked for is kept
+	free := !s.Fixed[DimFaults] && s.Faults == nil && s.Haze == "" && s.When == "" // what else is asked for is kept
 	if rng := part("estrange"); s.Estrange || free && rng.IntN(8) == 0 {
 		if with, ok := estrange(rng, p, scheme, sys.Detection(p.spec(""))); ok {
 			return with.Resolve()
@@ -147,7 +149,7 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	overlap(part("overlap"), p)
 	if !s.Fixed[DimFaults] {
 		p = follow(part("follow"), p, scheme)
-		p = react(part("react"), p, scheme, sys.Detection(p.spec("")))
+		p = s.react(part("react"), p, scheme, sys.Detection(p.spec("")))
 		s.haze(part("haze"), &p, scheme)
 	}
 	return p.Resolve()
@@ -225,6 +227,11 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	}
 	power := !scheme.Unsynced && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
+	if _, fixed := s.Base.Options["partitions"]; scheme.Few && !fixed {
+		if n, err := strconv.Atoi(p.Options["partitions"]); err != nil || n < p.Nodes {
+			p.Options["partitions"] = strconv.Itoa(p.Nodes) // a fault could hit a node that has none
+		}
+	}
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
 	}
@@ -459,11 +466,14 @@ func follow(rng *rand.Rand, p Plan, scheme system.Scheme) Plan {
 }
 
 // react adds steps that wait for an event of the cluster, from some time on.
-func react(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration) Plan {
+func (s Swarm) react(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration) Plan {
 	length := max(3*detection/2, time.Second)
 	reactions := make([]nemesis.Step, pick(rng, 0, 3, 6, 10))
+	if s.When != "" {
+		reactions = make([]nemesis.Step, 10)
+	}
 	for i := range reactions {
-		reactions[i] = reaction(rng, scheme)
+		reactions[i] = s.reaction(rng, scheme)
 	}
 	if rng.IntN(2) == 0 { // what takes data goes only with few others
 		slices.SortStableFunc(reactions, func(a, b nemesis.Step) int {
@@ -488,12 +498,14 @@ func react(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration
 
 // reaction draws a fault that waits for an event: most often the new leader goes
 // at once. Where nobody else could lead, what happens is that a process starts.
-func reaction(rng *rand.Rand, scheme system.Scheme) nemesis.Step {
+func (s Swarm) reaction(rng *rand.Rand, scheme system.Scheme) nemesis.Step {
 	r := nemesis.Step{When: nemesis.LeaderChange, Targets: nemesis.TargetEvent, Fault: pick(rng, "kill", "pause", "partition"), Seed: rng.Uint64()}
 	if scheme.Single {
 		r.When, r.Fault = nemesis.NodeStart, pick(rng, "kill", "restart", "power", "power")
 	}
-	if rng.IntN(2) == 0 {
+	if s.When != "" {
+		r.When = s.When
+	} else if rng.IntN(2) == 0 {
 		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
 		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power", "wipe")
 		if r.When == nemesis.InSyncShrink {

@@ -6,7 +6,8 @@ package mutant
 var registry = [names]Info{
 	TruncateToHighWatermark: {
 		ID: "M1", Name: "truncate-to-high-watermark", Scheme: "isr", Clauses: []string{"acknowledged-survive", "replicas-agree", "committed-reads"},
-		Doc: "A replica that begins to follow cuts its log to the high watermark that it knows (Kafka before KIP-101).",
+		Doc:  "A replica that begins to follow cuts its log to the high watermark that it knows (Kafka before KIP-101).",
+		Hunt: Hunt{When: "leader-change", Haze: "delay", Faults: []string{"kill"}},
 	},
 	TruncateOnce: {
 		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},

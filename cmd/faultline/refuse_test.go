@@ -20,6 +20,7 @@ import (
 // TestBadInput: what the user can mend is one line that names it and the remedy,
 // exit code 254, and nothing stored.
 func TestBadInput(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	files := t.TempDir()
 	file := func(name, text string) string {
@@ -177,6 +178,7 @@ func TestDoctorWithoutDocker(t *testing.T) {
 // TestDamagedHistory: a history with a hole in it proves nothing, and the damage
 // is no verdict: restored, it is judged as before.
 func TestDamagedHistory(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	s := ask(t, nil, "run", "--env", "sim", "--time", "20s", "--json", "--out", t.TempDir()).summary(t)
 	require.Equal(t, checker.Valid, s.Verdict)

@@ -40,6 +40,8 @@ func (f *planFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.plan.Environment, "env", d.Environment, "docker, sim, or auto (docker where there is one); external comes with --addresses")
 	fl.IntVar(&f.plan.Nodes, "nodes", d.Nodes, "nodes of the cluster")
 	fl.IntVar(&f.plan.Clients, "clients", d.Clients, "producers; pollers come with them")
+	fl.IntVar(&f.plan.Consumers, "consumers", 0, "consumers of workload queue; below 0: none (default: as many as producers)")
+	fl.DurationVar(&f.plan.Pause, "pause", 0, "of such a consumer after each message; below 0: none (default: changes now and then)")
 	fl.DurationVar(&f.plan.Time, "time", d.Time, "baseline, faults and recovery together")
 	fl.Float64Var(&f.plan.Rate, "rate", d.Rate, "sends per second over all producers; 0 = closed loop")
 	fl.IntVar(&f.plan.Size, "size", d.Size, "bytes of a payload")
@@ -103,6 +105,7 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 			"nodes": func() { p.Nodes = given.Nodes; redraw() }, "clients": func() { p.Clients = given.Clients },
 			"time": func() { p.Time, p.Phases = given.Time, harness.Phases{}; redraw() }, "rate": func() { p.Rate = given.Rate },
 			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed = given.Seed; redraw() }, "expect": func() { p.Expect = given.Expect }, "upgrade-to": func() { p.Upgrade = given.Upgrade },
+			"consumers": func() { p.Consumers = given.Consumers }, "pause": func() { p.Pause = given.Pause },
 			"image":             func() { p.Image = given.Image },
 			"client":            func() { p.Client = given.Client },
 			"addresses":         func() { p.Addresses = given.Addresses; redraw() },

@@ -175,6 +175,11 @@ func PrintVerdict(w io.Writer, s Summary) error {
 			p("  %s", text)
 		}
 	}
+	if len(s.Queues) > 0 {
+		sum := queueTotals(s.Queues)
+		p("  %s: %s acknowledged, %s consumed, %s in the drain, %s never came out; further deliveries: %s", plural(len(s.Queues), "queue"),
+			count(sum.Acknowledged), count(sum.Accepted), count(sum.Drained), count(sum.Lost), count(sum.Duplicated))
+	}
 	for _, r := range s.undecided() {
 		p("  why     %s", printable(r.Why))
 		p("  change  %s", printable(r.Change))

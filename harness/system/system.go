@@ -97,6 +97,17 @@ type Preparer interface {
 	Prepare(ctx context.Context, spec Spec, progress io.Writer) error
 }
 
+// Limited is a system that takes longer than others: Limits are those of its runs.
+type Limited interface {
+	Limits(Spec) Limits
+}
+
+// Limits bound parts of a run. What is 0 has its default.
+type Limits struct {
+	Faults nemesis.Limits // of what is done to nodes, and of its proofs
+	Drain  time.Duration  // default 60 s
+}
+
 // ErrNotSimulated is returned where a system's nodes exist as containers only.
 var ErrNotSimulated = errors.New("its nodes run as containers only; use --env docker")
 
@@ -119,6 +130,7 @@ type Scheme struct {
 	Replicas  string // how many a partition has, for people
 	Single    bool   // a partition has one copy
 	Factor    bool   // it has as many as replication.factor says
+	Few       bool   // nodes may have none of its copies, whatever replication.factor says
 	InSync    bool   // min.insync.replicas is a matter of its own
 	Moves     bool   // replicas can be moved between nodes
 	Shared    bool   // that copy lies on a device that all nodes share

@@ -83,7 +83,7 @@ func (cl *client) Do(ctx context.Context, op *workloads.Op) workloads.Result {
 		if res.Outcome == history.OK {
 			return res
 		}
-		cl.silent = cl.silent || res.Outcome == history.Indeterminate
+		cl.silent = cl.silent || res.Outcome == history.Indeterminate && op.Kind != history.Leave
 		if cl.spec.Pinned < 0 {
 			cl.Close()
 			cl.node = (cl.node + 1) % len(cl.c.nodes)
@@ -226,6 +226,7 @@ func (cl *client) poll(ctx context.Context, op *workloads.Op, res *workloads.Res
 // something is wrong was delivered.
 func (cl *client) receive(ctx context.Context, op *workloads.Op, res *workloads.Result) {
 	most := max(op.Max, 1)
+	res.Lock = cl.c.v.duration(optAckWait)
 	sub, err := fetch(cl.nc, cl.c.keys[op.Key], consumerName, most, op.Wait)
 	if err != nil {
 		cl.unanswered(err, res)

@@ -140,12 +140,13 @@ func (System) Detection(spec system.Spec) time.Duration {
 
 // Contract implements system.System. A publication is acknowledged (PubAck) when a
 // majority of the replicas has written it to its log, which says nothing of the disk
-// unless sync_interval is always.
+// unless sync_interval is always. The definitions of streams and consumers lie there in
+// the same way, so that a loss of power may take those as well.
 func (System) Contract(spec system.Spec) history.Contract {
 	v := resolve(spec)
 	power, damage := faultsOf(spec)
 	kept := !damage && (!power || v[optSync] == syncAlways)
-	c := history.Contract{Expect: spec.Expect, Acknowledged: kept, Recovers: !damage, Order: "none", Offsets: "global"}
+	c := history.Contract{Expect: spec.Expect, Acknowledged: kept, Recovers: kept, Order: "none", Offsets: "global"}
 	if spec.Workload == queueWorkload {
 		c.Delivery, c.Redelivers = "at-least-once", true
 		// A confirmed acknowledgement is in the log of the consumer's replicas. With one

@@ -186,25 +186,3 @@ func (a *api) setPolicy(ctx context.Context, node string, definition map[string]
 		"pattern": "^q-", "apply-to": "queues", "definition": definition,
 	}, nil)
 }
-
-// enableFeatures enables every stable feature flag. Nodes that join a cluster take its
-// flags, and a first node that waits for nobody begins without any.
-func (a *api) enableFeatures(ctx context.Context, node string) error {
-	var flags []struct {
-		Name      string `json:"name"`
-		State     string `json:"state"`
-		Stability string `json:"stability"`
-	}
-	if err := a.call(ctx, node, http.MethodGet, "feature-flags", nil, &flags); err != nil {
-		return err
-	}
-	for _, f := range flags {
-		if f.State == "enabled" || f.Stability == "experimental" {
-			continue
-		}
-		if err := a.call(ctx, node, http.MethodPut, "feature-flags/"+url.PathEscape(f.Name)+"/enable", map[string]any{"name": f.Name}, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -20,6 +20,7 @@ type conn struct {
 	c       *amqp.Connection
 	ch      *amqp.Channel
 	returns chan amqp.Return // at most one publish is unconfirmed
+	ended   chan *amqp.Error // why the channel was closed
 }
 
 // login is who connects, and how.
@@ -75,6 +76,7 @@ func dial(ctx context.Context, addr string, l login) (*conn, error) {
 		return nil, err
 	}
 	k.returns = k.ch.NotifyReturn(make(chan amqp.Return, 1))
+	k.ended = k.ch.NotifyClose(make(chan *amqp.Error, 1))
 	return k, nil
 }
 
@@ -118,28 +120,40 @@ func (k *conn) publish(ctx context.Context, queue string, mandatory bool, mode u
 			return err
 		}
 		ok := confirmation.Wait() // it ends with the channel
+		if !ok && !k.usable() {
+			return k.why()
+		}
 		select {
 		case r := <-k.returns: // it came before the confirmation
-			outcome, code = returned, r.ReplyText
+			if ok {
+				outcome, code = returned, r.ReplyText
+			}
 		default:
 			if ok {
 				outcome = taken
-			} else if k.usable() {
-				code = "nack"
 			}
 		}
-		if outcome != taken && outcome != returned && code == "" {
-			return amqp.ErrClosed
+		if outcome == unknown {
+			code = "nack"
 		}
 		return nil
 	})
 	if err != nil {
 		return unknown, reason(err)
 	}
-	if outcome == returned && !k.usable() {
-		return unknown, "closed"
-	}
 	return outcome, code
+}
+
+// why is what ended the channel.
+func (k *conn) why() error {
+	select {
+	case err := <-k.ended:
+		if err != nil && err.Server {
+			return err
+		}
+	default:
+	}
+	return amqp.ErrClosed
 }
 
 // reason names an error in a few words.
@@ -157,7 +171,7 @@ func reason(err error) string {
 		return "reset"
 	case errors.As(err, &ae) && ae.Server:
 		return fmt.Sprintf("%d %s", ae.Code, ae.Reason)
-	case errors.Is(err, amqp.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &ae), errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 		return "closed"
 	case errors.As(err, &ne) && ne.Timeout():
 		return "timeout"

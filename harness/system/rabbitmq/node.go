@@ -41,7 +41,7 @@ var _ system.Preparer = System{}
 // Prepare implements system.Preparer.
 func (System) Prepare(ctx context.Context, spec system.Spec, progress io.Writer) error {
 	if spec.Image != "" {
-		return nil
+		return docker.CheckImage(ctx, spec.Image)
 	}
 	_, err := docker.BuildSystemImage(ctx, debian(), progress)
 	return err
@@ -91,8 +91,7 @@ loopback_users = none
 heartbeat = %s
 collect_statistics_interval = 1000
 cluster_formation.peer_discovery_backend = classic_config
-cluster_formation.discovery_retry_limit = 240
-cluster_formation.discovery_retry_interval = 500
+cluster_formation.discovery_retry_limit = 3
 cluster_formation.internal_lock_retries = 60
 cluster_partition_handling = %s
 `, user, defaultPassword, v["heartbeat"], v["cluster_partition_handling"])

@@ -135,20 +135,26 @@ func options(spec system.Spec) values {
 	return v
 }
 
-// lacks is what faults need and the system or this adapter has not, and why.
-var lacks = map[nemesis.Capability]string{
-	nemesis.NeedsAdmin:    "the harness cannot change its members or move its leaders",
-	nemesis.NeedsVersions: "the harness runs one version of it",
-	nemesis.NeedsLocks:    "its nodes share no lock",
-	nemesis.NeedsWiping:   "the others refuse a node that lost its disk, until an operator makes them forget it",
-	nemesis.NeedsEvents:   "its nodes report no events",
+// lacks is what faults need and the system or this adapter has not, and why; the first
+// that fits is said.
+var lacks = []struct {
+	what nemesis.Capability
+	why  string
+}{
+	{nemesis.NeedsAdmin, "the harness cannot change its members or move its leaders"},
+	{nemesis.NeedsVersions, "the harness runs one version of it"},
+	{nemesis.NeedsLocks, "its nodes share no lock"},
+	{nemesis.NeedsWiping, "the others refuse a node that lost its disk, until an operator makes them forget it"},
+	{nemesis.NeedsEvents, noEvents},
 }
+
+const noEvents = "its nodes report no events"
 
 // Lacks implements system.System.
 func (System) Lacks(_ system.Spec, s nemesis.Step) string {
 	switch {
 	case s.When != "":
-		return lacks[nemesis.NeedsEvents]
+		return noEvents
 	case s.Port == nemesis.QuorumPort:
 		return "it has no metadata quorum with a port of its own"
 	case s.Targets == nemesis.TargetController:
@@ -158,9 +164,10 @@ func (System) Lacks(_ system.Spec, s nemesis.Step) string {
 		if f.Name != s.Fault {
 			continue
 		}
-		for _, c := range f.NeedsOf(s.Shape) {
-			if why, ok := lacks[c]; ok {
-				return why
+		needs := f.NeedsOf(s.Shape)
+		for _, l := range lacks {
+			if slices.Contains(needs, l.what) {
+				return l.why
 			}
 		}
 	}
@@ -194,4 +201,16 @@ func (System) Detection(spec system.Spec) time.Duration {
 		d = max(d, 4*v.millis("raft.adaptive_failure_detector.poll_interval"))
 	}
 	return d
+}
+
+var _ system.Limited = System{}
+
+// Limits implements system.Limited. A node takes some ten seconds to start on a fast
+// machine and a minute on a slow one; one that is stopped in good order closes every
+// queue first.
+func (System) Limits(system.Spec) system.Limits {
+	return system.Limits{
+		Faults: nemesis.Limits{Role: 30 * time.Second, Respond: 5 * time.Minute, StopGrace: time.Minute},
+		Drain:  2 * time.Minute,
+	}
 }

@@ -62,7 +62,7 @@ func (System) Schemes() []system.Scheme {
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d, scheme.LostDisk, nil), Unsynced: survives(d, scheme.LostPower, map[string]string{"fsync": "never"}), Hunted: d.Hunted, Survived: d.Survived,
+			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, Few: d.Replicas == scheme.One || d.Replicas != scheme.Factor && d.Copies != nil, InSync: d.InSync, Moves: d.Moves, Survives: survives(d, scheme.LostDisk, nil), Unsynced: survives(d, scheme.LostPower, map[string]string{"fsync": "never"}), Hunted: d.Hunted, Survived: d.Survived,
 		}
 		for _, o := range slices.Concat(d.Options, d.Also) {
 			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})

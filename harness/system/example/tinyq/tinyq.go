@@ -200,6 +200,7 @@ func (s *Server) end() {
 
 // serve answers one connection.
 func (s *Server) serve(conn net.Conn) {
+	defer func() { _ = conn.Close() }() // it may be closed already
 	c := &session{conn: conn, taken: map[uint64]*message{}}
 	s.mu.Lock()
 	s.sessions[c] = true
