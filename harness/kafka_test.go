@@ -172,7 +172,7 @@ func TestDockerKafkaBadImages(t *testing.T) {
 		{"is never ready", func(n *docker.NodeSpec) {
 			cmd := n.Cmd
 			n.Cmd = func(addrs map[string]netip.Addr, identity string) []string {
-				return strings.Split(strings.ReplaceAll(strings.Join(cmd(addrs, identity), "\n"), "--quorum-port\n9094", "--quorum-port\n9194"), "\n")
+				return strings.Split(strings.ReplaceAll(strings.Join(cmd(addrs, identity), "\n"), "--client-port\n9092", "--client-port\n9192"), "\n")
 			}
 		}, []string{"the cluster is not ready: after 5s: ", "--set ready.timeout.ms=… gives it more time"}},
 	} {
