@@ -154,7 +154,7 @@ func TestDockerKafkaBadImages(t *testing.T) {
 	p.Image = "nosuch/kafka:1"
 	err := p.Prepare(t.Context(), nil)
 	require.ErrorIs(t, err, ErrBadPlan)
-	require.ErrorContains(t, err, "nosuch/kafka:1; pull or build it first")
+	require.ErrorContains(t, err, "image not found: nosuch/kafka:1")
 	p.Image = ""
 	_, err = p.Resolve()
 	require.ErrorContains(t, err, "name the image of the nodes with --image, or an external cluster with --addresses")
