@@ -41,7 +41,7 @@ var bugs = []seeded.Bug{
 	{Name: "an offset of 32 bits is one number off", File: "view.go", Old: "return int64(s) - 1\n	}\n	return o.far[i]", With: "return max(int64(s)-2, history.NoOffset)\n	}\n	return o.far[i]", Run: byOracle},
 	{Name: "a long offset is none", File: "view.go", Old: "	return o.far[i]", With: "	return history.NoOffset", Run: byOracle},
 	{Name: "calls in any order are in that of ID", File: "ids.go", Old: "inOrder := s.to <= later.from", With: "inOrder := true", Run: byOracle},
-	{Name: "an offset that a log has twice is smooth", File: "view.go", Old: " || j > 0 && a.Offset <= log[j-1].Offset {", With: " {", Run: byOracle},
+	{Name: "an offset that a log has twice is smooth", File: "view.go", Old: " || j > 0 && a.Offset <= log[j-1].Offset {", With: " {", Run: "TestOffsetTwice"},
 	{Name: "a smooth poll begins anywhere", File: "reads.go", Old: "n = 1 // behind", With: "n = 0 // behind", Run: byOracle},
 	{Name: "deliveries are held against an unproven drain", File: "view.go", Old: "if k.decisive && k.leader != nil {\n		log = k.leader.log", With: "if k.leader != nil {\n		log = k.leader.log", Run: byOracle},
 	{Name: "a delivered value in another's place is not odd", File: "view.go", Old: "if log[n].Value == rec.Value && log[n].Payload == rec.Payload {", With: "if log[n].Payload == rec.Payload {", Run: byOracle},

@@ -738,6 +738,37 @@ func differential(t *testing.T, cases int) int {
 	return cases
 }
 
+// TestOffsetTwice: a log that has an offset twice is not smooth to read, and who is given
+// both records there goes back.
+func TestOffsetTwice(t *testing.T) {
+	for _, c := range []struct {
+		offsets []int64
+		back    int
+	}{
+		{[]int64{0, 1, 2}, 0},
+		{[]int64{0, 2, 5}, 0},
+		{[]int64{0, 1, 1}, 1},
+		{[]int64{1, 1, 1}, 2},
+	} {
+		h := randomHistory(rand.New(rand.NewPCG(1, 1)), false)
+		h.Ops, h.Replicas[0].Records = nil, nil
+		var log []history.Record
+		for i, offset := range c.offsets {
+			value := history.MakeValue(0, int64(i+1))
+			h.Ops = append(h.Ops, history.Op{ID: int64(i), Call: int64(10 * i), Return: int64(10*i + 1), Kind: history.Send, Value: value, Offset: offset, Outcome: history.OK, Acked: true})
+			log = append(log, history.Record{Offset: offset, Value: value, Epoch: 1})
+		}
+		h.Ops = append(h.Ops, history.Op{ID: 9, Client: 4, Call: 100, Return: 101, Kind: history.Poll, Outcome: history.OK, Records: slices.Clone(log), High: history.NoOffset})
+		h.Replicas[0].Sentinel, h.Replicas[0].End = 9, 10
+		h.Replicas[0].Records = append(log, history.Record{Offset: 9, Payload: history.Sentinel, Epoch: 1})
+		v, err := newView(h, lax().withDefaults())
+		require.NoError(t, err)
+		check := v.judge(context.Background(), ClauseMonotonic, checkMonotonicReads)
+		require.Equal(t, c.back, check.classes[ClassNonMonotonic], "%v: %s", c.offsets, check.Detail)
+		require.Equal(t, []bool{c.back == 0}, v.keys[0].smooth)
+	}
+}
+
 // TestPlainPartitions compares what is said of partitions whose drain resolves everything
 // with what the exact procedure says of their operations.
 func TestPlainPartitions(t *testing.T) {
