@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats test-rabbitmq
+.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats test-rabbitmq side-by-side test-matrix-systems test-systems
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -89,6 +89,14 @@ test-nats: build ## NATS JetStream R3: killed nodes take nothing; lost power doe
 	$(NATS) --workload log --faults power --targets all --time 70s; \
 		[ $$? = 1 ] && grep -q '"lost": *[1-9]' results/latest/summary.json || { echo "test-nats: expected the loss of power to take acknowledged messages"; exit 1; }
 	$(NATS) --workload log --faults power --targets all --time 70s --set sync_interval=always
+
+side-by-side: build ## five replicated queues of three systems under one plan: docs/side-by-side.md
+	@$(FAULTLINE) compare docs/side-by-side.yaml --env docker --markdown docs/side-by-side.md
+
+test-matrix-systems: build ## every claim about RabbitMQ and NATS on these themselves, and results/systems/matrix.html
+	@$(FAULTLINE) matrix --env docker --system rabbitmq,nats --out results/systems
+
+test-systems: test-rabbitmq test-nats test-kafka test-matrix-systems ## everything that runs on other systems
 
 verify: build ## 20 seeds of 30 s in Docker, all valid; an interrupted one goes on where it stopped
 	@$(FAULTLINE) verify --seeds 20 --env docker --time 30s --clients 12 --rate 100 --set request.timeout.ms=500

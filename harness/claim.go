@@ -196,7 +196,8 @@ func parseClaims(b []byte, name string, before []Claim) ([]Claim, error) {
 // phases that hold one fault.
 func casePlan() Plan {
 	p := DefaultPlan()
-	p.Faults = nil // its steps are all
+	p.Faults = nil  // its steps are all
+	p.Workload = "" // the system's own
 	p.Environment = "sim"
 	p.Phases = Phases{Baseline: 4 * time.Second, Fault: 14 * time.Second, Recovery: 8 * time.Second}
 	return p
@@ -350,12 +351,7 @@ func (k *Case) complete(system, scheme string) error {
 	if !k.Safe && len(k.Shows)+len(k.Always)+len(k.Never) == 0 {
 		return errors.New("it judges nothing: say safe, shows, always or never")
 	}
-	if k.Plan.Scheme = k.Scheme; system != k.Plan.System {
-		k.Plan.System = system
-		if k.Plan.Workload == DefaultPlan().Workload {
-			k.Plan.Workload = "" // the system's own
-		}
-	}
+	k.Plan.System, k.Plan.Scheme = system, k.Scheme
 	k.Plan.Options = maps.Clone(k.Plan.Options)
 	if k.Plan.Options == nil {
 		k.Plan.Options = map[string]string{}

@@ -111,3 +111,17 @@ func TestComparisonExitCode(t *testing.T) {
 	require.Equal(t, 2, of(checker.Valid, checker.Unknown).ExitCode())
 	require.Equal(t, 255, of(checker.Unknown, checker.HarnessError).ExitCode())
 }
+
+// TestSideBySide: the comparison of the documentation can be run, on real systems too.
+func TestSideBySide(t *testing.T) {
+	c, err := ReadComparison("../docs/side-by-side.yaml")
+	require.NoError(t, err)
+	plans, err := c.Plans("docker")
+	require.NoError(t, err)
+	var systems []string
+	for _, p := range plans {
+		systems = append(systems, p.System+" "+p.Scheme)
+		require.Equal(t, plans[0].Steps, p.Steps)
+	}
+	require.Equal(t, []string{"rabbitmq mirrored", "rabbitmq quorum", "nats jetstream", "reference mirrored", "reference quorum"}, systems)
+}

@@ -93,6 +93,8 @@ type run struct {
 	served map[int32]bool      // queues that gave a message to a consumer in it
 	told   []history.NodeEvent // what the nodes reported, where a step waits for it
 
+	version string // that the nodes run, by their own word; "": they do not say
+
 	online    *checker.Online // nil: nobody watches
 	violation *report.Stopped // the first that was found
 }
@@ -324,7 +326,9 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), environment.DownTimeout)
 		defer cancel()
 		ex.Duration = r.rt.Now()
-		ex.Versions = r.env.Versions()
+		if ex.Versions = r.env.Versions(); r.version != "" {
+			ex.Versions[r.plan.System] = r.version
+		}
 		if runs != "" {
 			ex.Versions["nodes"] = runs
 		}
@@ -351,6 +355,9 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 	}
 	if err := r.cluster.Setup(ctx); err != nil {
 		return err
+	}
+	if v := r.cluster.Versions(); v != nil { // what the nodes say of themselves, as far as they do
+		r.version, _ = v.Version(ctx, r.spec.Nodes[0])
 	}
 	runs = r.versions(ctx)
 	return r.work(ctx)

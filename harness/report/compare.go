@@ -115,6 +115,10 @@ type comparedSystem struct {
 	Runs  string   // version and options
 }
 
+// sidecarRepository is the repository of the image that every run has beside its
+// system's own.
+const sidecarRepository = "faultline/node:"
+
 // comparedColumns head the figures of each system, in the order of figures.
 var comparedColumns = []string{"acknowledged", "lost", "duplicates", "other anomalies", "longest unavailable", "first write during each fault", "after its healing", "latency p50 / p99", "indeterminate"}
 
@@ -146,8 +150,14 @@ func (r ComparisonRow) figures() []string {
 func (r ComparisonRow) runs() string {
 	var all []string
 	for _, k := range slices.Sorted(maps.Keys(r.Summary.Versions)) {
-		if v := r.Summary.Versions[k]; k == r.Summary.System || strings.HasPrefix(k, r.Summary.System+" ") {
-			all = append(all, k+" "+v)
+		v := r.Summary.Versions[k]
+		image, isImage := strings.CutPrefix(k, "image ")
+		switch {
+		case k == r.Summary.System:
+			all = append(all, "version "+v)
+		case isImage && !strings.HasPrefix(image, sidecarRepository):
+			digest := strings.TrimPrefix(v, "sha256:")
+			all = append(all, fmt.Sprintf("image %s (%s)", image, digest[:min(12, len(digest))]))
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(r.Options)) {
