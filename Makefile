@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean
+.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats side-by-side test-matrix-systems test-systems test-rabbitmq
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -41,11 +41,14 @@ test-checkers: ## bugs seeded into the checkers, one after another: their tests 
 test-matrix: build ## every claim about a scheme in the simulator, and results/matrix.html
 	@$(FAULTLINE) matrix --env sim
 
+test-matrix-docker: build ## claims about each scheme in Docker, in less than an hour, and results/docker/matrix.html
+	@$(FAULTLINE) matrix --env docker --out results/docker
+
 SHARD ?= 1/1
 NIGHTLY_SEEDS ?= 20
 nightly: build ## every claim in the simulator and in Docker; SHARD=2/4 takes the second of four parts
 	@sim=0; $(FAULTLINE) matrix --env sim --shard $(SHARD) --seeds $(NIGHTLY_SEEDS) --tries 40 --out results/nightly/sim || sim=$$?; \
-	docker=0; $(FAULTLINE) matrix --env docker --shard $(SHARD) --out results/nightly/docker || docker=$$?; \
+	docker=0; $(FAULTLINE) matrix --env docker --all --shard $(SHARD) --out results/nightly/docker || docker=$$?; \
 	if [ $$sim = 1 ] || [ $$docker = 1 ]; then exit 1; fi; exit $$((sim > docker ? sim : docker))
 
 lint: ## gofumpt, vet, staticcheck, actionlint
@@ -76,6 +79,28 @@ test-kill: build ## the same with killed nodes
 
 test-pause: build ## the same with paused nodes
 	@$(RUN) --faults pause --nodes 3 --clients 6 --time 80s --seed $(SEED)
+
+test-kafka: ## clusters that speak Kafka's protocol, tried on our own broker: by image, by addresses, and with commands of one's own as faults
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 40m -v -run 'TestDockerKafka|TestDockerExec|TestExternal|TestKafkaPromises|TestDistributions' ./harness
+RABBITMQ := $(FAULTLINE) run --plan docs/systems/rabbitmq-partition.yaml
+test-rabbitmq: build ## RabbitMQ: a partition and a restart take acknowledged messages from mirrored queues, and none from quorum queues
+	@$(RABBITMQ) --scheme mirrored; [ $$? = 1 ] && grep -q '"lost": *[1-9]' results/latest/summary.json || { echo "test-rabbitmq: expected mirrored queues to lose acknowledged messages"; exit 1; }
+	@$(RABBITMQ) --scheme quorum
+
+NATS := $(FAULTLINE) run --system nats --env docker --nodes 3 --clients 6 --seed $(SEED)
+test-nats: build ## NATS JetStream R3: killed nodes take nothing; lost power does by default, and not with sync_interval=always
+	$(NATS) --workload queue --faults kill --time 90s
+	$(NATS) --workload log --faults power --targets all --time 70s; \
+		[ $$? = 1 ] && grep -q '"lost": *[1-9]' results/latest/summary.json || { echo "test-nats: expected the loss of power to take acknowledged messages"; exit 1; }
+	$(NATS) --workload log --faults power --targets all --time 70s --set sync_interval=always
+
+side-by-side: build ## five replicated queues of three systems under one plan: docs/side-by-side.md
+	@$(FAULTLINE) compare docs/side-by-side.yaml --env docker --markdown docs/side-by-side.md
+
+test-matrix-systems: build ## every claim about RabbitMQ and NATS on these themselves, and results/systems/matrix.html
+	@$(FAULTLINE) matrix --env docker --system rabbitmq,nats --out results/systems
+
+test-systems: test-rabbitmq test-nats test-kafka test-matrix-systems ## everything that runs on other systems
 
 verify: build ## 20 seeds of 30 s in Docker, all valid; an interrupted one goes on where it stopped
 	@$(FAULTLINE) verify --seeds 20 --env docker --time 30s --clients 12 --rate 100 --set request.timeout.ms=500

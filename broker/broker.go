@@ -252,7 +252,7 @@ func (Exit) effect()       {}
 // Event is one thing that a node reports about itself, numbered within its
 // incarnation so that a gap shows.
 type Event struct {
-	Kind   string   `json:"event"` // start, stop, leader, follower, isr, truncate, unclean, eligible, fenced, unfenced, controller, corrupt
+	Kind   string   `json:"event"` // start, stop, leader, follower, isr, truncate, unclean, eligible, fenced, unfenced, controller, corrupt, deleted, peer-down, partitioned
 	Seq    int64    `json:"seq"`
 	Wall   int64    `json:"wall"` // Unix nanoseconds
 	Inc    string   `json:"incarnation"`
@@ -262,6 +262,6 @@ type Event struct {
 	ISR    []string `json:"isr,omitempty"`    // node names
 	From   int64    `json:"from,omitempty"`   // truncate: first offset removed
 	To     int64    `json:"to,omitempty"`     // truncate: log end before
-	Offset int64    `json:"offset,omitempty"` // leader: log end at that moment; start: number of records found
+	Offset int64    `json:"offset,omitempty"` // leader, deleted: log end at that moment; start: number of records found
 	Detail string   `json:"detail,omitempty"`
 }

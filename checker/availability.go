@@ -133,10 +133,10 @@ func (v *view) faultAvailability(f *faultView, outages map[*keyView][]history.St
 		// What a fault that was never whole, or never healed, was followed by says nothing of it.
 		fa.FailoverMS[k.name], fa.RecoveryMS[k.name] = -1, -1
 		if whole {
-			fa.FailoverMS[k.name] = v.firstOK(k, injected, until, stalls, func(op *history.Op) bool { return op.Call >= injected })
+			fa.FailoverMS[k.name] = v.firstOK(k.sends, injected, until, stalls, func(op *history.Op) bool { return op.Call >= injected })
 		}
 		if isHealed {
-			fa.RecoveryMS[k.name] = v.firstOK(k, healed, history.Infinity, stalls, func(op *history.Op) bool { return op.Return >= healed })
+			fa.RecoveryMS[k.name] = v.firstOK(k.sends, healed, history.Infinity, stalls, func(op *history.Op) bool { return op.Return >= healed })
 		}
 		for _, i := range k.sends {
 			if op := &v.h.Ops[i]; started && op.Call >= start && op.Call < end {
@@ -148,14 +148,24 @@ func (v *view) faultAvailability(f *faultView, outages map[*keyView][]history.St
 		}
 	}
 	fa.IndeterminateShare = share(indeterminate, attempts)
+	for _, q := range v.queues {
+		asked := slices.ContainsFunc(q.receives, func(i int32) bool { return v.h.Ops[i].Call >= healed })
+		if !isHealed || !asked || !f.affects(q.keyView) {
+			continue
+		}
+		if fa.ServedMS == nil {
+			fa.ServedMS = map[string]float64{}
+		}
+		fa.ServedMS[q.name] = v.firstOK(q.receives, healed, history.Infinity, stalls, func(op *history.Op) bool { return op.Return >= healed && len(op.Records) > 0 })
+	}
 	return fa
 }
 
-// firstOK returns the milliseconds from a moment until k had an ok send that
-// counts, stalls taken off; -1 where it had none before until.
-func (v *view) firstOK(k *keyView, from, until int64, stalls []history.Stall, counts func(*history.Op) bool) float64 {
+// firstOK returns the milliseconds from a moment until one of some operations that
+// counts was ok, stalls taken off; -1 where none was before until.
+func (v *view) firstOK(of []int32, from, until int64, stalls []history.Stall, counts func(*history.Op) bool) float64 {
 	first := history.Infinity
-	for _, i := range k.sends {
+	for _, i := range of {
 		if op := &v.h.Ops[i]; op.Outcome == history.OK && op.Return < until && counts(op) {
 			first = min(first, op.Return)
 		}

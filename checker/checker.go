@@ -295,6 +295,9 @@ type FaultAvailability struct {
 	// FailoverMS and RecoveryMS are as in Availability, by partition.
 	FailoverMS map[string]float64 `json:"failover_ms"`
 	RecoveryMS map[string]float64 `json:"recovery_ms"`
+	// ServedMS is the time from the end of healing to the first message that a consumer
+	// was given, by queue whose consumers asked after it; -1 where none came.
+	ServedMS map[string]float64 `json:"served_ms,omitempty"`
 	// Lost is the recovery point: the acknowledged messages that are lost for
 	// certain, acknowledged while the fault was in force (of several, the first) or
 	// was the last one. LostSpanMS is the time from the first to the last of these

@@ -302,33 +302,99 @@ func checkRecovers(_ context.Context, v *view, c *Check) {
 		c.undecided("the run has no recovery phase", "run to the end")
 		return
 	}
-	recovered := 0
+	recovered, keys := 0, 0
 	for _, k := range v.all {
-		attempts, done := 0, false
-		var last *history.Op
-		for _, i := range k.sends {
-			op := &v.h.Ops[i]
-			if op.Call >= from && op.Call < to {
-				attempts++
-				last = op
-			}
-			if op.Outcome == history.OK && op.Call < to && op.Return >= from {
-				done = true
-			}
+		if v.takesDeadLetters(k.name) {
+			continue // nobody sends to it
 		}
-		switch {
+		keys++
+		switch attempts, done, last := progress(v.h.Ops, k.sends, from, to); {
 		case done:
 			recovered++
 		case attempts < v.o.MinRecoveryAttempts:
 			c.undecided(fmt.Sprintf("partition %s saw %s in the recovery phase", k.name, count(attempts, "send")), "lengthen the recovery phase or raise the rate")
 		default:
-			c.add(Anomaly{
-				Class: ClassNotRecovered, Key: k.name, Offset: history.NoOffset, At: from, Node: v.node(last.Node),
-				Fault: v.faultAt(from), Ops: []int64{last.ID},
-				Text: fmt.Sprintf("broke recovers - the system makes progress again once every fault is healed: %s in the recovery phase of partition %s, and none succeeded (last answer: %s)",
-					count(attempts, "send"), k.name, orElse(last.Code, "none")),
-			})
+			c.add(v.notRecovered(k, from, last, fmt.Sprintf("%s in the recovery phase of partition %s, and none succeeded (last answer: %s)",
+				count(attempts, "send"), k.name, orElse(last.Code, "none"))))
 		}
 	}
-	c.Detail = fmt.Sprintf("%d of %s acknowledged messages after healing", recovered, count(len(v.all), "partition"))
+	c.Detail = fmt.Sprintf("%d of %s acknowledged messages after healing", recovered, count(keys, "partition"))
+	v.servesAgain(c, from, to)
+}
+
+// progress counts the operations of some indices that were called from one moment until
+// another, says whether one that was called before the end was ok after the beginning,
+// and which of them was the last.
+func progress(ops []history.Op, of []int32, from, to int64) (attempts int, done bool, last *history.Op) {
+	for _, i := range of {
+		op := &ops[i]
+		if op.Call >= from && op.Call < to {
+			attempts++
+			last = op
+		}
+		if op.Outcome == history.OK && op.Call < to && op.Return >= from {
+			done = true
+		}
+	}
+	return attempts, done, last
+}
+
+func (v *view) notRecovered(k *keyView, from int64, last *history.Op, what string) Anomaly {
+	return Anomaly{
+		Class: ClassNotRecovered, Key: k.name, Offset: history.NoOffset, At: from, Node: v.node(last.Node), Fault: v.faultAt(from), Ops: []int64{last.ID},
+		Text: "broke recovers - the system makes progress again once every fault is healed: " + what,
+	}
+}
+
+// servesAgain adds to the clause recovers what consumers of queues were answered in
+// the recovery phase. A queue whose consumers asked often enough answers one of them,
+// and not always that it is empty, where a message was there for everybody throughout.
+func (v *view) servesAgain(c *Check, from, to int64) {
+	served, asked := 0, 0
+	left := v.leaves()
+	for _, q := range v.queues {
+		attempts, done, last := progress(v.h.Ops, q.receives, from, to)
+		if attempts < v.o.MinRecoveryAttempts && !done {
+			continue // consumers did not ask
+		}
+		asked++
+		if !done {
+			c.add(v.notRecovered(q.keyView, from, last, fmt.Sprintf("%s in the recovery phase of queue %s, and none was answered (last answer: %s)",
+				count(attempts, "receive"), q.name, orElse(last.Code, "none"))))
+			continue
+		}
+		if waits := v.waitsThrough(q, left, from, to); waits != nil && attempts >= v.o.MinRecoveryAttempts {
+			a := v.notRecovered(q.keyView, from, last, fmt.Sprintf("%s in the recovery phase of queue %s, and none was given a message, although %s was there from %s on",
+				count(attempts, "receive"), q.name, msgName(waits.m.send.Value), at(waits.from)))
+			a.Value = waits.m.send.Value
+			a.Ops = append(a.Ops, waits.since.ID)
+			slices.Sort(a.Ops)
+			c.add(a)
+			continue
+		}
+		served++
+	}
+	if asked > 0 {
+		c.Detail += fmt.Sprintf("; %d of %s served consumers", served, count(asked, "queue"))
+	}
+}
+
+// waitsThrough returns a message that was in q for everybody from one moment until
+// another, in which nobody was given any; nil: there is none, or a receive without an
+// answer may have held it.
+func (v *view) waitsThrough(q *queueView, left map[int32][]*history.Op, from, to int64) *stay {
+	for _, i := range q.receives {
+		if op := &v.h.Ops[i]; len(op.Records) > 0 && op.Call < to && op.Return >= from {
+			return nil
+		}
+	}
+	if slices.ContainsFunc(v.hidden(q, left), func(h stay) bool { return h.from < to && h.until > from }) {
+		return nil
+	}
+	for _, s := range v.stays(q) {
+		if s.from < from && s.until > to {
+			return &s
+		}
+	}
+	return nil
 }

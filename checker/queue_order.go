@@ -56,6 +56,29 @@ func (v *view) stays(q *queueView) []stay {
 	return all
 }
 
+// hidden are the times in which a receive of q without an answer may have held
+// anything: until its client is known to have left, and for as long as its lock.
+func (v *view) hidden(q *queueView, left map[int32][]*history.Op) []stay {
+	var all []stay
+	for _, i := range q.receives {
+		op := &v.h.Ops[i]
+		if op.Outcome != history.Indeterminate {
+			continue
+		}
+		h := stay{from: op.Call, until: history.Infinity}
+		ended := op.Return // or, where it never returned, any time after its call
+		if ended == history.Infinity {
+			ended = op.Call + 1
+		}
+		if leave := firstAfter(left[op.Client], ended); leave != nil {
+			h.until = later(leave.Return, op.Lock)
+		}
+		all = append(all, h)
+	}
+	slices.SortStableFunc(all, func(a, b stay) int { return cmp.Compare(a.from, b.from) })
+	return all
+}
+
 // checkTruthfulEmpty: a receive that was told that a queue is empty did not run while
 // an acknowledged message was there from before its call until after its return. What
 // a receive without an answer may have held at that time proves nothing, unless its
@@ -67,27 +90,14 @@ func checkTruthfulEmpty(_ context.Context, v *view, c *Check) {
 	for _, q := range v.queues {
 		stays := v.stays(q)
 		var found []*history.Op
-		var hidden []stay // times in which an unanswered receive may have held anything
 		for _, i := range q.receives {
-			op := &v.h.Ops[i]
-			switch {
-			case op.Outcome == history.OK && len(op.Records) == 0:
+			if op := &v.h.Ops[i]; op.Outcome == history.OK && len(op.Records) == 0 {
 				found = append(found, op)
-			case op.Outcome == history.Indeterminate:
-				h := stay{from: op.Call, until: history.Infinity}
-				ended := op.Return // or, where it never returned, any time after its call
-				if ended == history.Infinity {
-					ended = op.Call + 1
-				}
-				if leave := firstAfter(left[op.Client], ended); leave != nil {
-					h.until = leave.Return
-				}
-				hidden = append(hidden, h)
 			}
 		}
+		hidden := v.hidden(q, left)
 		empties += len(found)
 		slices.SortStableFunc(found, func(a, b *history.Op) int { return cmp.Compare(a.Call, b.Call) })
-		slices.SortStableFunc(hidden, func(a, b stay) int { return cmp.Compare(a.from, b.from) })
 		n, best := 0, stay{}
 		for _, op := range found {
 			for ; n < len(stays) && stays[n].from < op.Call; n++ {

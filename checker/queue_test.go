@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -661,6 +662,18 @@ func TestTruthfulEmpty(t *testing.T) {
 			l1 21-25
 			r0 30-40
 			rest p0.1`, ClassFalseEmpty},
+		{"empty, and the lock of who was not answered before and is gone is over", `queue
+			p0.1 10-20 ok
+			r1 5- ? lock=4
+			l1 21-25
+			r0 30-40
+			rest p0.1`, ClassFalseEmpty},
+		{"perhaps locked by who was not answered before and is gone", `queue
+			p0.1 10-20 ok
+			r1 5- ? lock=5
+			l1 21-25
+			r0 30-40
+			rest p0.1`, "valid"},
 		{"acknowledged at that moment", `queue
 			p0.1 10-30 ok
 			r0 30-40
@@ -699,6 +712,75 @@ func TestTruthfulEmpty(t *testing.T) {
 			r0 30-40
 			rest`, "valid"},
 	})
+}
+
+func TestQueuesRecover(t *testing.T) {
+	const before = `queue dead
+			p0.1 10-20 ok
+			fault 0 kill n1 100-200
+			phase recovery 300
+			phase drain 500
+			p0.2 310-320 ok
+`
+	situations := []queueSituation{
+		{"no receive is answered", before + `
+			r0 330-340 ?
+			r1 330-340 x
+			r0 350-360 x
+			rest p0.1 p0.2`, ClassNotRecovered},
+		{"receives find nothing, and a message is there", before + `
+			r0 330-340
+			r1 330-340
+			r0 350-360 x
+			rest p0.1 p0.2`, ClassNotRecovered},
+		{"no send is acknowledged, and receives are answered", `queue dead
+			fault 0 kill n1 100-200
+			phase recovery 300
+			phase drain 500
+			p0.1 310-320 ?
+			p0.2 310-320 x
+			r0 330-340
+			r0 340-350
+			r0 350-360
+			rest`, ClassNotRecovered},
+		{"one is given what is there", before + `
+			r0 330-340
+			r1 330-340 x
+			r1 350-360 p0.1 p0.2
+			a1 370-380 p0.1
+			rest p0.2`, "valid"},
+		{"receives find nothing, and nothing was there from before", `queue dead
+			fault 0 kill n1 100-200
+			phase recovery 300
+			phase drain 500
+			p0.2 310-320 ok
+			r0 330-340
+			r1 330-340
+			r0 350-360
+			rest p0.2`, "valid"},
+		{"receives find nothing, and somebody without an answer may hold it", before + `
+			r1 30- ?
+			r0 330-340
+			r0 350-360
+			r0 370-380
+			rest p0.1 p0.2`, "valid"},
+		{"nobody receives", before + `
+			rest p0.1 p0.2`, "valid"},
+	}
+	for i := range situations {
+		situations[i].text += "\n\t\t\trest dead"
+	}
+	judgeSituations(t, ClauseRecovers, situations)
+
+	few := lax()
+	few.MinRecoveryAttempts = 3
+	for n, want := range map[int]bool{2: false, 3: true} {
+		text := before + strings.Repeat("r0 330-340 x\n", n) + "rest p0.1 p0.2\nrest dead"
+		r, err := Run(t.Context(), parse(t, text), few)
+		require.NoError(t, err)
+		c := clause(t, r, ClauseRecovers)
+		require.Equal(t, want, c.Verdict == Invalid, "%d receives: %s", n, c.Detail)
+	}
 }
 
 func TestQueuesOrder(t *testing.T) {

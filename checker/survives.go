@@ -213,7 +213,7 @@ func (v *view) lastSeen(k *keyView) map[history.Value]int64 {
 
 // cause names the scheme event that removed an acknowledged message: the
 // truncation that covered its offset, on the node that had acknowledged it if
-// there is one, or an unclean election. Offsets and epochs decide; the time only
+// there is one, an unclean election, or the deletion of the log with its topic. Offsets and epochs decide; the time only
 // excludes what was certainly over before the message was sent. It returns the
 // event's kind, and what it was in words.
 func (v *view) cause(k *keyView, op *history.Op) (kind, what string) {
@@ -237,6 +237,10 @@ func (v *view) cause(k *keyView, op *history.Op) (kind, what string) {
 			if best == nil {
 				best = e
 			}
+		case "deleted":
+			if best == nil || best.Kind == "deleted" && best.Node != v.node(op.Node) && e.Node == v.node(op.Node) {
+				best = e
+			}
 		}
 	}
 	switch {
@@ -244,6 +248,8 @@ func (v *view) cause(k *keyView, op *history.Op) (kind, what string) {
 		return "", ""
 	case best.Kind == "truncate":
 		return EventTruncation, fmt.Sprintf("%s truncated %s from %d (epoch %d)", best.Node, k.name, best.From, best.Epoch)
+	case best.Kind == "deleted":
+		return EventDeletion, fmt.Sprintf("%s deleted %s with its topic", best.Node, k.name)
 	}
 	return EventUnclean, fmt.Sprintf("%s became leader of %s by unclean election (epoch %d)", orElse(best.Leader, best.Node), k.name, best.Epoch)
 }

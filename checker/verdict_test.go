@@ -277,7 +277,7 @@ func TestEvents(t *testing.T) {
 	for event, c := range map[string]struct{ clause, text string }{
 		EventTruncation: {ClauseDirtyRead, "p0.1 10- ?\nc0 20-30 0: p0.1\nevent n1 truncate 0-1 at=40\nlog n1*"},
 		EventUnclean:    {ClauseSurvives, "p0.1 10-20 @0\nevent n2 unclean e=2 at=30\nlog n1*"},
-		EventDeletion:   {ClauseSurvives, "p0.1 10-20 @0\ndrain missing"},
+		EventDeletion:   {ClauseSurvives, "p0.1 10-20 @0\nevent n2 deleted at=30\nlog n1*"},
 		EventLeader:     {ClauseSplitBrain, "event n1 leader e=3\nevent n2 leader e=3\nlog n1*"},
 		EventShrink:     {ClauseInSync, "p0.1 10-20 @0\nevent n1 leader e=1 isr=n1\nevent n1 isr e=1 isr=n1,n2 high=1\nlog n1* p0.1"},
 		"":              {ClauseSurvives, "p0.1 10-20 @0\nlog n1*"},
@@ -289,6 +289,19 @@ func TestEvents(t *testing.T) {
 			require.Len(t, found, 1)
 			require.Equal(t, event, found[0].Event)
 		})
+	}
+}
+
+// A log that goes with its topic takes its messages along, and so does a topic that is
+// gone in the end; a truncation says more.
+func TestDeletions(t *testing.T) {
+	for text, want := range map[string]string{
+		"p0.1 10-20 @0 n2\nevent n1 deleted at=30\nevent n2 deleted at=31\nlog n1*":      "n2 deleted t-0 with its topic",
+		"p0.1 10-20 @0 n2\nevent n2 deleted at=5\nlog n1*":                               "",
+		"p0.1 10-20 @0 n2\nevent n2 deleted at=30\nevent n1 truncate 0-1 at=40\nlog n1*": "n1 truncated t-0 from 0 (epoch 0)",
+		"p0.1 10-20 @0\ndrain missing":                                                   "topic of t-0 is gone",
+	} {
+		require.Equal(t, want, clause(t, run(t, parse(t, text), lax()), ClauseSurvives).Anomalies[0].Cause, text)
 	}
 }
 

@@ -19,8 +19,13 @@ import (
 )
 
 // Claim is one sentence about a replication scheme, and how it is put to the test.
+//
+// A row about another system has the id of the row that it repeats, an @ and the
+// system's name, and what it leaves out of the sentence, the words and the evidence is
+// that row's.
 type Claim struct {
 	ID     string `yaml:"id"`
+	System string `yaml:"-"`      // of its cases: what its id names, "reference" where it names none
 	Scheme string `yaml:"scheme"` // of its cases, where they do not name another
 	Says   string `yaml:"says"`   // the sentence
 	Done   string `yaml:"done"`   // configuration and fault, in words
@@ -36,6 +41,8 @@ type Claim struct {
 	Source   string   `yaml:"source,omitempty"` // where it is from, and its figures
 	// Environments that it can be run in; empty: docker and sim.
 	Environments []string `yaml:"environments,omitempty"`
+	// Docker: it is one of those that are run in Docker where nobody says which.
+	Docker bool `yaml:"docker,omitempty"`
 	// Exempt, Needs and Missing say why it is not exercised: it is of another system,
 	// it needs operations that no workload has, or something is not built.
 	Exempt  string `yaml:"exempt,omitempty"`
@@ -93,9 +100,10 @@ type Sign struct {
 	Least       time.Duration `yaml:"least,omitempty"`
 	Most        time.Duration `yaml:"most,omitempty"`
 	// Traffic of Window and By: none acknowledged, some acknowledged, some acknowledged
-	// and none of them delivered before healing, or polls during the fault that saw less
-	// than was acknowledged before.
-	Traffic string `yaml:"traffic,omitempty"` // none, some, unseen, stale
+	// and none of them delivered before healing; some that nobody but a target had, which
+	// delivered them after healing; or polls during the fault that saw less than was
+	// acknowledged before.
+	Traffic string `yaml:"traffic,omitempty"` // none, some, unseen, held, stale
 	// Reached is the name of a rule that a run must have come across.
 	Reached string `yaml:"reached,omitempty"`
 	// Leaders: spread before the faults, back at the end, or copies: every partition
@@ -113,7 +121,7 @@ const (
 var harms = []string{"LOSS", "DUP", "REORDER", "STALE", "SPLIT", "CORRUPT", "PHANTOM", "RESURRECT"}
 
 var (
-	claimID      = regexp.MustCompile(`^([A-Z]{2})[0-9]+b?$`)
+	claimID      = regexp.MustCompile(`^(([A-Z]{2})[0-9]+b?)(?:@([a-z]+))?$`)
 	verdictWords = regexp.MustCompile(`\b(SAFE|UNAVAIL|` + strings.Join(harms, "|") + `)\b`)
 )
 
@@ -132,7 +140,7 @@ func Claims() ([]Claim, error) {
 		if err != nil {
 			return nil, err
 		}
-		claims, err := ParseClaims(b, file)
+		claims, err := parseClaims(b, file, all)
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +162,10 @@ type table struct {
 
 // ParseClaims reads one table of claims. Unknown keys are refused, and so is what
 // could not be judged.
-func ParseClaims(b []byte, name string) ([]Claim, error) {
+func ParseClaims(b []byte, name string) ([]Claim, error) { return parseClaims(b, name, nil) }
+
+// parseClaims is ParseClaims where rows may repeat those of tables before.
+func parseClaims(b []byte, name string, before []Claim) ([]Claim, error) {
 	var t table
 	if err := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField()).Decode(&t); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -170,7 +181,11 @@ func ParseClaims(b []byte, name string) ([]Claim, error) {
 		}
 		seen[c.ID] = true
 		c.Title = t.Title
-		if err := c.complete(); err != nil {
+		err := c.repeat(slices.Concat(before, t.Claims[:i]))
+		if err == nil {
+			err = c.complete()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s: claim %s: %w", name, c.ID, err)
 		}
 	}
@@ -181,7 +196,8 @@ func ParseClaims(b []byte, name string) ([]Claim, error) {
 // phases that hold one fault.
 func casePlan() Plan {
 	p := DefaultPlan()
-	p.Faults = nil // its steps are all
+	p.Faults = nil  // its steps are all
+	p.Workload = "" // the system's own
 	p.Environment = "sim"
 	p.Phases = Phases{Baseline: 4 * time.Second, Fault: 14 * time.Second, Recovery: 8 * time.Second}
 	return p
@@ -198,13 +214,38 @@ func (c *Case) UnmarshalYAML(b []byte) error {
 	return nil
 }
 
-// complete fills in what cases inherit, and refuses what could not be judged.
-func (c *Claim) complete() error {
+// repeat takes what a row about another system leaves out from the row that it repeats.
+func (c *Claim) repeat(before []Claim) error {
 	m := claimID.FindStringSubmatch(c.ID)
 	if m == nil {
-		return fmt.Errorf("id %q: two capital letters and a number are wanted", c.ID)
+		return fmt.Errorf("id %q: two capital letters and a number are wanted, and for another system an @ and its name", c.ID)
 	}
-	c.Family = m[1]
+	c.Family, c.System = m[2], m[3]
+	if c.System == "" {
+		c.System = DefaultPlan().System
+		return nil
+	}
+	i := slices.IndexFunc(before, func(o Claim) bool { return o.ID == m[1] })
+	if i < 0 {
+		return fmt.Errorf("no table before has row %s, which it repeats", m[1])
+	}
+	o := before[i]
+	for _, f := range []struct{ to, from *string }{{&c.Says, &o.Says}, {&c.Done, &o.Done}, {&c.Expected, &o.Expected}, {&c.Evidence, &o.Evidence}, {&c.Source, &o.Source}} {
+		if *f.to == "" {
+			*f.to = *f.from
+		}
+	}
+	if len(c.Verdicts)+len(c.Possible)+len(c.Excluded)+len(c.Deferred) == 0 {
+		c.Verdicts, c.Possible, c.Excluded, c.Deferred = o.Verdicts, o.Possible, o.Excluded, o.Deferred
+	}
+	return nil
+}
+
+// complete fills in what cases inherit, and refuses what could not be judged.
+func (c *Claim) complete() error {
+	if c.System == "" {
+		c.System = DefaultPlan().System
+	}
 	for _, f := range []struct{ name, value string }{{"says", c.Says}, {"done", c.Done}, {"expected", c.Expected}, {"evidence", c.Evidence}} {
 		if strings.TrimSpace(f.value) == "" {
 			return fmt.Errorf("%s is empty", f.name)
@@ -214,6 +255,9 @@ func (c *Claim) complete() error {
 		if env != "docker" && env != "sim" {
 			return fmt.Errorf("unknown environment %q; known environments: docker, sim", env)
 		}
+	}
+	if c.Docker && (c.Unexercised() != "" || len(c.Environments) > 0 && !slices.Contains(c.Environments, "docker")) {
+		return errors.New("docker: it is not exercised there")
 	}
 	if err := c.checkWords(); err != nil {
 		return err
@@ -225,7 +269,7 @@ func (c *Claim) complete() error {
 		return errors.New("it has no case, and nothing says why")
 	}
 	for i := range c.Cases {
-		if err := c.Cases[i].complete(c.Scheme); err != nil {
+		if err := c.Cases[i].complete(c.System, c.Scheme); err != nil {
 			return fmt.Errorf("case %d %s: %w", i, c.Cases[i].Name, err)
 		}
 	}
@@ -285,7 +329,7 @@ func (c *Claim) checkJudged() error {
 	return nil
 }
 
-func (k *Case) complete(scheme string) error {
+func (k *Case) complete(system, scheme string) error {
 	if k.Scheme == "" {
 		k.Scheme = scheme
 	}
@@ -307,7 +351,7 @@ func (k *Case) complete(scheme string) error {
 	if !k.Safe && len(k.Shows)+len(k.Always)+len(k.Never) == 0 {
 		return errors.New("it judges nothing: say safe, shows, always or never")
 	}
-	k.Plan.Scheme = k.Scheme
+	k.Plan.System, k.Plan.Scheme = system, k.Scheme
 	k.Plan.Options = maps.Clone(k.Plan.Options)
 	if k.Plan.Options == nil {
 		k.Plan.Options = map[string]string{}
@@ -376,7 +420,7 @@ func (s Sign) validate(steps []nemesis.Step) error {
 			errs = append(errs, fmt.Errorf("least %s and most %s: a gap has bounds, and nothing else", s.Least, s.Most))
 		}
 	case s.Traffic != "":
-		errs = append(errs, oneOf("traffic", s.Traffic, "none", "some", "unseen", "stale"), oneOf("window", s.Window, "before", "during"))
+		errs = append(errs, oneOf("traffic", s.Traffic, "none", "some", "unseen", "held", "stale"), oneOf("window", s.Window, "before", "during"))
 		if s.Traffic == "stale" && s.Window != "during" {
 			errs = append(errs, errors.New("stale polls are counted during a fault"))
 		}
@@ -429,6 +473,17 @@ func OfSchemes(all []Claim, schemes []string) []Claim {
 	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool {
 		return !slices.ContainsFunc(c.Schemes(), func(s string) bool { return slices.Contains(schemes, s) })
 	})
+}
+
+// ForDocker returns the claims that are run in Docker where nobody says which: of those
+// about the reference broker at least two of each scheme, and few enough for an hour.
+func ForDocker(all []Claim) []Claim {
+	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool { return !c.Docker && c.System == DefaultPlan().System })
+}
+
+// OfSystems returns the claims about the systems.
+func OfSystems(all []Claim, systems []string) []Claim {
+	return slices.DeleteFunc(slices.Clone(all), func(c Claim) bool { return !slices.Contains(systems, c.System) })
 }
 
 // Schemes are those of the claim's cases, or its own where it has none.

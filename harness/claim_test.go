@@ -99,6 +99,24 @@ claims:
 
 // TestLoader: what could not be judged is refused, with what is wrong.
 func TestLoader(t *testing.T) {
+	t.Run("a row about another system takes what it leaves out", func(t *testing.T) {
+		row := `
+- id: KF1@rabbitmq
+  scheme: quorum
+  source: measured
+  cases: [{safe: true, plan: {steps: [{id: 0, fault: kill, targets: leader, at: 1s, until: 9s}]}}]
+`
+		claims, err := ParseClaims([]byte(goodClaim+row[1:]), "f")
+		require.NoError(t, err)
+		first, again := claims[0], claims[1]
+		require.Equal(t, []string{"reference", "rabbitmq"}, []string{first.System, again.System})
+		require.Equal(t, []string{first.Says, first.Done, first.Expected, first.Evidence, first.Family}, []string{again.Says, again.Done, again.Expected, again.Evidence, again.Family})
+		require.Equal(t, "measured", again.Source)
+		require.Equal(t, first.Verdicts, again.Verdicts)
+		require.Equal(t, "rabbitmq", again.Cases[0].Plan.System)
+		require.Empty(t, again.Cases[0].Plan.Workload, "the system's own")
+		require.Equal(t, claims[1:], OfSystems(claims, []string{"rabbitmq"}))
+	})
 	claims, err := ParseClaims([]byte(goodClaim), "f")
 	require.NoError(t, err)
 	require.Len(t, claims, 1)
@@ -129,6 +147,7 @@ func TestLoader(t *testing.T) {
 		{"no title", replace("title: T\n", ""), []string{"title"}},
 		{"no claim", func(string) string { return "title: T\n" }, []string{"at least one claim"}},
 		{"id", replace("id: KF1", "id: kf-1"), []string{"kf-1", "two capital letters"}},
+		{"a row that repeats none", replace("id: KF1", "id: KF1@rabbitmq"), []string{"no table before has row KF1"}},
 		{"the same id twice", func(s string) string { return s + s[strings.Index(s, "- id"):] }, []string{"claim KF1 is there twice"}},
 		{"no sentence", replace("says: s", "says: \"\""), []string{"claim KF1: says is empty"}},
 		{"no evidence", replace("  evidence: e\n", ""), []string{"evidence is empty"}},

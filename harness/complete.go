@@ -163,8 +163,19 @@ func describe(o Outcome, command, plan string) report.Run {
 	return report.Run{
 		Command: command, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Environment: p.Environment, Seed: p.Seed, Options: p.Options,
 		Faults: p.FaultList(), Nodes: p.places(), Started: ex.Started, Duration: ex.Duration, Versions: versions, PlanYAML: plan,
-		Commit: Revision(), Expect: p.Expect, Dir: o.Dir, Online: ex.Online, Stopped: ex.Stopped,
+		Commit: Revision(), Expect: p.Expect, Dir: o.Dir, Notes: p.notes(), Online: ex.Online, Stopped: ex.Stopped,
 	}
+}
+
+// notes are what a reader of the run's report has to know first.
+func (p Plan) notes() []string {
+	switch {
+	case p.Environment != "external":
+		return nil
+	case len(p.Steps) == 0:
+		return []string{"The harness has no control of this cluster: no fault was injected, and what was seen says nothing about faults."}
+	}
+	return []string{"The harness has no control of this cluster: its faults are " + p.FaultList() + ", made by commands of the user's own or by the cluster's administration, and nothing else is known of its nodes."}
 }
 
 // judge checks the history, where there is one, and writes the reports.

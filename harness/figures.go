@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/checker/history"
@@ -37,6 +38,12 @@ type StepFigures struct {
 	// RecoveryMS from healing; -1 where none came (before healing, or at all).
 	FailoverMS float64 `json:"failover_ms"`
 	RecoveryMS float64 `json:"recovery_ms"`
+	// OutageMS is the longest time without an ok send on an affected partition that lies
+	// in part between the begin of the injection and healing: it counts from the last ok
+	// send before. The harness stood still for StalledMS in between, and no time counts
+	// in which it did.
+	OutageMS  float64 `json:"outage_ms"`
+	StalledMS float64 `json:"stalled_ms"`
 	// Before are the sends that were acknowledged before the injection began, During
 	// those that were called while the fault was whole and acknowledged before healing.
 	Before Traffic `json:"before"`
@@ -55,6 +62,9 @@ type Share struct {
 	Acknowledged int `json:"acknowledged"`
 	Lost         int `json:"lost"`
 	Seen         int `json:"seen"` // delivered to a consumer before the fault began to heal
+	// Held were delivered to nobody before the fault began to heal, and then by a
+	// target: it had them all the while.
+	Held int `json:"held"`
 	// Stale are the polls that were called while the fault was whole, and saw the log
 	// end before what had been acknowledged until then; by who answered them.
 	Stale int `json:"stale"`
@@ -150,25 +160,43 @@ func stepFigures(res *checker.Result, h *history.History) []StepFigures {
 		if !m.Skipped {
 			if n < len(res.Availability.FailoverMS) {
 				m.FailoverMS, m.RecoveryMS = res.Availability.FailoverMS[n], res.Availability.RecoveryMS[n]
+				for _, ms := range res.Availability.Faults[n].UnavailableMS {
+					m.OutageMS = max(m.OutageMS, ms)
+				}
 			}
 			n++
 			m.count(h, lost, seen, stale)
+			m.StalledMS = m.stalled(h)
 		}
 		out[i] = m.StepFigures
 	}
 	return out
 }
 
+// stalled is how long the harness stood still from the begin of the injection until
+// healing, in milliseconds.
+func (m *moments) stalled(h *history.History) float64 {
+	var sum int64
+	for _, s := range h.Stalls {
+		sum += max(0, min(s.To, m.end)-max(s.From, m.injecting))
+	}
+	return float64(sum) / float64(time.Millisecond)
+}
+
 // share is the part of the traffic that a node answered.
 func (m *moments) share(t *Traffic, h *history.History, node int16) *Share {
-	if node >= 0 && slices.Contains(m.targets, h.Header.Nodes[node]) {
+	if m.targeted(h, node) {
 		return &t.Targets
 	}
 	return &t.Others
 }
 
+func (m *moments) targeted(h *history.History, node int16) bool {
+	return node >= 0 && slices.Contains(m.targets, h.Header.Nodes[node])
+}
+
 // count sorts acknowledged sends and stale polls by time and by who answered them.
-func (m *moments) count(h *history.History, lost map[int64]bool, seen map[history.Value]int64, stale []*history.Op) {
+func (m *moments) count(h *history.History, lost map[int64]bool, seen map[history.Value]delivery, stale []*history.Op) {
 	for _, op := range stale {
 		if op.Call >= m.from && op.Return < m.end {
 			m.share(&m.During, h, op.Node).Stale++
@@ -193,8 +221,12 @@ func (m *moments) count(h *history.History, lost map[int64]bool, seen map[histor
 		if lost[op.ID] {
 			share.Lost++
 		}
-		if t, ok := seen[op.Value]; ok && t < m.end {
+		switch first, ok := seen[op.Value]; {
+		case !ok:
+		case first.at < m.end:
 			share.Seen++
+		case m.targeted(h, first.node):
+			share.Held++
 		}
 	}
 }
@@ -247,9 +279,15 @@ func lostOps(res *checker.Result) map[int64]bool {
 	return ops
 }
 
-// firstSeen is when each value was first delivered.
-func firstSeen(h *history.History) map[history.Value]int64 {
-	seen := map[history.Value]int64{}
+// delivery is when a value was delivered, and by which node.
+type delivery struct {
+	at   int64
+	node int16
+}
+
+// firstSeen is the first delivery of each value.
+func firstSeen(h *history.History) map[history.Value]delivery {
+	seen := map[history.Value]delivery{}
 	for i := range h.Ops {
 		op := &h.Ops[i]
 		if op.Kind != history.Poll || op.Outcome != history.OK {
@@ -259,8 +297,8 @@ func firstSeen(h *history.History) map[history.Value]int64 {
 			if r.Payload != history.Good {
 				continue
 			}
-			if t, ok := seen[r.Value]; !ok || op.Return < t {
-				seen[r.Value] = op.Return
+			if first, ok := seen[r.Value]; !ok || op.Return < first.at {
+				seen[r.Value] = delivery{op.Return, op.Node}
 			}
 		}
 	}

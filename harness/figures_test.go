@@ -41,6 +41,35 @@ func TestStalePolls(t *testing.T) {
 	}
 }
 
+// TestHeld: a message that nobody had while a fault lasted was with the target that
+// delivers it afterwards.
+func TestHeld(t *testing.T) {
+	poll := func(node int16, at int64) history.Op {
+		return history.Op{Kind: history.Poll, Outcome: history.OK, Node: node, Call: at - 1, Return: at, Records: []history.Record{{Value: 7}}}
+	}
+	for _, c := range []struct {
+		name  string
+		polls []history.Op
+		want  Share
+	}{
+		{"by a target after it", []history.Op{poll(1, 60)}, Share{Held: 1}},
+		{"by another node after it", []history.Op{poll(0, 60), poll(1, 70)}, Share{}},
+		{"while it lasted", []history.Op{poll(1, 60), poll(0, 30)}, Share{Seen: 1}},
+		{"never", nil, Share{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := &history.History{
+				Header: history.Header{Nodes: []string{"n1", "n2"}},
+				Ops:    append([]history.Op{{Kind: history.Send, Outcome: history.OK, Acked: true, Value: 7, Call: 1, Return: 2}}, c.polls...),
+			}
+			m := moments{targets: []string{"n2"}, injecting: 10, from: 20, end: 50}
+			m.count(h, nil, firstSeen(h), nil)
+			c.want.Acknowledged = 1
+			require.Equal(t, c.want, m.Before.Others)
+		})
+	}
+}
+
 // TestLeaders reads spread and return of leaderships off the nodes' events.
 func TestLeaders(t *testing.T) {
 	lead := func(node, key string, epoch int32, at int64) history.NodeEvent {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker"
 	"github.com/faultline-mq/faultline/harness/system/reference"
+	"github.com/faultline-mq/faultline/nemesis"
 )
 
 // HasMutants says whether this binary holds the reference broker's seeded bugs.
@@ -18,20 +20,24 @@ const HasMutants = reference.HasMutants
 // Mutant is a bug that can be seeded into the reference broker.
 type Mutant = reference.Mutant
 
+// ControlSeeds are those of the smallest control: enough for one that decides nothing.
+const ControlSeeds = 50
+
 // SeedRange is the distance between the first seeds of two ranges.
 const SeedRange = 1_000_000
 
-// MutantHunt looks for seeded bugs with plans that know nothing of them.
+// MutantHunt looks for seeded bugs with the plans of a swarm. What a mutant's entry fixes
+// of them (mutant.Hunt) is what has to be there for its rule to matter.
 type MutantHunt struct {
 	Mutants []Mutant
-	// Plans gives the plan of a seed for a scheme; the mutant is set in it later.
-	Plans  func(scheme string, seed uint64) (Plan, error)
+	// Base gives what is not drawn, the scheme and what the mutants' hunts fix apart.
+	Base   Plan
 	First  uint64
 	Ranges int           // disjoint ranges of seeds, from First, First+SeedRange, …
 	Seeds  int           // at most so many per mutant and range; 0: until Budget is over
 	Budget time.Duration // at most so long per mutant and range; 0: until Seeds are done
-	// Control is by how much the budget of the broker without a mutant is larger
-	// than that of a mutant; 0: no control.
+	// Control is how many seeds the broker without a mutant runs for each that was run
+	// with one, of the same plans; 0: no control. There are at least ControlSeeds.
 	Control int
 	// Shrink is how long a smaller plan is looked for that still breaks the same
 	// clause, once per mutant that was found; 0: not at all.
@@ -46,6 +52,7 @@ type MutantHunt struct {
 type MutantRun struct {
 	ID           string        `json:"id,omitempty"` // empty: a control
 	Name         string        `json:"mutant,omitempty"`
+	Plans        string        `json:"plans,omitempty"` // of which mutant the plans are; empty: those of the scheme
 	Scheme       string        `json:"scheme"`
 	First        uint64        `json:"first_seed"`
 	Seeds        int           `json:"seeds"` // that ended, the convicted one included
@@ -86,7 +93,12 @@ func LookupMutants(only ...string) ([]Mutant, error) {
 	}
 	var found []Mutant
 	for _, name := range only {
-		i := slices.IndexFunc(all, func(m Mutant) bool { return m.Name == name || m.ID == name })
+		is := func(m Mutant) bool { return m.Name == name || m.ID == name }
+		if i := slices.IndexFunc(UnseededMutants(), is); i >= 0 {
+			m := UnseededMutants()[i]
+			return nil, fmt.Errorf("%w: mutant %s (%s) is not there yet: it needs %s", ErrBadPlan, m.ID, m.Name, m.Needs)
+		}
+		i := slices.IndexFunc(all, is)
 		if i < 0 {
 			return nil, fmt.Errorf("%w: unknown mutant %q; known mutants: %v", ErrBadPlan, name, names)
 		}
@@ -95,7 +107,8 @@ func LookupMutants(only ...string) ([]Mutant, error) {
 	return found, nil
 }
 
-// Run hunts every mutant on every range, then the controls, one per scheme. It
+// Run hunts every mutant on every range, then the controls, one for all mutants of a
+// scheme with the same plans. It
 // returns what was done when ctx ended. An error is the caller's to mend
 // (ErrBadPlan), or says that no worker could be started.
 func (h MutantHunt) Run(ctx context.Context) ([]MutantRun, error) {
@@ -114,17 +127,18 @@ func (h MutantHunt) Run(ctx context.Context) ([]MutantRun, error) {
 		}
 		return nil
 	}
-	var schemes []string
+	var controls []control
 	for _, m := range h.Mutants {
-		if !slices.Contains(schemes, m.Scheme) {
-			schemes = append(schemes, m.Scheme)
+		i := slices.IndexFunc(controls, func(c control) bool { return c.m.Scheme == m.Scheme && reflect.DeepEqual(c.m.Hunt, m.Hunt) })
+		if i < 0 {
+			i, controls = len(controls), append(controls, control{m: m})
 		}
 		small := false
-		for i := range h.Ranges {
+		for n := range h.Ranges {
 			if ctx.Err() != nil {
 				return runs, nil
 			}
-			r, err := h.hunt(ctx, m, m.Scheme, h.First+uint64(i)*SeedRange, 1)
+			r, err := h.hunt(ctx, m, true, h.First+uint64(n)*SeedRange, h.Seeds, h.Budget)
 			if err == nil && r.Found && h.Shrink > 0 && !small {
 				small = true
 				r.Shrunk, err = h.shrunk(ctx, m, r.Seed)
@@ -132,27 +146,41 @@ func (h MutantHunt) Run(ctx context.Context) ([]MutantRun, error) {
 			if err := add(r, err); err != nil {
 				return runs, err
 			}
+			controls[i].seeds += r.Seeds
 		}
 	}
-	for _, scheme := range schemes {
+	for _, c := range controls {
 		if ctx.Err() != nil || h.Control == 0 {
 			return runs, nil
 		}
-		if err := add(h.hunt(ctx, Mutant{}, scheme, h.First, h.Control)); err != nil {
+		seeds := min(max(ControlSeeds, h.Control*c.seeds), SeedRange)
+		if err := add(h.hunt(ctx, c.m, false, h.First, seeds, 0)); err != nil {
 			return runs, err
 		}
 	}
 	return runs, nil
 }
 
+// control is what is hunted without a mutant: m's plans, for so many seeds with it and
+// with those that have the same plans.
+type control struct {
+	m     Mutant
+	seeds int
+}
+
 // hunt runs seeds until one is convicted that is valid without the mutant: what
 // the plan itself breaks says nothing about the mutant.
-func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uint64, times int) (MutantRun, error) {
-	r := MutantRun{ID: m.ID, Name: m.Name, Scheme: scheme, First: first}
+func (h MutantHunt) hunt(ctx context.Context, m Mutant, with bool, first uint64, seeds int, budget time.Duration) (MutantRun, error) {
+	r := MutantRun{Scheme: m.Scheme, First: first}
+	if with {
+		r.ID, r.Name = m.ID, m.Name
+	}
+	if !m.Hunt.Drawn() {
+		r.Plans = m.Name
+	}
 	begin := time.Now()
-	seeds, budget := min(h.Seeds*times, SeedRange), h.Budget*time.Duration(times)
 	for next := first; ; next = r.Seed + 1 {
-		cfg := HuntConfig{First: next, Seeds: seeds, Budget: budget, Out: h.Out, Pool: h.Pool, Plans: h.plans(m, scheme, true)}
+		cfg := HuntConfig{First: next, Seeds: seeds, Budget: budget, Out: h.Out, Pool: h.Pool, Plans: h.plans(m, with)}
 		if seeds > 0 {
 			cfg.Seeds -= r.Seeds
 		}
@@ -162,8 +190,8 @@ func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uin
 		if err := h.convict(ctx, cfg, &r); err != nil {
 			return r, err
 		}
-		if r.Found && m.Name != "" {
-			cfg.First, cfg.Seeds, cfg.Budget, cfg.Out, cfg.Plans = r.Seed, 1, 0, "", h.plans(m, scheme, false)
+		if r.Found && with {
+			cfg.First, cfg.Seeds, cfg.Budget, cfg.Out, cfg.Plans = r.Seed, 1, 0, "", h.plans(m, false)
 			confirmed := false
 			cfg.Each = func(t Trial, s Standing) {
 				if confirmed = s == SeedValid; !confirmed {
@@ -189,7 +217,7 @@ func (h MutantHunt) hunt(ctx context.Context, m Mutant, scheme string, first uin
 
 // shrunk returns how small the plan of a seed that was convicted becomes.
 func (h MutantHunt) shrunk(ctx context.Context, m Mutant, seed uint64) (*Size, error) {
-	p, err := h.plans(m, m.Scheme, true)(seed)
+	p, err := h.plans(m, true)(seed)
 	if err != nil {
 		return nil, err
 	}
@@ -205,10 +233,15 @@ func (r *MutantRun) exhausted(seeds int, budget time.Duration) bool {
 }
 
 // plans gives the plans of a mutant, with it or without.
-func (h MutantHunt) plans(m Mutant, scheme string, with bool) func(seed uint64) (Plan, error) {
+func (h MutantHunt) plans(m Mutant, with bool) func(seed uint64) (Plan, error) {
+	s := Swarm{Base: h.Base, Fixed: map[string]bool{}, Faults: m.Hunt.Faults, Haze: m.Hunt.Haze, When: nemesis.Event(m.Hunt.When), Estrange: m.Hunt.Estrange}
+	s.Base.Scheme, s.Base.Options = m.Scheme, maps.Clone(m.Hunt.Options)
+	if m.Hunt.Rate > 0 {
+		s.Base.Rate, s.Fixed[DimRate] = m.Hunt.Rate, true
+	}
 	return func(seed uint64) (Plan, error) {
-		p, err := h.Plans(scheme, seed)
-		if err != nil || m.Name == "" || !with {
+		p, err := s.Plan(seed)
+		if err != nil || !with {
 			return p, err
 		}
 		p.Options = maps.Clone(p.Options)
@@ -261,5 +294,9 @@ func MutantsExit(runs []MutantRun) int {
 	return 0
 }
 
-// AllMutants lists every mutant, those that are held for equivalent too.
-func AllMutants() []Mutant { return reference.Mutants() }
+// AllMutants lists every mutant, those that are held for equivalent too, and those that
+// there are not yet.
+func AllMutants() []Mutant { return slices.Concat(reference.Mutants(), UnseededMutants()) }
+
+// UnseededMutants lists those that there are not yet, each with what it needs.
+func UnseededMutants() []Mutant { return reference.UnseededMutants() }

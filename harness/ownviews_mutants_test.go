@@ -48,7 +48,7 @@ func TestMirrorMutants(t *testing.T) {
 	}
 	ms, err := LookupMutants("M11", "M12")
 	require.NoError(t, err)
-	runs, err := MutantHunt{Mutants: ms, Plans: swarmOf, First: 1, Ranges: 1, Seeds: 12}.Run(t.Context())
+	runs, err := MutantHunt{Mutants: ms, Base: swarmBase(), First: 1, Ranges: 1, Seeds: 12}.Run(t.Context())
 	require.NoError(t, err)
 	for _, r := range runs {
 		require.True(t, r.Found, r.Name)

@@ -88,3 +88,34 @@ func TestFaultsOfAPlanFile(t *testing.T) {
 		require.Equal(t, want, p.Faults, text)
 	}
 }
+
+// Clients that are placed are at nodes of the plan, and late ones come during its faults.
+func TestPlacedAndLateClients(t *testing.T) {
+	const steps = "version: 1\nenvironment: sim\nphases: {baseline: 4s, fault: 14s, recovery: 8s}\nsteps: [{id: 0, fault: kill, targets: n1, at: 1s, until: 9s}]\n"
+	for text, want := range map[string]string{
+		"senders: [n1]\nreaders: [n2, n3]\nlate: 3s\n": "",
+		"senders: [n4]\n":    `senders and readers: "n4" is none of n1, n2, n3`,
+		"readers: [n1, 2]\n": `senders and readers: "2" is none of n1, n2, n3`,
+		"late: -1s\n":        "clients that come -1s late",
+		"late: 1h\n":         "less than a fault phase of 14s with faults",
+		"late: 1s\nscript: {clients: [{name: a, role: producer}]}\n": "those of a script say themselves",
+	} {
+		p, err := ParsePlan([]byte(steps+text), "plan")
+		require.NoError(t, err)
+		p, err = p.Resolve()
+		if want != "" {
+			require.ErrorIs(t, err, ErrBadPlan, text)
+			require.ErrorContains(t, err, want)
+			continue
+		}
+		require.NoError(t, err)
+		h, err := Header(p, "r", time.Time{})
+		require.NoError(t, err)
+		var names []string
+		for _, c := range h.Clients {
+			require.True(t, c.Loyal)
+			names = append(names, c.Pinned)
+		}
+		require.Equal(t, []string{"n1", "n1", "n1", "n1", "n1", "n2", "n3"}, names)
+	}
+}

@@ -16,7 +16,7 @@ func good(change ...func(*Trial)) Trial {
 		Seed: 1, Verdict: checker.Valid, Sentence: "No anomaly", Acknowledged: 1000, Exercised: map[string]int{"truncation": 2},
 		Figures: Figures{
 			Steps: []StepFigures{{
-				Name: "kill", Proven: true, FailoverMS: 2000, RecoveryMS: 30,
+				Name: "kill", Proven: true, FailoverMS: 2000, OutageMS: 2100, RecoveryMS: 30,
 				Before: Traffic{Targets: Share{Acknowledged: 100}, Others: Share{Acknowledged: 300}},
 				During: Traffic{Others: Share{Acknowledged: 200, Seen: 200}},
 			}},
@@ -125,7 +125,13 @@ func TestJudgeCase(t *testing.T) {
 
 		{name: "the gap", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(), good()}, want: report.Kept, why: "writes again 2s into fault 0"},
 		{name: "the gap is too long", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(), good(step(func(s *StepFigures) { s.FailoverMS = 4001 }))}, want: report.Broken, why: "4.001s"},
-		{name: "the gap is too short", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(), good(step(func(s *StepFigures) { s.FailoverMS = 999 }))}, want: report.Broken},
+		{name: "the gap is too short", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(), good(step(func(s *StepFigures) { s.FailoverMS, s.OutageMS = 999, 999 }))}, want: report.Broken},
+		{name: "the gap began while the fault was injected", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(), good(step(func(s *StepFigures) { s.FailoverMS, s.OutageMS = 100, 1000 }))}, want: report.Kept},
+		{
+			name: "the gap may be longer than it looks", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(), good(step(func(s *StepFigures) { s.FailoverMS, s.OutageMS, s.StalledMS = 100, 900, 100 }))},
+			want: report.NotExercised, open: checker.Unknown, why: "the harness stood still for 100ms", more: 1,
+		},
+		{name: "the gap is too short all the same", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(), good(step(func(s *StepFigures) { s.FailoverMS, s.OutageMS, s.StalledMS = 100, 899, 100 }))}, want: report.Broken},
 		{name: "no gap but until healing", k: Case{Safe: true, Always: []Sign{gap}}, trials: []Trial{good(unhealed)}, want: report.Broken, why: "no write until fault 0 was healed"},
 		{name: "until healing", k: Case{Safe: true, Always: []Sign{healed}}, trials: []Trial{good(unhealed), good(unhealed)}, want: report.Kept},
 		{name: "before healing", k: Case{Safe: true, Always: []Sign{healed}}, trials: []Trial{good()}, want: report.Broken, why: "missing: writes again 2s into fault 0"},

@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/external"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 	"github.com/faultline-mq/faultline/harness/report"
 	"github.com/faultline-mq/faultline/harness/system"
@@ -47,7 +48,7 @@ type Config struct {
 // Limits of a run's parts, on the run's clock.
 const (
 	drainLimit    = 60 * time.Second
-	recoveryExtra = 30 * time.Second // beyond the planned recovery, until every partition took a write
+	recoveryExtra = 30 * time.Second // beyond the planned recovery, for every partition to take a write and every queue to serve a consumer
 	stallAfter    = 250 * time.Millisecond
 )
 
@@ -89,7 +90,10 @@ type run struct {
 	phase  string
 	active map[int]string      // faults in force
 	acked  map[int32]bool      // keys that took a write in the recovery phase
+	served map[int32]bool      // queues that gave a message to a consumer in it
 	told   []history.NodeEvent // what the nodes reported, where a step waits for it
+
+	version string // that the nodes run, by their own word; "": they do not say
 
 	online    *checker.Online // nil: nobody watches
 	violation *report.Stopped // the first that was found
@@ -106,7 +110,7 @@ func Header(p Plan, runID string, started time.Time) (history.Header, error) {
 		return history.Header{}, err
 	}
 	h := history.Header{
-		RunID: runID, Seed: p.Seed, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Keys: sys.Keys(p.spec(runID)), Nodes: p.places(),
+		RunID: runID, Seed: p.Seed, System: p.System, Scheme: p.Scheme, Workload: p.Workload, Keys: sys.Keys(p.spec(runID)), Queues: sys.Queues(p.spec(runID)), Nodes: p.places(),
 		Started: started.UTC().Format(time.RFC3339Nano), Contract: sys.Contract(p.spec(runID)),
 	}
 	for _, s := range specs {
@@ -128,7 +132,7 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 	if err != nil {
 		return ex, err
 	}
-	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}}
+	r := &run{cfg: cfg, plan: p, sys: sys, spec: p.spec(cfg.RunID), sink: sink, active: map[int]string{}, acked: map[int32]bool{}, served: map[int32]bool{}}
 	if cfg.Watch || p.StopOnViolation {
 		header, err := Header(p, cfg.RunID, time.Now())
 		if err != nil {
@@ -141,9 +145,12 @@ func Execute(ctx context.Context, cfg Config, sink history.Sink, nodesDir string
 		r.cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	ex = Execution{Plan: p, RunID: cfg.RunID, Started: time.Now()}
-	if p.Environment == "sim" {
+	switch p.Environment {
+	case "sim":
 		err = r.simulate(ctx, &ex, nodesDir)
-	} else {
+	case "external":
+		err = r.reach(ctx, &ex, nodesDir)
+	default:
 		err = r.contain(ctx, &ex, nodesDir)
 	}
 	r.unwatch(&ex)
@@ -212,13 +219,33 @@ func (r *run) contain(ctx context.Context, ex *Execution, nodesDir string) error
 			return env.Down(ctx)
 		}
 	}
+	r.live(ctx, ex, nodesDir)
+	return nil
+}
+
+// reach runs against a cluster that is there.
+func (r *run) reach(ctx context.Context, ex *Execution, nodesDir string) error {
+	sys, ok := r.sys.(system.Reachable)
+	if !ok {
+		return fmt.Errorf("%w: system %s cannot be reached by addresses", ErrBadPlan, r.plan.System)
+	}
+	env, err := external.New(external.Config{RunID: r.spec.RunID, Nodes: r.spec.Nodes, Addresses: r.spec.Addresses})
+	if err != nil {
+		return err
+	}
+	r.env, r.rt, r.cluster = env, env.Runtime(), sys.ConnectExternal(r.spec, env)
+	r.live(ctx, ex, nodesDir)
+	return nil
+}
+
+// live runs in real time.
+func (r *run) live(ctx context.Context, ex *Execution, nodesDir string) {
 	watching, done := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	g.Go(func() { r.watch(watching) })
 	ex.Err = r.whole(ctx, ex, nodesDir)
 	done()
 	g.Wait()
-	return nil
 }
 
 // watch notices when the harness itself stood still, and keeps the display going.
@@ -294,15 +321,24 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 			r.mu.Unlock()
 		}
 	})
+	runs := "" // what the nodes say that they run
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), environment.DownTimeout)
 		defer cancel()
 		ex.Duration = r.rt.Now()
-		ex.Versions = r.env.Versions()
+		if ex.Versions = r.env.Versions(); r.version != "" {
+			ex.Versions[r.plan.System] = r.version
+		}
+		if runs != "" {
+			ex.Versions["nodes"] = runs
+		}
 		if nodesDir != "" {
 			if cerr := r.env.Collect(cleanup, nodesDir); cerr != nil {
 				err = errors.Join(err, fmt.Errorf("collecting the nodes' logs: %w", cerr))
 			}
+		}
+		if c, ok := r.cluster.(system.Closer); ok {
+			err = errors.Join(err, c.Close(cleanup))
 		}
 		if ex.leave != nil {
 			return
@@ -320,7 +356,27 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 	if err := r.cluster.Setup(ctx); err != nil {
 		return err
 	}
+	if v := r.cluster.Versions(); v != nil { // what the nodes say of themselves, as far as they do
+		r.version, _ = v.Version(ctx, r.spec.Nodes[0])
+	}
+	runs = r.versions(ctx)
 	return r.work(ctx)
+}
+
+// versions words what the nodes say that they run; "" where they do not.
+func (r *run) versions(ctx context.Context) string {
+	v := r.cluster.Versions()
+	if v == nil {
+		return ""
+	}
+	var words []string
+	for _, n := range r.spec.Nodes {
+		// One that does not say is named by what the environment knows of it.
+		if version, err := v.Version(ctx, n); err == nil && !slices.Contains(words, version) {
+			words = append(words, version)
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // target is what the nemesis acts on.
@@ -351,7 +407,12 @@ func (r *run) work(ctx context.Context) error {
 	r.enter("baseline")
 	clients := r.rt.Group()
 	for i, s := range specs {
-		clients.Go(s.Name, func() { r.drive(ctx, i, len(specs), s) })
+		clients.Go(s.Name, func() {
+			if late := r.plan.Late; late > 0 && r.rt.Sleep(ctx, r.plan.Phases.Baseline+late) != nil {
+				return
+			}
+			r.drive(ctx, i, len(specs), s)
+		})
 	}
 	err = r.disturb(ctx)
 	r.enter("quiesce")
@@ -361,7 +422,7 @@ func (r *run) work(ctx context.Context) error {
 		return err
 	}
 	r.enter("drain")
-	drains, replicas := r.cluster.Drain(ctx, drainLimit)
+	drains, replicas := r.cluster.Drain(ctx, r.limits().Drain)
 	for _, rep := range replicas {
 		r.sink.Event(rep)
 	}
@@ -370,6 +431,18 @@ func (r *run) work(ctx context.Context) error {
 	}
 	r.enter("end")
 	return ctx.Err()
+}
+
+// limits are those of the system.
+func (r *run) limits() system.Limits {
+	var l system.Limits
+	if s, ok := r.sys.(system.Limited); ok {
+		l = s.Limits(r.spec)
+	}
+	if l.Drain == 0 {
+		l.Drain = drainLimit
+	}
+	return l
 }
 
 // disturb goes through baseline, faults and recovery while clients work.
@@ -381,7 +454,9 @@ func (r *run) disturb(ctx context.Context) error {
 	if len(r.plan.Steps) > 0 {
 		r.enter("fault")
 		end = r.rt.Now() + r.plan.Phases.Fault
-		if err := nemesis.Run(ctx, r.plan.Steps, r.target(), r, nemesis.Limits{Stop: r.stopper()}); err != nil {
+		limits := r.limits().Faults
+		limits.Stop = r.stopper()
+		if err := nemesis.Run(ctx, r.plan.Steps, r.target(), r, limits); err != nil {
 			return fmt.Errorf("nemesis: %w", err)
 		}
 		if err := r.pass(ctx, end); err != nil {
@@ -402,11 +477,18 @@ func (r *run) disturb(ctx context.Context) error {
 	return nil
 }
 
-// recovered reports whether every partition took a write since the recovery began.
+// recovered reports whether, since the recovery began, every partition took a write
+// and every queue, where there are consumers, gave one of them a message. Keys that
+// take dead letters are nobody's.
 func (r *run) recovered() bool {
+	all := len(r.sys.Keys(r.spec)) - len(deadLetters(r.sys, r.spec))
+	queues := len(r.sys.Queues(r.spec)) - len(deadLetters(r.sys, r.spec))
+	if r.plan.Consumers < 0 {
+		queues = 0
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.acked) == len(r.sys.Keys(r.spec))
+	return len(r.acked) == all && len(r.served) >= queues
 }
 
 // drive is one client: it asks its generator, routes, records and executes, one
@@ -421,6 +503,7 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 		res  workloads.Result
 		op   history.Op
 	)
+	taken := map[history.Value]int64{} // the receive that delivered a message last
 	for !r.stop.Load() && ctx.Err() == nil {
 		step := spec.Gen.Next(r.rt.Now(), last)
 		last = nil
@@ -444,11 +527,22 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 			Offset: history.NoOffset, Acked: acked && step.Op.Kind == history.Send, From: step.Op.From, High: history.NoOffset, Epoch: cl.Epoch(step.Op.Key),
 			Reset: step.Op.Reset,
 		}
+		if op.Kind.Settles() {
+			op.Of = history.NoOp
+			if id, ok := taken[op.Value]; ok {
+				op.Of = id
+			}
+		}
 		r.sink.Invoke(&op)
 		res = cl.Do(ctx, step.Op)
 		op.Return, op.Outcome, op.Code, op.Offset, op.Records, op.High = int64(r.rt.Now()), res.Outcome, res.Code, res.Offset, res.Records, res.High
-		op.Node = res.Node
+		op.Node, op.Lock = res.Node, int64(res.Lock)
 		r.sink.Complete(&op)
+		if op.Kind == history.Receive {
+			for _, rec := range res.Records {
+				taken[rec.Value] = op.ID
+			}
+		}
 		r.count(&op)
 		if op.Outcome == history.Indeterminate {
 			process += int64(clients)
@@ -459,13 +553,17 @@ func (r *run) drive(ctx context.Context, index, clients int, spec workloads.Clie
 
 func (r *run) count(op *history.Op) {
 	r.counts[op.Outcome-history.OK].Add(1)
-	if op.Kind != history.Send || op.Outcome != history.OK {
+	if op.Outcome != history.OK {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.phase == "recovery" {
+	switch {
+	case r.phase != "recovery":
+	case op.Kind == history.Send:
 		r.acked[op.Key] = true
+	case op.Kind == history.Receive && len(op.Records) > 0:
+		r.served[op.Key] = true
 	}
 }
 

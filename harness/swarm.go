@@ -35,6 +35,15 @@ type Swarm struct {
 	Base Plan
 	// Fixed names the dimensions of Base that are not drawn.
 	Fixed map[string]bool
+	// Faults are those that steps are made of, instead of drawn ones. Unlike those that are
+	// fixed they may be followed by others, which wait for events or lie over all.
+	Faults []string
+	// Haze is the fault that lies over all others; "": drawn.
+	Haze string
+	// When is the event that all reactions wait for, many of them; "": drawn.
+	When nemesis.Event
+	// Estrange: the faults are those of estrange. Otherwise that is drawn.
+	Estrange bool
 }
 
 // SwarmPlan draws the resolved plan of a seed with nothing fixed but base's options.
@@ -103,7 +112,9 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if !s.Fixed[DimNodes] {
 		p.Nodes = pick(part("nodes"), 3, 3, 5)
 	}
-	if !s.Fixed[DimFaults] {
+	if s.Faults != nil {
+		p.Faults = s.Faults
+	} else if !s.Fixed[DimFaults] {
 		p.Faults = drawFaults(part("faults"), p.Nodes, scheme)
 	}
 	s.drawOptions(part("options"), &p, scheme)
@@ -126,13 +137,19 @@ func (s Swarm) Plan(seed uint64) (Plan, error) {
 	if s.Fixed[DimTargets] || p.Targets != "" {
 		return p, nil
 	}
+	free := !s.Fixed[DimFaults] && s.Faults == nil && s.Haze == "" && s.When == "" // what else is asked for is kept
+	if rng := part("estrange"); s.Estrange || free && rng.IntN(8) == 0 {
+		if with, ok := estrange(rng, p, scheme, sys.Detection(p.spec(""))); ok {
+			return with.Resolve()
+		}
+	}
 	ports(part("ports"), p, scheme)
 	spare(part("spare"), p, sys)
 	p = keepDisks(p)
 	overlap(part("overlap"), p)
 	if !s.Fixed[DimFaults] {
 		p = follow(part("follow"), p, scheme)
-		p = react(part("react"), p, scheme, sys.Detection(p.spec("")))
+		p = s.react(part("react"), p, scheme, sys.Detection(p.spec("")))
 		s.haze(part("haze"), &p, scheme)
 	}
 	return p.Resolve()
@@ -210,6 +227,11 @@ func (s Swarm) drawOptions(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	}
 	power := !scheme.Unsynced && slices.ContainsFunc(p.Faults, func(f string) bool { return f == "power" || f == "restart:power" })
 	set("partitions", ms(1, 2, 3, 4, 6, 8))
+	if _, fixed := s.Base.Options["partitions"]; scheme.Few && !fixed {
+		if n, err := strconv.Atoi(p.Options["partitions"]); err != nil || n < p.Nodes {
+			p.Options["partitions"] = strconv.Itoa(p.Nodes) // a fault could hit a node that has none
+		}
+	}
 	if _, fixed := s.Base.Options["broker.heartbeat.interval.ms"]; !fixed {
 		set("broker.session.timeout.ms", ms(1000, 1500, 2000, 3000))
 	}
@@ -444,11 +466,14 @@ func follow(rng *rand.Rand, p Plan, scheme system.Scheme) Plan {
 }
 
 // react adds steps that wait for an event of the cluster, from some time on.
-func react(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration) Plan {
+func (s Swarm) react(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration) Plan {
 	length := max(3*detection/2, time.Second)
 	reactions := make([]nemesis.Step, pick(rng, 0, 3, 6, 10))
+	if s.When != "" {
+		reactions = make([]nemesis.Step, 10)
+	}
 	for i := range reactions {
-		reactions[i] = reaction(rng, scheme)
+		reactions[i] = s.reaction(rng, scheme)
 	}
 	if rng.IntN(2) == 0 { // what takes data goes only with few others
 		slices.SortStableFunc(reactions, func(a, b nemesis.Step) int {
@@ -473,12 +498,14 @@ func react(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration
 
 // reaction draws a fault that waits for an event: most often the new leader goes
 // at once. Where nobody else could lead, what happens is that a process starts.
-func reaction(rng *rand.Rand, scheme system.Scheme) nemesis.Step {
+func (s Swarm) reaction(rng *rand.Rand, scheme system.Scheme) nemesis.Step {
 	r := nemesis.Step{When: nemesis.LeaderChange, Targets: nemesis.TargetEvent, Fault: pick(rng, "kill", "pause", "partition"), Seed: rng.Uint64()}
 	if scheme.Single {
 		r.When, r.Fault = nemesis.NodeStart, pick(rng, "kill", "restart", "power", "power")
 	}
-	if rng.IntN(2) == 0 {
+	if s.When != "" {
+		r.When = s.When
+	} else if rng.IntN(2) == 0 {
 		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
 		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power", "wipe")
 		if r.When == nemesis.InSyncShrink {
@@ -495,12 +522,47 @@ func reaction(rng *rand.Rand, scheme system.Scheme) nemesis.Step {
 	return r
 }
 
+// estrange replaces the steps of a plan. Again and again a replica goes and comes back,
+// and as it begins to follow a leader stops to hear the metadata quorum, which still hears
+// it; then what comes back loses its peers. What the quorum decides about that replica
+// does not reach its leader, if the leader is the one and it happens in time: random steps
+// hardly ever meet in that moment. It is false where the scheme has no such quorum or no
+// replicas, where there is no time for it, or where nothing would be promised.
+func estrange(rng *rand.Rand, p Plan, scheme system.Scheme, detection time.Duration) (Plan, bool) {
+	if scheme.Authority != "raft" || scheme.Single {
+		return p, false
+	}
+	ms := func(below int) time.Duration { return time.Duration(rng.IntN(below)) * time.Millisecond }
+	away, back, gap := 3*detection/2, 2*detection, detection+time.Second
+	nodes := p.NodeNames()
+	p.Faults = []string{"kill", "partition:one-way-in", "partition:isolate-one"}
+	p.Steps = nil
+	for at := time.Second; at+away+2*back <= p.Phases.Fault; at += away + 2*back + gap {
+		i := rng.IntN(len(nodes))
+		replica, leader := nodes[i], nodes[(i+1+rng.IntN(len(nodes)-1))%len(nodes)]
+		home := at + away
+		deaf := ms(100)
+		p.Steps = append(
+			p.Steps,
+			nemesis.Step{Fault: "kill", Targets: replica, At: at, Until: home, Seed: rng.Uint64()},
+			nemesis.Step{Fault: "partition", Shape: nemesis.OneWayIn, Port: nemesis.QuorumPort, Targets: leader, When: nemesis.FollowerChange, After: deaf, Within: back, At: home, Until: home + back, Seed: rng.Uint64()},
+			nemesis.Step{Fault: "partition", Shape: nemesis.IsolateOne, Port: nemesis.PeerPort, Targets: replica, When: nemesis.FollowerChange, After: deaf + ms(150), Within: back, At: home, Until: home + back, Seed: rng.Uint64()},
+		)
+	}
+	for i := range p.Steps {
+		p.Steps[i].ID = i
+	}
+	return p, len(p.Steps) > 0 && promises(p)
+}
+
 // haze lays a fault over all others that makes everything slower, and what
 // happens in a millisecond without it can be met by another fault: on a slow disk a
 // power loss finds more that is not synced. A new member would hardly ever catch up under it.
 func (s Swarm) haze(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	h := nemesis.Step{ID: len(p.Steps), Fault: pick(rng, "delay", "delay", "loss", "disk-slow"), At: 100 * time.Millisecond, Seed: rng.Uint64()}
-	if slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool { return o.Fault == "power" }) {
+	if s.Haze != "" {
+		h.Fault = s.Haze
+	} else if slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool { return o.Fault == "power" }) {
 		h.Fault = pick(rng, h.Fault, "disk-slow")
 	}
 	h.Targets = pick(rng, nemesis.TargetAll, nemesis.TargetAll, nemesis.TargetMajority, nemesis.TargetMinority, nemesis.TargetMinority)
@@ -513,7 +575,7 @@ func (s Swarm) haze(rng *rand.Rand, p *Plan, scheme system.Scheme) {
 	whole := p.Phases.Fault - 500*time.Millisecond
 	h.Until = h.At + whole/4 + time.Duration(rng.Int64N(int64(3*whole/4)))
 	same := [][]string{{"delay", "loss"}, {"disk-slow", "disk-full", "disk-error"}}
-	if rng.IntN(2) == 0 || slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool {
+	if rng.IntN(2) == 0 && s.Haze == "" || slices.ContainsFunc(p.Steps, func(o nemesis.Step) bool {
 		return o.Fault == "membership" || slices.ContainsFunc(same, func(kind []string) bool { return slices.Contains(kind, h.Fault) && slices.Contains(kind, o.Fault) })
 	}) {
 		return

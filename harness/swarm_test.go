@@ -197,3 +197,55 @@ func TestSwarmOfEveryScheme(t *testing.T) {
 	require.ErrorIs(t, err, ErrBadPlan)
 	require.ErrorContains(t, err, "known schemes: ")
 }
+
+// TestSwarmEstrange: the leader that stops to hear the quorum is another node than the
+// replica that comes back, both at the same event, and all of it is promised to survive.
+func TestSwarmEstrange(t *testing.T) {
+	for _, scheme := range []string{"isr", "combined"} {
+		base := swarmBase()
+		base.Scheme = scheme
+		for seed := range uint64(20) {
+			p, err := Swarm{Base: base, Estrange: true}.Plan(seed)
+			require.NoError(t, err, "seed %d", seed)
+			require.True(t, promises(p))
+			require.Zero(t, len(p.Steps)%3)
+			for i := 0; i < len(p.Steps); i += 3 {
+				kill, deaf, cut := p.Steps[i], p.Steps[i+1], p.Steps[i+2]
+				require.Equal(t, []string{"kill", "partition:one-way-in", "partition:isolate-one"}, []string{kill.Name(), deaf.Name(), cut.Name()})
+				require.Equal(t, kill.Targets, cut.Targets)
+				require.NotEqual(t, kill.Targets, deaf.Targets)
+				require.Equal(t, kill.Until, deaf.At)
+				require.Equal(t, kill.Until, cut.At)
+				require.GreaterOrEqual(t, cut.After, deaf.After)
+				require.Equal(t, []nemesis.Port{nemesis.QuorumPort, nemesis.PeerPort}, []nemesis.Port{deaf.Port, cut.Port})
+			}
+		}
+	}
+	base := swarmBase()
+	base.Scheme = "multimaster"
+	p, err := Swarm{Base: base, Estrange: true}.Plan(1)
+	require.NoError(t, err)
+	require.NotEqual(t, []string{"kill", "partition:one-way-in", "partition:isolate-one"}, p.Faults, "no quorum decides about its replicas")
+}
+
+// TestSwarmAsked: steps are made of the faults that are asked for, under the one that lies
+// over all, and what waits for events is still drawn.
+func TestSwarmAsked(t *testing.T) {
+	base := swarmBase()
+	base.Scheme = "multimaster"
+	waits := 0
+	for seed := range uint64(20) {
+		p, err := Swarm{Base: base, Faults: []string{"kill"}, Haze: "disk-slow"}.Plan(seed)
+		require.NoError(t, err)
+		require.Equal(t, "disk-slow", p.Steps[0].Fault)
+		require.Equal(t, []string{"kill"}, p.Faults)
+		for _, s := range p.Steps[1:] {
+			if s.When != "" {
+				waits++
+				continue
+			}
+			require.Equal(t, "kill", s.Fault)
+		}
+	}
+	require.Positive(t, waits)
+}

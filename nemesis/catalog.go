@@ -30,13 +30,14 @@ const (
 	NeedsVersions   Capability = "run two versions of the system"
 	NeedsLocks      Capability = "remove lock files of a shared device"
 	NeedsEvents     Capability = "tell the cluster's events"
+	NeedsShell      Capability = "run commands of the user's own"
 )
 
 // Capabilities lists all of them, in the order in which errors name them.
 func Capabilities() []Capability {
 	return []Capability{
 		NeedsNetwork, NeedsProcesses, NeedsDisks, NeedsRoles, NeedsRoom, NeedsDiskErrors, NeedsSlowDisks, NeedsWiping, NeedsFiles, NeedsClocks,
-		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsVersions, NeedsLocks, NeedsEvents,
+		NeedsShaping, NeedsResets, NeedsAdmin, NeedsNewNodes, NeedsLimits, NeedsVersions, NeedsLocks, NeedsEvents, NeedsShell,
 	}
 }
 
@@ -462,6 +463,24 @@ func kinds() []kind {
 			draw: []string{TargetLeader},
 			calm: true,
 			make: func(Shape) Fault { return &leadership{} },
+			bind: bindTargets,
+		},
+		{
+			Info: Info{
+				Name:        "exec",
+				Description: "runs commands of the user's own on the harness's host, told the targets: one injects, one proves, one heals",
+				Proof:       "the proving command's exit code: another than 0 before it, 0 while it lasts, another than 0 after it",
+				Targets:     nodeTargets,
+				Options: append([]Option{
+					{"inject", "", "none: it must be given", "the command that injects it"},
+					{"prove", "", "none: it must be given", "the command that exits with 0 where its effect is there, and with 1 to 125 where it is not"},
+					{"heal", "", "none: it must be given", "the command that heals it; it runs once the injecting one was started, whatever became of that"},
+					{"limit", "duration", DefaultCommandLimit.String(), "how long each command may take"},
+				}, span...),
+				Needs: []Capability{NeedsShell, NeedsRoles},
+			},
+			draw: []string{TargetOne, TargetLeader, TargetFollower},
+			make: func(Shape) Fault { return &commands{} },
 			bind: bindTargets,
 		},
 	}

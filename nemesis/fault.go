@@ -27,7 +27,9 @@ type Fault interface {
 	// before healing (history.StillProven), and for its absence after healing
 	// (history.Healed). A missing proof is an *UnprovenError.
 	Prove(ctx context.Context, s *Scene, stage history.FaultStage) (Proof, error)
-	// Heal restores what Inject changed, and nothing else.
+	// Heal restores what Inject changed, and nothing else. It returns an *UnprovenError
+	// where it was done and did not work, and any other error where the environment
+	// failed and Heal may be called again.
 	Heal(ctx context.Context, s *Scene) error
 }
 
@@ -131,6 +133,11 @@ func (s *Scene) ruleSet() string { return fmt.Sprintf("fault-%d", s.Step.ID) }
 // condition is looked at once more when limit is over. It reports whether the
 // condition was met.
 func (s *Scene) waitFor(ctx context.Context, limit time.Duration, done func() (bool, error)) (bool, error) {
+	return s.waitEvery(ctx, pollInterval, limit, done)
+}
+
+// waitEvery is waitFor with a pause of its own between two looks.
+func (s *Scene) waitEvery(ctx context.Context, pause, limit time.Duration, done func() (bool, error)) (bool, error) {
 	for deadline := s.Clock.Now() + limit; ; {
 		late := s.Clock.Now() >= deadline
 		if ok, err := done(); ok || err != nil {
@@ -139,7 +146,7 @@ func (s *Scene) waitFor(ctx context.Context, limit time.Duration, done func() (b
 		if late {
 			return false, nil
 		}
-		if err := s.Clock.Sleep(ctx, pollInterval); err != nil {
+		if err := s.Clock.Sleep(ctx, pause); err != nil {
 			return false, err
 		}
 	}

@@ -140,6 +140,10 @@ func (l *Life) Heal(ctx context.Context) error {
 	}
 	l.record(history.Healing, Proof{})
 	if err := l.fault.Heal(ctx, l.scene); err != nil {
+		if l.miss(err) {
+			l.state = Spent
+			return nil
+		}
 		return fmt.Errorf("healing %s: %w", name, err)
 	}
 	l.state = Spent

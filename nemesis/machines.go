@@ -20,6 +20,31 @@ type Machines struct {
 	Limiter   Limiter
 	Upgrader  Upgrader
 	Locks     LockRemover
+	Shell     Shell
+}
+
+// Shell runs commands of the user's own on the harness's host.
+type Shell interface {
+	// Run has a line run by sh, and returns when it has ended or its time is over; it
+	// is ended then, with all that it started. An error says that it could not be run at
+	// all, or that ctx ended.
+	Run(ctx context.Context, c ShellCommand) (ShellResult, error)
+}
+
+// ShellCommand is a line for the shell, and what it is told.
+type ShellCommand struct {
+	Line    string
+	Step    int      // of the plan
+	Stage   string   // "inject", "prove" or "heal"
+	Targets []string // node names
+	Limit   time.Duration
+}
+
+// ShellResult is how a command ended.
+type ShellResult struct {
+	Code   int    // its exit code, -1 where it was ended by a signal
+	Late   bool   // its time was over
+	Output string // the end of what it printed
 }
 
 // LockRemover takes the files from under locks on a storage device that nodes share.

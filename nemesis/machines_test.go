@@ -63,7 +63,7 @@ func newHardware() hardware {
 
 func (w *world) machines() Machines {
 	d := wMachines{w}
-	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d, Limiter: d, Upgrader: d, Locks: &w.lockFiles}
+	return Machines{FullDisks: wFull{d}, BadDisks: d, SlowDisks: d, LostDisks: d, Files: d, Clocks: d, Shaper: d, Resetter: d, NewNodes: d, Limiter: d, Upgrader: d, Locks: &w.lockFiles, Shell: &w.shell}
 }
 
 type wMachines struct{ *world }

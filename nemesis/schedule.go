@@ -25,6 +25,8 @@ type Step struct {
 	At      time.Duration `yaml:"at" json:"at"`
 	Until   time.Duration `yaml:"until" json:"until"`
 	Seed    uint64        `yaml:"seed" json:"seed"` // draws targets and keys at injection
+
+	Commands `yaml:",inline"` // exec only
 }
 
 // Name returns the fault as the command line names it: "partition:isolate-leader".
@@ -51,6 +53,9 @@ func (s Step) Validate(nodes []string) error {
 		return wrap(err)
 	}
 	if err := s.validateAs(nodes); err != nil {
+		return wrap(err)
+	}
+	if err := s.validateCommands(); err != nil {
 		return wrap(err)
 	}
 	if s.Fault != "partition" {
@@ -149,6 +154,8 @@ type ScheduleConfig struct {
 	// Periodic: faults begin exactly so far apart and last exactly as long as they
 	// must; otherwise both are drawn within the interval.
 	Periodic bool
+	// Commands are those of every exec.
+	Commands Commands
 }
 
 // Least returns the shortest fault phase that holds every named fault once.
@@ -260,6 +267,9 @@ func Generate(c ScheduleConfig) ([]Step, error) {
 			if own := k.ownTargets(s.Shape); own != "" {
 				s.Targets = own // --targets cannot concern it
 			}
+		}
+		if k.Name == "exec" {
+			s.Commands = c.Commands
 		}
 		begin := time.Duration(i) * slot
 		spare := slot - unit

@@ -53,6 +53,7 @@ type world struct {
 
 	hardware
 	office
+	shell    fakeShell
 	noSpares bool
 
 	events []history.Fault

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -57,10 +58,12 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%d loyal pollers of each node: 0 to %d are possible", c.Loyal, maxLoyal)
 	case c.Seekers < 0 || c.Seekers > maxSeekers:
 		return fmt.Errorf("%d seekers: 0 to %d are possible", c.Seekers, maxSeekers)
+	case slices.ContainsFunc(slices.Concat(c.Senders, c.Readers), func(i int) bool { return i < 0 || i >= c.Nodes }):
+		return fmt.Errorf("senders %v, readers %v: numbers of %d nodes from 0 on are possible", c.Senders, c.Readers, c.Nodes)
 	case c.ThinkTime < 0:
 		return fmt.Errorf("think time %s: it is 0 or more", c.ThinkTime)
 	}
-	return nil
+	return c.validateQueue()
 }
 
 // pinned returns how many of the producers are pinned: a half where c does not
@@ -91,30 +94,16 @@ func (c Config) pinned() int {
 // Idempotent producers are the last ones, so that these follow the newest leader
 // where not all do. Loyal pollers divide the partitions among those of one node.
 //
+// Senders and Readers place all clients: producers at some nodes, pollers at others.
+//
 // Log is pure: the same config gives the same generators. c must be valid
 // (Validate); less than one node, client or partition counts as one.
 func Log(c Config) []ClientSpec {
 	c.Nodes, c.Clients, c.Keys = max(c.Nodes, 1), max(c.Clients, 1), max(c.Keys, 1)
 	pinned := c.pinned()
-	idempotent := int(math.Round(c.Idempotent * float64(c.Clients)))
-	var specs []ClientSpec
-	for i := range c.Clients {
-		p := &producer{
-			id:    int32(i),
-			keys:  int32(c.Keys),
-			size:  max(c.Size, MinPayload),
-			think: c.ThinkTime,
-			rng:   rand.New(rand.NewPCG(c.Seed, uint64(i))),
-		}
-		if c.Rate > 0 {
-			p.every = max(1, time.Duration(min(float64(c.Clients)/c.Rate, time.Hour.Seconds())*float64(time.Second)))
-			p.phase = p.every * time.Duration(i) / time.Duration(c.Clients)
-		}
-		pin := -1
-		if i < pinned {
-			pin = i % c.Nodes
-		}
-		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Idempotent: i >= c.Clients-idempotent, Gen: p})
+	specs := c.producers()
+	if len(c.Readers) > 0 {
+		return append(specs, c.readers()...)
 	}
 	groups := min(c.Clients, c.Keys)
 	pollers := groups
@@ -149,6 +138,49 @@ func Log(c Config) []ClientSpec {
 	return specs
 }
 
+// producers are those of workload log, which others have too.
+func (c Config) producers() []ClientSpec {
+	pinned, keys := c.pinned(), c.sendable()
+	idempotent := int(math.Round(c.Idempotent * float64(c.Clients)))
+	var specs []ClientSpec
+	for i := range c.Clients {
+		p := &producer{
+			id:    int32(i),
+			keys:  keys,
+			size:  max(c.Size, MinPayload),
+			think: c.ThinkTime,
+			rng:   rand.New(rand.NewPCG(c.Seed, uint64(i))),
+		}
+		if c.Rate > 0 {
+			p.every = max(1, time.Duration(min(float64(c.Clients)/c.Rate, time.Hour.Seconds())*float64(time.Second)))
+			p.phase = p.every * time.Duration(i) / time.Duration(c.Clients)
+		}
+		pin := -1
+		if i < pinned {
+			pin = i % c.Nodes
+		}
+		loyal := len(c.Senders) > 0
+		if loyal {
+			pin = c.Senders[i%len(c.Senders)]
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("producer-%d", i), Role: "producer", Pinned: pin, Loyal: loyal, Idempotent: i >= c.Clients-idempotent, Gen: p})
+	}
+	return specs
+}
+
+// readers are the only pollers of a workload that names their nodes.
+func (c Config) readers() []ClientSpec {
+	var specs []ClientSpec
+	for i, node := range c.Readers {
+		p := &poller{rng: rand.New(rand.NewPCG(c.Seed, 4<<32|uint64(i))), backOff: eagerBackOff}
+		for k := range c.Keys {
+			p.parts = append(p.parts, part{key: int32(k)})
+		}
+		specs = append(specs, ClientSpec{Name: fmt.Sprintf("reader-%d", i), Role: "poller", Pinned: node, Loyal: true, Gen: p})
+	}
+	return specs
+}
+
 // standBack returns when a client may go on after an operation that was not ok.
 func standBack(now, least time.Duration, rng *rand.Rand) time.Duration {
 	return now + least + time.Duration(rng.Int64N(int64(least)))
@@ -157,7 +189,7 @@ func standBack(now, least time.Duration, rng *rand.Rand) time.Duration {
 // producer sends values 1, 2, 3, … of its own.
 type producer struct {
 	id    int32
-	keys  int32
+	keys  []int32
 	size  int
 	think time.Duration
 	every time.Duration // open loop: between two sends; 0 = closed loop
@@ -189,7 +221,7 @@ func (p *producer) Next(now time.Duration, last *Result) Step {
 	p.seq++
 	return Step{At: at, Due: due, Op: &Op{
 		Kind:  history.Send,
-		Key:   p.rng.Int32N(p.keys),
+		Key:   p.keys[p.rng.IntN(len(p.keys))],
 		Value: history.MakeValue(p.id, p.seq),
 		Size:  p.size,
 	}}

@@ -25,6 +25,7 @@ func TestLogClients(t *testing.T) {
 		{"defaults", func(*Config) {}, "producer-0:0 producer-1:1 producer-2:2 producer-3:-1 producer-4:-1 poller-0:-1 poller-1:-1 poller-2:-1 poller-3:0 poller-4:1 poller-5:2"},
 		{"none pinned", func(c *Config) { c.Pinned = -1; c.Clients = 2 }, "producer-0:-1 producer-1:-1 poller-0:-1 poller-1:-1"},
 		{"all pinned", func(c *Config) { c.Pinned = 1; c.Keys = 1 }, "producer-0:0 producer-1:1 producer-2:2 producer-3:0 producer-4:1 poller-0:-1 poller-1:0"},
+		{"placed", func(c *Config) { c.Senders, c.Readers = []int{2, 0}, []int{1, 2} }, "producer-0:2 producer-1:0 producer-2:2 producer-3:0 producer-4:2 reader-0:1 reader-1:2"},
 		{"one client", func(c *Config) { c.Clients = 1 }, "producer-0:0 poller-0:-1 poller-1:0"},
 	}
 	for _, c := range cases {
@@ -38,6 +39,7 @@ func TestLogClients(t *testing.T) {
 				}
 				got += fmt.Sprintf("%s:%d", s.Name, s.Pinned)
 				require.Contains(t, []string{"producer", "poller"}, s.Role)
+				require.Equal(t, len(cfg.Senders) > 0, s.Loyal, "who is placed asks nobody else")
 			}
 			require.Equal(t, c.want, got)
 		})
@@ -263,5 +265,5 @@ func TestLookup(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, specs, 11)
 	_, err = Lookup("logs")
-	require.EqualError(t, err, `unknown workload "logs": known are log`)
+	require.EqualError(t, err, `unknown workload "logs": known are log, queue`)
 }

@@ -46,6 +46,26 @@ func Known() []Workload {
 			checker.ClauseRecovers,
 		},
 		build: Log,
+	}, {
+		Name:        "queue",
+		Description: "producers put unique values into queues, and consumers take them, settle them or leave without doing so",
+		Clauses: []string{
+			checker.ClauseSurvives,
+			checker.ClausePhantom,
+			checker.ClauseResurrected,
+			checker.ClauseConsumedOnce,
+			checker.ClauseSettled,
+			checker.ClauseRedelivers,
+			checker.ClauseExclusive,
+			checker.ClauseMaxDeliveries,
+			checker.ClauseDeadLetters,
+			checker.ClauseTruthfulEmpty,
+			checker.ClauseOrder,
+			checker.ClauseFIFO,
+			checker.ClauseSplitBrain,
+			checker.ClauseRecovers,
+		},
+		build: Queue,
 	}}
 }
 

@@ -4,6 +4,7 @@
 package workloads
 
 import (
+	"slices"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
@@ -13,11 +14,11 @@ import (
 type Op struct {
 	Kind  history.Kind
 	Key   int32         // index into the run's keys
-	Value history.Value // Send
+	Value history.Value // Send, and what settles: the message, as it was delivered to this client last
 	Size  int           // Send: payload size in bytes, at least MinPayload
 	From  int64         // Poll: offset to read from
-	Max   int           // Poll: bytes wanted at most
-	Wait  time.Duration // Poll: how long the node may wait for records
+	Max   int           // Poll: bytes wanted at most; Receive: messages wanted at most
+	Wait  time.Duration // Poll, Receive: how long the node may wait for records
 	Reset bool          // Poll: the position was moved on purpose
 }
 
@@ -28,10 +29,13 @@ type Result struct {
 	Node    int16         // that was asked last, or history.NoNode
 	Outcome history.Outcome
 	Code    string
-	Offset  int64 // Send
-	Records []history.Record
-	High    int64 // Poll: high watermark, or NoOffset
-	// OutOfRange is set where the node said that From is outside its log; Start
+	Offset  int64            // Send
+	Records []history.Record // Poll, Receive: what was delivered
+	// Lock, of a Receive, is for how long what it delivered is given to nobody else,
+	// from the call on at least; 0: until it is settled or the session is gone.
+	Lock time.Duration
+	High int64 // Poll: high watermark, or NoOffset
+	// OutOfRange, of a Poll, is set where the node said that From is outside its log; Start
 	// and High are then its bounds.
 	OutOfRange bool
 	Start      int64
@@ -57,7 +61,7 @@ type Generator interface {
 // ClientSpec is one client of a workload.
 type ClientSpec struct {
 	Name   string // "producer-0", "poller-2"
-	Role   string // "producer" or "poller"
+	Role   string // "producer", "poller" or "consumer"
 	Pinned int    // index of the node whose metadata alone it believes, or -1: follows the newest leader
 	// Loyal clients send everything to the node that they are pinned to, whoever
 	// leads, and believe the newest leader epoch that any node names, or, every
@@ -85,6 +89,43 @@ type Config struct {
 	Seekers int
 	// Loyal adds, for each node, so many pollers that ask it alone, whoever leads.
 	Loyal int
+	// Senders and Readers, where given, are indices of nodes: producers send to the former
+	// alone, in turn, and there are no pollers but one of all partitions at each of the
+	// latter, loyal ones.
+	Senders, Readers []int
 	// ThinkTime is a producer's pause after an answer in a closed loop.
 	ThinkTime time.Duration
+
+	// Of workload queue. DeadLetters are those of the keys that take what other
+	// queues give up: nobody sends to them, and nobody but the drain reads them.
+	DeadLetters []int32
+	Consumers   int // 0 = as many as producers, negative = none
+	// Pause follows each message that a consumer settled; 0 = the pace changes from
+	// spell to spell, drawn from the seed; negative = none.
+	Pause    time.Duration
+	Releases float64       // share of the messages that go back; 0 = the default 1/16, negative = none
+	Rejects  float64       // share of the messages that are given up
+	Leaves   time.Duration // between two times that a consumer leaves of its own accord, on average; 0 = the default 10 s, negative = never
+}
+
+// consumers returns how many there are.
+func (c Config) consumers() int {
+	switch {
+	case c.Consumers == 0:
+		return c.Clients
+	case c.Consumers < 0:
+		return 0
+	}
+	return c.Consumers
+}
+
+// sendable returns the keys that are sent to.
+func (c Config) sendable() []int32 {
+	var keys []int32
+	for k := range int32(c.Keys) {
+		if !slices.Contains(c.DeadLetters, k) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }

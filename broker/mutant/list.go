@@ -6,7 +6,8 @@ package mutant
 var registry = [names]Info{
 	TruncateToHighWatermark: {
 		ID: "M1", Name: "truncate-to-high-watermark", Scheme: "isr", Clauses: []string{"acknowledged-survive", "replicas-agree", "committed-reads"},
-		Doc: "A replica that begins to follow cuts its log to the high watermark that it knows (Kafka before KIP-101).",
+		Doc:  "A replica that begins to follow cuts its log to the high watermark that it knows (Kafka before KIP-101).",
+		Hunt: Hunt{When: "leader-change", Haze: "delay", Faults: []string{"kill"}},
 	},
 	TruncateOnce: {
 		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},
@@ -14,7 +15,8 @@ var registry = [names]Info{
 	},
 	ExpansionAfterReply: {
 		ID: "M3", Name: "expansion-after-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "A replica that joins the in-sync set counts for the high watermark only once the controller has answered.",
+		Doc:  "A replica that joins the in-sync set counts for the high watermark only once the controller has answered.",
+		Hunt: Hunt{Estrange: true},
 	},
 	JoinAnyBrokerEpoch: {
 		ID: "M4", Name: "join-any-broker-epoch", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -56,7 +58,8 @@ var registry = [names]Info{
 	},
 	SyncStateSetAfterReply: {
 		ID: "CB6", Name: "sync-state-set-after-reply", Scheme: "combined", Clauses: []string{"acknowledged-survive"},
-		Doc: "A slave that joins the in-sync set counts for what is confirmed only once the controller has answered (RocketMQ issue 5663).",
+		Doc:  "A slave that joins the in-sync set counts for what is confirmed only once the controller has answered (RocketMQ issue 5663).",
+		Hunt: Hunt{Estrange: true},
 	},
 	ConfirmConnected: {
 		ID: "CB7", Name: "confirm-offset-of-connected", Scheme: "combined", Clauses: []string{"committed-reads", "acknowledged-survive"},
@@ -80,7 +83,8 @@ var registry = [names]Info{
 	},
 	JoinGap: {
 		ID: "M27", Name: "snapshot-stream-gap", Scheme: "multimaster", Clauses: []string{"replicas-agree"},
-		Doc: "A node that joins is sent what is on disk, and what is written from now on; what is between the two is left out, and the node takes what comes next although there is a gap before it.",
+		Doc:  "A node that joins is sent what is on disk, and what is written from now on; what is between the two is left out, and the node takes what comes next although there is a gap before it.",
+		Hunt: Hunt{Options: map[string]string{"fsync": "always", "partitions": "2"}, Faults: []string{"kill"}, Haze: "disk-slow", Rate: 300},
 	},
 	ZombieReads: {
 		ID: "M24", Name: "zombie-leader-reads", Scheme: "isr", Clauses: []string{"committed-reads"},
@@ -179,6 +183,10 @@ var registry = [names]Info{
 		ID: "O19", Name: "recovery-without-sync", Scheme: "single", Clauses: []string{"committed-reads", "recovers"},
 		Doc: "What a killed process left in the page cache counts as durable at the next start, and is not synced.",
 	},
+	SyncOfOne: {
+		ID: "M18", Name: "sync-of-one-copy", Scheme: "combined", Clauses: []string{"acknowledged-survive"},
+		Doc: "A synchronous master waits for no slave: it answers a write that it alone has.",
+	},
 	NoFence: {
 		ID: "M13", Name: "shared-without-fence", Scheme: "shared", Clauses: []string{"acknowledged-survive", "committed-reads"},
 		Doc: "With a fencing token and a keep-alive period, the owner of a shared log neither reads the token again before it acknowledges nor looks whether it still has the lock.",
@@ -186,5 +194,23 @@ var registry = [names]Info{
 	NoSkewMargin: {
 		ID: "M14", Name: "lease-without-margin", Scheme: "shared", Clauses: []string{"acknowledged-survive", "committed-reads", "recovers"},
 		Doc: "A lease of another is taken as soon as it is over by the own clock, and an owner does not stop when its own is, whatever the margin for wrong clocks is.",
+		Hunt: Hunt{
+			Options: map[string]string{"locker": "lease", "fencing": "none", "lease.skew.margin.ms": "600", "lockAcquireSleepInterval": "500", "lockKeepAlivePeriod": "400"},
+			Faults:  []string{"clock:skew"},
+		},
 	},
 }
+
+// unseeded are those of SCHEMES.md for which the broker has no place yet.
+var unseeded = []Info{
+	{ID: "M19", Name: "offsets-not-replicated", Scheme: "isr", Doc: "Offsets of consumer groups are not replicated, or fall back.", Needs: needsGroups},
+	{ID: "M20", Name: "one-status-for-all-groups", Scheme: "isr", Doc: "A message has one status for all groups.", Needs: needsGroups},
+	{ID: "M21", Name: "in-flight-never-expires", Scheme: "quorum", Doc: "What a lost consumer was given is never given again.", Needs: needsQueues},
+	{ID: "M22", Name: "commit-before-processing", Scheme: "isr", Doc: "A consumer's offset is committed before it has processed the message.", Needs: needsGroups},
+	{ID: "M26", Name: "union-without-tombstones", Scheme: "multimaster", Doc: "The union of sides that heal brings back what was consumed.", Needs: needsQueues},
+}
+
+const (
+	needsGroups = "consumer groups: the broker keeps no offsets of consumers"
+	needsQueues = "queue operations: nothing in a log is consumed"
+)

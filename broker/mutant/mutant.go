@@ -57,6 +57,7 @@ const (
 	ConfirmConnected
 	LeadFromConfirmed
 	BlindRestore
+	SyncOfOne
 	names // how many there are
 )
 
@@ -73,4 +74,25 @@ type Info struct {
 	// Equivalent, where set, says why nothing that the contract promises breaks,
 	// as far as is known: it is not hunted unless it is named.
 	Equivalent string
+	// Needs, where set, says what is missing to seed it: there is no such mutant yet.
+	Needs string
+	// Hunt is what plans must bring for the rule that it breaks to matter.
+	Hunt Hunt
+}
+
+// Hunt is what of the plans of a mutant's hunts is not drawn. The zero value: all is
+// drawn. The broker without the mutant is hunted with the same plans.
+type Hunt struct {
+	Options map[string]string // of the broker
+	Faults  []string          // by their names
+	Haze    string            // a fault that lies over all others, if it may
+	Rate    float64           // messages per second
+	When    string            // the event that is followed by a fault at once, again and again
+	// Estrange: a replica comes back while its leader no longer hears the metadata quorum.
+	Estrange bool
+}
+
+// Drawn reports whether nothing is fixed.
+func (h Hunt) Drawn() bool {
+	return len(h.Options) == 0 && len(h.Faults) == 0 && h.Haze == "" && h.Rate == 0 && h.When == "" && !h.Estrange
 }

@@ -49,3 +49,6 @@ func Parse(list string) (Set, error) {
 
 // All returns every mutant.
 func All() []Info { return slices.Clone(registry[:]) }
+
+// Unseeded returns those that there are not yet, each with what it needs.
+func Unseeded() []Info { return slices.Clone(unseeded) }

@@ -3,6 +3,7 @@
 package mutant
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,6 +26,23 @@ func TestRegistry(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, Of(Name(i)), s)
 		}
+	}
+	for _, m := range Unseeded() {
+		require.False(t, seen[m.ID] || seen[m.Name], "%s %s is seeded", m.ID, m.Name)
+		require.NotEmpty(t, m.Needs)
+		_, err := Parse(m.ID)
+		require.ErrorContains(t, err, "unknown mutant")
+		seen[m.ID], seen[m.Name] = true, true
+	}
+	for i := range 27 {
+		require.True(t, seen[fmt.Sprintf("M%d", i+1)], "M%d of the list is neither seeded nor named with what it needs", i+1)
+	}
+}
+
+func TestHuntDrawn(t *testing.T) {
+	require.True(t, Hunt{}.Drawn())
+	for _, h := range []Hunt{{Options: map[string]string{"a": "b"}}, {Faults: []string{"kill"}}, {Haze: "delay"}, {Rate: 1}, {When: "leader-change"}, {Estrange: true}} {
+		require.False(t, h.Drawn(), "%+v", h)
 	}
 }
 

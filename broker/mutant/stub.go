@@ -23,3 +23,6 @@ func Parse(names string) (Set, error) {
 
 // All is empty.
 func All() []Info { return nil }
+
+// Unseeded is empty.
+func Unseeded() []Info { return nil }

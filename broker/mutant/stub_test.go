@@ -17,6 +17,7 @@ func TestStub(t *testing.T) {
 		require.False(t, Set{}.On(n))
 	}
 	require.Empty(t, All())
+	require.Empty(t, Unseeded())
 	_, err := Parse("")
 	require.NoError(t, err)
 	_, err = Parse("ack-before-fsync")

@@ -439,6 +439,7 @@ func (n *Node) changed(ch cluster.Change) {
 	if ch.Deleted {
 		for _, p := range slices.Clone(n.parts) {
 			if p.id.topic == ch.Topic.ID {
+				n.Emit(broker.Event{Kind: "deleted", Key: p.key, Epoch: -1, Offset: p.index.End(), Detail: "its topic was deleted"})
 				n.remove(p)
 			}
 		}

@@ -121,6 +121,16 @@ func (p *Peers) accept(o *neighbour) {
 	p.changed()
 }
 
+// part tells, once, of a node that is reached again and is another cluster's now
+// (Mnesia: running_partitioned_network).
+func (p *Peers) part(o *neighbour) {
+	if p.phase != joined || !o.hb.Joined || o.parted == o.session || !p.estranged(o) || !p.reached(o) {
+		return
+	}
+	o.parted = o.session
+	p.out.Events = append(p.out.Events, broker.Event{Kind: "partitioned", Epoch: -1, Leader: p.name(o.id), Detail: fmt.Sprintf("%s is there again, and one of the two had taken the other for dead: they are two clusters", p.name(o.id))})
+}
+
 // lost declares a node dead if it counted as alive, and applies the partition policy.
 func (p *Peers) lost(dead ...*neighbour) {
 	any := false
@@ -200,6 +210,9 @@ func (p *Peers) Tick(now broker.Time) {
 		}
 	}
 	p.lost(silent...)
+	for _, o := range p.others {
+		p.part(o) // not at once: what it says first may be from before it paused or joined anew
+	}
 	p.estrangedLost()
 	p.check()
 	if p.phase == paused && now.Mono-p.since >= pauseCheck {

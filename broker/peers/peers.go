@@ -151,6 +151,7 @@ type neighbour struct {
 	grace   time.Duration // a member of the cluster joined that was not heard yet is dead only after it
 	dead    string        // the session of it that was declared dead
 	left    bool          // it is not live because it stopped in order
+	parted  string        // the session of it that this node told of as of another cluster's
 	meta    *Metadata
 	metaOf  string // the own session in which meta came
 }

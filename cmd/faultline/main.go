@@ -51,7 +51,7 @@ func execute(ctx context.Context, args []string) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return badArguments(fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath()))
 	})
-	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reportCommand(), huntCommand(), shrinkCommand(), mutantsCommand(), matrixCommand(), listCommand(), explainCommand(), exportCommand(), importCommand(), linearizableCommand(),
+	root.AddCommand(runCommand(), checkCommand(), replayCommand(), reportCommand(), huntCommand(), shrinkCommand(), mutantsCommand(), matrixCommand(), compareCommand(), listCommand(), explainCommand(), exportCommand(), importCommand(), linearizableCommand(),
 		imagesCommand(), cleanCommand(), doctorCommand(), verifyCommand(), versionCommand(), workerCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -18,16 +18,17 @@ import (
 
 // matrixFlags are the flags of faultline matrix.
 type matrixFlags struct {
-	claims, schemes []string
-	env             string
-	shard           string
-	parallel        int
-	first           uint64
-	seeds, tries    int
-	budget          time.Duration
-	out             string
-	merge           []string
-	quiet           bool
+	claims, systems, schemes []string
+	all                      bool
+	env                      string
+	shard                    string
+	parallel                 int
+	first                    uint64
+	seeds, tries             int
+	budget                   time.Duration
+	out                      string
+	merge                    []string
+	quiet                    bool
 }
 
 func matrixCommand() *cobra.Command {
@@ -35,7 +36,8 @@ func matrixCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "matrix",
 		Short: "put the claims about replication schemes to the test",
-		Long: `Runs claims, each over several seeds, and says what became of them: kept, broken,
+		Long: `Runs claims, each over several seeds (in the simulator all of them, in docker some of
+each scheme, unless --all, --claims or --scheme says which), and says what became of them: kept, broken,
 loss reproduced, differs, or not exercised, with the reason. A claim that expects a
 loss counts only when the loss was seen, by the clause and the event that it names;
 one that expects safety only when every run was valid and every fault was proven
@@ -49,8 +51,10 @@ exercised yet, or not here, leaves the exit code alone.`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	fl := c.Flags()
-	fl.StringSliceVar(&f.claims, "claims", nil, "ids of claims, as KF1,MQ2 (default: all; faultline list claims)")
+	fl.StringSliceVar(&f.claims, "claims", nil, "ids of claims, as KF1,MQ2 (default: all, or in docker those marked for it; faultline list claims)")
+	fl.BoolVar(&f.all, "all", false, "all claims in docker, too; that takes hours")
 	fl.StringSliceVar(&f.schemes, "scheme", nil, "only claims about these schemes")
+	fl.StringSliceVar(&f.systems, "system", []string{harness.DefaultPlan().System}, "only claims about these systems, or all; claims that are named are about any")
 	fl.StringVar(&f.env, "env", "sim", "docker or sim")
 	fl.StringVar(&f.shard, "shard", "", "i/n: the i-th of n parts of the claims")
 	fl.IntVar(&f.parallel, "parallel", 0, "runs at a time (default: one per core in the simulator, one in docker)")
@@ -64,16 +68,47 @@ exercised yet, or not here, leaves the exit code alone.`,
 	return c
 }
 
+// plansOf are the plans of claims' cases.
+func plansOf(claims []harness.Claim) []harness.Plan {
+	var plans []harness.Plan
+	for _, c := range claims {
+		for _, k := range c.Cases {
+			plans = append(plans, k.Plan)
+		}
+	}
+	return plans
+}
+
 // selected returns the claims that the flags name.
 func (f *matrixFlags) selected(all []harness.Claim) ([]harness.Claim, error) {
 	claims, err := harness.LookupClaims(all, f.claims)
 	if err != nil {
 		return nil, err
 	}
+	if len(f.claims) == 0 {
+		systems := f.systems
+		if slices.Equal(systems, []string{"all"}) {
+			systems = nil
+			for _, s := range harness.Systems() {
+				systems = append(systems, s.Name())
+			}
+		}
+		for _, name := range systems {
+			if _, err := harness.LookupSystem(name); err != nil {
+				return nil, err
+			}
+		}
+		if claims = harness.OfSystems(claims, systems); len(claims) == 0 {
+			return nil, badArguments(fmt.Errorf("no claim is about system %s", strings.Join(f.systems, ", ")))
+		}
+	}
 	if len(f.schemes) > 0 {
 		if claims = harness.OfSchemes(claims, f.schemes); len(claims) == 0 {
 			return nil, badArguments(fmt.Errorf("no claim is about scheme %s", strings.Join(f.schemes, ", ")))
 		}
+	}
+	if f.env == "docker" && !f.all && len(f.claims)+len(f.schemes) == 0 {
+		claims = harness.ForDocker(claims)
 	}
 	if f.shard == "" {
 		return claims, nil
@@ -111,7 +146,7 @@ func (f *matrixFlags) run(c *cobra.Command) error {
 		}
 	case "docker":
 		seeds, tries = 1, 3
-		if err := prepareDocker(c.Context(), f.quiet); err != nil {
+		if err := prepareDocker(c.Context(), f.quiet, plansOf(cfg.Claims)...); err != nil {
 			return err
 		}
 	default:
@@ -146,8 +181,11 @@ func (f *matrixFlags) run(c *cobra.Command) error {
 // again is the command line without what says where and how fast.
 func (f *matrixFlags) again(c *cobra.Command) string {
 	words := []string{"faultline matrix"}
-	for _, name := range []string{"claims", "scheme", "env", "shard", "first-seed", "seeds", "tries"} {
-		if flag := c.Flags().Lookup(name); flag.Changed {
+	for _, name := range []string{"claims", "system", "scheme", "all", "env", "shard", "first-seed", "seeds", "tries"} {
+		switch flag := c.Flags().Lookup(name); {
+		case flag.Changed && flag.Value.Type() == "bool":
+			words = append(words, fmt.Sprintf("--%s=%s", name, flag.Value))
+		case flag.Changed:
 			words = append(words, "--"+name+" "+strings.Trim(flag.Value.String(), "[]"))
 		}
 	}

@@ -3,11 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/faultline-mq/faultline/harness"
 	"github.com/faultline-mq/faultline/harness/report"
+	system "github.com/faultline-mq/faultline/harness/system/reference"
 )
 
 // TestMatrixCommand: claims are run, written down and put together again.
@@ -59,6 +62,38 @@ func TestMatrixIsCutShort(t *testing.T) {
 	a := ask(t, nil, "matrix", "--claims", "KF1", "--budget", "1ms", "--out", t.TempDir(), "--quiet")
 	require.Equal(t, 2, a.code, a.stdout+a.stderr)
 	require.Contains(t, a.stdout, "not whole: the time that --budget gave was over")
+}
+
+// TestClaimsForDocker: where nobody says which, a matrix in Docker has some of each scheme.
+func TestClaimsForDocker(t *testing.T) {
+	t.Parallel()
+	all, err := harness.Claims()
+	require.NoError(t, err)
+	ids := func(f matrixFlags) (ids []string) {
+		f.systems = []string{harness.DefaultPlan().System}
+		claims, err := f.selected(all)
+		require.NoError(t, err)
+		for _, c := range claims {
+			ids = append(ids, c.ID)
+		}
+		return ids
+	}
+	some := ids(matrixFlags{env: "docker"})
+	require.Subset(t, some, strings.Fields("MQ1 MQ2 MQ6 MQ7 MQ9 CC1 CC3 KF1 KF2 KF3 KF9 SS1 SS2 SS3 SS4 MS1 MS6 MM3 FW2 FW3 CB1 PB3 PB5 PB6 QQ1 QQ2 QQ3"))
+	of := map[string]int{}
+	reference := harness.OfSystems(all, []string{(system.System{}).Name()})
+	for _, c := range harness.ForDocker(reference) {
+		for _, s := range c.Schemes() {
+			of[s]++
+		}
+	}
+	for _, s := range (system.System{}).Schemes() {
+		require.GreaterOrEqual(t, of[s.Name], 2, "scheme %s", s.Name)
+	}
+	require.Len(t, ids(matrixFlags{env: "docker", all: true}), len(reference))
+	require.Len(t, ids(matrixFlags{env: "sim"}), len(reference))
+	require.Equal(t, []string{"KF16"}, ids(matrixFlags{env: "docker", claims: []string{"KF16"}}))
+	require.Contains(t, ids(matrixFlags{env: "docker", schemes: []string{"quorum"}}), "QQ4")
 }
 
 func TestMatrixRefusals(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 )
 
 func mutantsCommand() *cobra.Command {
-	h := harness.MutantHunt{}
+	h := harness.MutantHunt{Base: harness.DefaultPlan()}
+	h.Base.Environment = "sim"
 	var only []string
 	var n int
 	var asJSON, list bool
@@ -26,9 +27,11 @@ func mutantsCommand() *cobra.Command {
 		Use:   "mutants",
 		Short: "which seeded bug is found, by which clause, how soon",
 		Long: `Seeds one bug after another into the reference broker and hunts it in the
-simulator, with the same swarm of plans for all, on disjoint ranges of seeds; then
-the broker without a bug, at a multiple of the budget, as the control. A seed counts as finding a mutant only if it is valid without it. Only
-binaries that are built with -tags mutants have mutants.
+simulator with a swarm of plans, on disjoint ranges of seeds; then the broker without
+a bug, with the same plans, as the control. Where a bug's rule matters under certain
+options or faults only, its plans have those, and a control of their own. A seed
+counts as finding a mutant only if it is valid without it. Only binaries that are
+built with -tags mutants have mutants.
 
 Exit codes: 1 a mutant was not found or the control was convicted, 255 the harness
 failed, 2 interrupted or the control decided too little, 0 otherwise.`,
@@ -40,7 +43,7 @@ failed, 2 interrupted or the control decided too little, 0 otherwise.`,
 	fl.IntVar(&h.Ranges, "ranges", 3, "disjoint ranges of seeds")
 	fl.IntVar(&h.Seeds, "seeds", 0, "at most so many seeds per mutant and range (default: until --budget is over)")
 	fl.DurationVar(&h.Budget, "budget", 10*time.Minute, "at most so much time per mutant and range")
-	fl.IntVar(&h.Control, "control", 10, "the control's budget, as a multiple of a mutant's; 0: no control")
+	fl.IntVar(&h.Control, "control", 1, fmt.Sprintf("seeds of a control for each seed that was run with a mutant, %d at least; 0: no control", harness.ControlSeeds))
 	fl.DurationVar(&h.Shrink, "shrink", time.Minute, "how long to look for the smallest plan that still convicts, once per mutant found; 0: not at all")
 	fl.StringVar(&h.Out, "out", "", "where seeds that are not valid are stored (default: nowhere)")
 	fl.IntVar(&n, "workers", 0, "worker processes (default: one per core)")
@@ -57,11 +60,6 @@ failed, 2 interrupted or the control decided too little, 0 otherwise.`,
 			}
 			return listMutants(os.Stdout, h.Mutants, asJSON)
 		}
-		h.Plans = func(scheme string, seed uint64) (harness.Plan, error) {
-			base := harness.DefaultPlan()
-			base.Environment, base.Scheme = "sim", scheme
-			return harness.SwarmPlan(base, seed)
-		}
 		if h.Pool, err = workers(n); err != nil {
 			return err
 		}
@@ -77,11 +75,19 @@ func listMutants(out io.Writer, ms []harness.Mutant, asJSON bool) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, m := range ms {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.ID, m.Name, m.Scheme, m.Doc)
-		if m.Equivalent != "" {
-			fmt.Fprintf(w, "\t\t\tnot hunted: %s\n", m.Equivalent)
+		if why := notHunted(m); why != "" {
+			fmt.Fprintf(w, "\t\t\tnot hunted: %s\n", why)
 		}
 	}
 	return w.Flush()
+}
+
+// notHunted says why a mutant is not hunted; "": it is.
+func notHunted(m harness.Mutant) string {
+	if m.Needs != "" {
+		return "there is none yet, it needs " + m.Needs
+	}
+	return m.Equivalent
 }
 
 func printJSON(out io.Writer, v any) error {
@@ -96,7 +102,11 @@ func mutants(ctx context.Context, h harness.MutantHunt, asJSON bool, out io.Writ
 		progress = os.Stderr
 	}
 	h.Each = func(r harness.MutantRun) {
-		fmt.Fprintf(progress, "%-4s %-34s %-7s from seed %-8d %s\n", cmp.Or(r.ID, "-"), cmp.Or(r.Name, "control"), r.Scheme, r.First, mutantLine(r))
+		name := cmp.Or(r.Name, "control")
+		if r.ID == "" && r.Plans != "" {
+			name += " of " + r.Plans
+		}
+		fmt.Fprintf(progress, "%-4s %-36s %-11s from seed %-8d %s\n", cmp.Or(r.ID, "-"), name, r.Scheme, r.First, mutantLine(r))
 	}
 	runs, err := h.Run(ctx)
 	if err != nil {
@@ -112,6 +122,11 @@ func mutants(ctx context.Context, h harness.MutantHunt, asJSON bool, out io.Writ
 		}
 	} else {
 		fmt.Fprintln(out, mutantSummary(runs))
+		for _, m := range harness.AllMutants() {
+			if why := notHunted(m); why != "" && !slices.ContainsFunc(h.Mutants, func(o harness.Mutant) bool { return o.ID == m.ID }) {
+				fmt.Fprintf(out, "%-4s %s was not hunted: %s\n", m.ID, m.Name, why)
+			}
+		}
 	}
 	if code != 0 {
 		return exitError(code)

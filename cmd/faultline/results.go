@@ -140,9 +140,10 @@ func exportCommand() *cobra.Command {
 }
 
 func imagesCommand() *cobra.Command {
-	return &cobra.Command{
+	p := harness.DefaultPlan()
+	c := &cobra.Command{
 		Use:   "images",
-		Short: "build the node image of this source",
+		Short: "build the node image of this source, and the image of a system",
 		Args:  exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			name, err := docker.BuildImage(c.Context(), os.Stderr)
@@ -150,9 +151,11 @@ func imagesCommand() *cobra.Command {
 				return err
 			}
 			fmt.Println(name)
-			return nil
+			return p.Prepare(c.Context(), os.Stderr)
 		},
 	}
+	c.Flags().StringVar(&p.System, "system", p.System, "also what nodes of this system need (faultline list systems)")
+	return c
 }
 
 func cleanCommand() *cobra.Command {
@@ -194,7 +197,7 @@ func listCommand() *cobra.Command {
 		"systems": func(context.Context) ([]entry, error) {
 			var all []entry
 			for _, s := range harness.Systems() {
-				all = append(all, entry{Name: s.Name()})
+				all = append(all, entry{Name: s.Name(), Doc: s.Doc(), More: []string{"workload " + strings.Join(s.Workloads(), ", ")}})
 			}
 			return all, nil
 		},

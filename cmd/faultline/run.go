@@ -13,6 +13,7 @@ import (
 	"github.com/faultline-mq/faultline/harness"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/report"
+	"github.com/faultline-mq/faultline/nemesis"
 )
 
 // planFlags are the flags that make a plan.
@@ -30,15 +31,17 @@ func (f *planFlags) add(c *cobra.Command) {
 	f.plan = d
 	fl := c.Flags()
 	fl.StringVar(&f.plan.System, "system", d.System, "system under test (faultline list systems)")
-	fl.StringVar(&f.plan.Scheme, "scheme", d.Scheme, "replication scheme (faultline list schemes)")
-	fl.StringVar(&f.plan.Workload, "workload", d.Workload, "what clients do (faultline list workloads)")
+	fl.StringVar(&f.plan.Scheme, "scheme", d.Scheme, "replication scheme (faultline list schemes); of another system: its first")
+	fl.StringVar(&f.plan.Workload, "workload", d.Workload, "what clients do (faultline list workloads); of another system: its first")
 	fl.StringVar(&f.faults, "faults", strings.Join(d.Faults, ","), "faults, with a shape after a colon: partition:one-way-in,kill; none (faultline list faults)")
 	fl.StringVar(&f.plan.Schedule, "schedule", "", "random, or periodic: faults begin exactly an interval apart and last as long as they must (default random)")
 	fl.DurationVar(&f.plan.Interval, "interval", 0, "from one fault to the next (default: as many as fit)")
 	fl.StringVar(&f.plan.Targets, "targets", "", "one, minority, majority, all, leader, follower, followers, controller or NAME,… (default: drawn)")
-	fl.StringVar(&f.plan.Environment, "env", d.Environment, "docker, sim, or auto (docker where there is one)")
+	fl.StringVar(&f.plan.Environment, "env", d.Environment, "docker, sim, or auto (docker where there is one); external comes with --addresses")
 	fl.IntVar(&f.plan.Nodes, "nodes", d.Nodes, "nodes of the cluster")
 	fl.IntVar(&f.plan.Clients, "clients", d.Clients, "producers; pollers come with them")
+	fl.IntVar(&f.plan.Consumers, "consumers", 0, "consumers of workload queue; below 0: none (default: as many as producers)")
+	fl.DurationVar(&f.plan.Pause, "pause", 0, "of such a consumer after each message; below 0: none (default: changes now and then)")
 	fl.DurationVar(&f.plan.Time, "time", d.Time, "baseline, faults and recovery together")
 	fl.Float64Var(&f.plan.Rate, "rate", d.Rate, "sends per second over all producers; 0 = closed loop")
 	fl.IntVar(&f.plan.Size, "size", d.Size, "bytes of a payload")
@@ -46,6 +49,13 @@ func (f *planFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.plan.Expect, "expect", d.Expect, "survive: acknowledged messages must survive whatever was configured; declared: only what the configuration promises")
 	fl.BoolVar(&f.plan.StopOnViolation, "stop-on-violation", false, "end the faults at the first violation that is found while the run goes on; recovery, drain and the final check follow")
 	fl.StringVar(&f.plan.Upgrade, "upgrade-to", "", "image that the fault upgrade goes to (default: this source's, with another version stamp)")
+	fl.StringVar(&f.plan.Image, "image", "", "image of the nodes in docker (default: the system's own)")
+	fl.StringSliceVar(&f.plan.Addresses, "addresses", nil, "HOST:PORT,… of every node of a cluster that is there: workloads and checks only, no faults but exec")
+	fl.StringVar(&f.plan.Client, "client", "", "kind of client: precise, or one that the system has beside it, as kgo (default precise)")
+	fl.StringVar(&f.plan.Exec.Inject, "exec-inject", "", "command of your own that injects the fault exec; run with sh -c, told FAULTLINE_TARGETS and more (docs/running.md)")
+	fl.StringVar(&f.plan.Exec.Prove, "exec-prove", "", "command that exits with 0 where the effect is there, and with 1 to 125 where it is not")
+	fl.StringVar(&f.plan.Exec.Heal, "exec-heal", "", "command that heals it; it always runs")
+	fl.DurationVar(&f.plan.Exec.Limit, "exec-limit", 0, "how long each of these commands may take (default "+nemesis.DefaultCommandLimit.String()+")")
 	fl.StringArrayVar(&f.set, "set", nil, "option NAME=VALUE, repeatable (faultline list options)")
 	fl.StringVar(&f.file, "plan", "", "plan file (YAML); flags that are given override it")
 }
@@ -95,6 +105,14 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 			"nodes": func() { p.Nodes = given.Nodes; redraw() }, "clients": func() { p.Clients = given.Clients },
 			"time": func() { p.Time, p.Phases = given.Time, harness.Phases{}; redraw() }, "rate": func() { p.Rate = given.Rate },
 			"size": func() { p.Size = given.Size }, "seed": func() { p.Seed = given.Seed; redraw() }, "expect": func() { p.Expect = given.Expect }, "upgrade-to": func() { p.Upgrade = given.Upgrade },
+			"consumers": func() { p.Consumers = given.Consumers }, "pause": func() { p.Pause = given.Pause },
+			"image":             func() { p.Image = given.Image },
+			"client":            func() { p.Client = given.Client },
+			"addresses":         func() { p.Addresses = given.Addresses; redraw() },
+			"exec-inject":       func() { p.Exec.Inject = given.Exec.Inject; redraw() },
+			"exec-prove":        func() { p.Exec.Prove = given.Exec.Prove; redraw() },
+			"exec-heal":         func() { p.Exec.Heal = given.Exec.Heal; redraw() },
+			"exec-limit":        func() { p.Exec.Limit = given.Exec.Limit; redraw() },
 			"stop-on-violation": func() { p.StopOnViolation = given.StopOnViolation },
 		} {
 			if c.Flags().Changed(name) {
@@ -102,11 +120,26 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 			}
 		}
 	}
-	if !ok || c.Flags().Changed("faults") {
+	if d := harness.DefaultPlan(); p.System != d.System && (!ok || c.Flags().Changed("system")) {
+		// The defaults are of another system; its own stand for what is empty.
+		if !c.Flags().Changed("scheme") {
+			p.Scheme = ""
+		}
+		if !c.Flags().Changed("workload") {
+			p.Workload = ""
+		}
+	}
+	if err := f.reach(c, &p); err != nil {
+		return p, err
+	}
+	switch {
+	case c.Flags().Changed("faults"):
 		p.Steps, p.Faults = nil, nil
 		if f.faults != "" && f.faults != "none" {
 			p.Faults = strings.Split(f.faults, ",")
 		}
+	case !ok:
+		p.Faults = p.DefaultFaults()
 	}
 	if p.Options == nil {
 		p.Options = map[string]string{}
@@ -119,6 +152,20 @@ func (f *planFlags) resolve(c *cobra.Command) (harness.Plan, error) {
 		p.Options[name] = value
 	}
 	return p, nil
+}
+
+// reach settles where the nodes of a plan with addresses are, and how many.
+func (f *planFlags) reach(c *cobra.Command, p *harness.Plan) error {
+	if len(p.Addresses) == 0 {
+		return nil
+	}
+	if !c.Flags().Changed("env") {
+		p.Environment = "external"
+	}
+	if c.Flags().Changed("nodes") && p.Nodes != len(p.Addresses) {
+		return badArguments(fmt.Errorf("--nodes %d, and %d addresses: leave --nodes out", p.Nodes, len(p.Addresses)))
+	}
+	return nil
 }
 
 // place settles --env auto: docker where an engine answers, else the simulator,
@@ -198,8 +245,8 @@ result that another version made is refused: there the same seed is another hist
 			}
 		}
 		p := stored.Plan
-		if p.Environment == "docker" && !f.quiet && !f.json {
-			fmt.Fprintln(os.Stderr, "replaying the recorded steps; timing in docker is not deterministic")
+		if p.Environment != "sim" && !f.quiet && !f.json {
+			fmt.Fprintln(os.Stderr, "replaying the recorded steps; timing outside the simulator is not deterministic")
 		}
 		if stored.Version == harness.Version() {
 			f.history = stored.Digest
@@ -226,7 +273,7 @@ func (f *runFlags) run(ctx context.Context, p harness.Plan) error {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	if p.Environment == "docker" {
-		if err := prepareDocker(ctx, talk); err != nil {
+		if err := prepareDocker(ctx, talk, p); err != nil {
 			return err
 		}
 	}
@@ -275,9 +322,9 @@ func (f *runFlags) same(o harness.Outcome, talk bool) error {
 	return nil
 }
 
-// prepareDocker sweeps what dead runs left and builds the node image where this
-// source's is not there.
-func prepareDocker(ctx context.Context, talk bool) error {
+// prepareDocker sweeps what dead runs left, and builds the node image where this
+// source's is not there and the images that plans need.
+func prepareDocker(ctx context.Context, talk bool, plans ...harness.Plan) error {
 	have, err := docker.HaveImage(ctx)
 	if err != nil {
 		return err
@@ -287,6 +334,11 @@ func prepareDocker(ctx context.Context, talk bool) error {
 			fmt.Println("building the node image of this source")
 		}
 		if _, err := docker.BuildImage(ctx, nil); err != nil {
+			return err
+		}
+	}
+	for _, p := range plans {
+		if err := p.Prepare(ctx, nil); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,7 @@ again with the same plan and source, verify goes on with the seeds that are miss
 		}
 		p.Environment, _ = place(c.Context(), p.Environment)
 		if p.Environment == "docker" {
-			if err := prepareDocker(c.Context(), true); err != nil {
+			if err := prepareDocker(c.Context(), true, p); err != nil {
 				return err
 			}
 		}

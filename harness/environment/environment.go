@@ -1,5 +1,6 @@
-// Package environment says what a place where nodes live must offer. Two
-// places exist: docker (containers) and sim (one process, virtual time). The
+// Package environment says what a place where nodes live must offer. Three
+// places exist: docker (containers), sim (one process, virtual time) and external
+// (a cluster that the harness reaches and does not run). The
 // harness is written once, in blocking style, against Runtime.
 package environment
 
@@ -30,7 +31,7 @@ type Group interface {
 
 // Environment is one cluster's home.
 type Environment interface {
-	// Name is "docker" or "sim".
+	// Name is "docker", "sim" or "external".
 	Name() string
 	Runtime() Runtime
 	// Up creates everything and starts all nodes; it does not wait for readiness.

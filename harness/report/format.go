@@ -137,8 +137,8 @@ func printableRune(r rune) rune {
 	return r
 }
 
-// shellQuote quotes s for a POSIX shell where that is needed.
-func shellQuote(s string) string {
+// ShellQuote quotes s for a POSIX shell where that is needed.
+func ShellQuote(s string) string {
 	plain := s != ""
 	for _, r := range s {
 		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,+@%", r) {

@@ -23,10 +23,11 @@ const maxRuns = 5000
 // indexPage is what the template of results/index.html sees.
 type indexPage struct {
 	assets
-	Runs   []indexRun
-	Older  int
-	Totals []chip
-	Matrix string // what the matrix of claims beside it came to; empty: there is none
+	Runs     []indexRun
+	Older    int
+	Totals   []chip
+	Compared string // what is compared beside it; empty: nothing
+	Matrix   string // what the matrix of claims beside it came to; empty: there is none
 }
 
 type indexRun struct {
@@ -59,7 +60,7 @@ func WriteIndex(resultsDir string) error {
 	if err != nil {
 		return err
 	}
-	p := indexPage{assets: newAssets(tableScript), Runs: runs, Matrix: matrixLink(resultsDir)}
+	p := indexPage{assets: newAssets(tableScript), Runs: runs, Matrix: matrixLink(resultsDir), Compared: comparisonLink(resultsDir)}
 	if len(runs) > maxRuns {
 		p.Runs, p.Older = runs[:maxRuns], len(runs)-maxRuns
 	}

@@ -58,7 +58,12 @@ func (s Summary) WriteJUnit(w io.Writer) error {
 		suite.Timestamp = s.Started.UTC().Format("2006-01-02T15:04:05")
 	}
 	for _, p := range []junitProperty{
-		{"seed", strconv.FormatUint(s.Seed, 10)}, {"command", s.Command}, {"replay", s.Replay}, {"verdict", string(s.Verdict)}, {"commit", s.Commit},
+		{"seed", strconv.FormatUint(s.Seed, 10)},
+		{"command", s.Command},
+		{"replay", s.Replay},
+		{"verdict", string(s.Verdict)},
+		{"commit", s.Commit},
+		{"notes", strings.Join(s.Notes, " ")},
 	} {
 		if p.Value != "" {
 			suite.Properties = append(suite.Properties, p)

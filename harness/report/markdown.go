@@ -3,6 +3,8 @@ package report
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +18,10 @@ func (s Summary) WriteMarkdown(w io.Writer) error {
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("## %s: %s", strings.ToUpper(string(s.Verdict)), md(s.Sentence))
 	p("")
+	for _, n := range s.Notes {
+		p("**%s**", md(n))
+		p("")
+	}
 	p("%s · seed %d · %s", md(strings.Join(nonEmpty(s.System, s.Scheme, s.Workload, s.FaultSpec, s.Environment), " · ")), s.Seed, millis(s.DurationMS))
 	p("")
 	if s.Stopped != nil {
@@ -112,6 +118,15 @@ func (s Summary) markdownFigures(p func(format string, args ...any)) {
 			p("%s in the report.", plural(more, "more fault"))
 			p("")
 		}
+	}
+	if len(s.Queues) > 0 {
+		p("| queue | sent | acknowledged | came out | consumed | in the drain | further deliveries | never came out |")
+		p("|---|---:|---:|---:|---:|---:|---:|---:|")
+		for _, name := range firstN(slices.Sorted(maps.Keys(s.Queues)), maxMarkdownRows) {
+			q := s.Queues[name]
+			p("| %s | %s | %s | %s | %s | %s | %s | %s |", md(name), count(q.Attempts), count(q.Acknowledged), count(q.Delivered), count(q.Accepted), count(q.Drained), count(q.Duplicated), count(q.Lost))
+		}
+		p("")
 	}
 	if text := latencyText(a); text != "" {
 		p("%s.", md(text))

@@ -109,6 +109,8 @@ type page struct {
 	Unchecked  []unchecked
 	Notes      []logRow
 	PhaseRows  []phaseRow
+	QueueRows  []queueRow
+	Served     bool // there is a fault after which consumers asked a queue
 	FaultRows  []faultRow
 	FaultsMore int
 	LatRows    []latRow
@@ -138,6 +140,11 @@ type unchecked struct{ What, Text, Change string }
 type phaseRow struct {
 	Name string
 	checker.PhaseCounts
+}
+
+type queueRow struct {
+	Name string
+	checker.QueueCounts
 }
 
 // windowCounts are the sends that were called in a window of time.
@@ -235,7 +242,7 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 			m.tell(h)
 		}
 		if v := m.Anoms[0].value; v.Seq() != 0 {
-			m.Explain = "faultline explain " + shellQuote(run.Dir) + " " + v.String()
+			m.Explain = "faultline explain " + ShellQuote(run.Dir) + " " + v.String()
 		}
 		if i < maxLogMoments {
 			m.addLogs(dir, run, &budget)
@@ -255,7 +262,7 @@ func newPage(dir string, run Run, sum Summary, res *checker.Result, h *history.H
 	}{toMS(span), plotLeft, plotEnd, []series{coarse, sendSeries(h, span, fineBuckets)}}
 
 	p.where(run, h, faults, rows)
-	p.Check = "faultline check " + shellQuote(run.Dir)
+	p.Check = "faultline check " + ShellQuote(run.Dir)
 	p.Plan = run.PlanYAML
 	if p.Plan == "" {
 		// A result that is rendered again has its plan beside it; without one the section is left out.
@@ -533,6 +540,13 @@ func (p *page) figures(h *history.History, s Summary, faults []faultSpan) {
 			p.PhaseRows = append(p.PhaseRows, phaseRow{n, c})
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Queues)) {
+		p.QueueRows = append(p.QueueRows, queueRow{name, s.Queues[name]})
+	}
+	if len(s.Queues) > 1 {
+		p.QueueRows = append(p.QueueRows, queueRow{"all", queueTotals(s.Queues)})
+	}
+	p.Served = slices.ContainsFunc(s.Availability.Faults, func(f checker.FaultAvailability) bool { return len(f.ServedMS) > 0 })
 	sends := sendIndex(h)
 	for i, f := range faults {
 		if i == maxFaultRows {

@@ -38,7 +38,7 @@ type Run struct {
 	System      string            // "reference"
 	Scheme      string            // "isr"
 	Workload    string            // "log"
-	Environment string            // "docker" or "sim"
+	Environment string            // "docker", "sim" or "external"
 	Seed        uint64            // derives every choice
 	Options     map[string]string // resolved options of clients, topics, broker and scheme
 	Faults      string            // as on the command line: "partition:isolate-leader,kill"
@@ -49,6 +49,8 @@ type Run struct {
 	PlanYAML    string            // plan.yaml as stored, fully resolved; default what DIR/plan.yaml holds
 	Commit      string            // of the source tree, with "-dirty" where it was changed
 	Expect      string            // "survive" or "declared"
+	// Notes are what a reader has to know before the verdict means anything, each a sentence.
+	Notes []string
 	// Online is what was found while the run went on; nil where nobody watched.
 	Online *checker.OnlineReport
 	// Stopped says why the fault phase ended early; nil where it did not.
@@ -104,7 +106,7 @@ func complete(dir string, run Run, res *checker.Result, h *history.History) (Run
 		run.Dir = dir
 	}
 	if run.Replay == "" {
-		run.Replay = "faultline replay " + shellQuote(run.Dir)
+		run.Replay = "faultline replay " + ShellQuote(run.Dir)
 	}
 	if len(run.Nodes) == 0 {
 		run.Nodes = h.Header.Nodes
@@ -134,7 +136,7 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		switch {
 		case err == nil:
 		case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-			err = fmt.Errorf("writing %s: the disk is full (%w); free some space and run \"faultline report %s\"", path, err, shellQuote(filepath.Dir(path)))
+			err = fmt.Errorf("writing %s: the disk is full (%w); free some space and run \"faultline report %s\"", path, err, ShellQuote(filepath.Dir(path)))
 		default:
 			err = fmt.Errorf("writing %s: %w", path, err)
 		}

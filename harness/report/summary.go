@@ -31,9 +31,10 @@ const maxListed = 1000
 // history.
 type Summary struct {
 	Version     int               `json:"version"`
-	Verdict     checker.Verdict   `json:"verdict"`   // valid, invalid, unknown, harness error
-	ExitCode    int               `json:"exit_code"` // 0, 1, 2, 255
-	Sentence    string            `json:"sentence"`  // the verdict in one sentence, with counts
+	Verdict     checker.Verdict   `json:"verdict"`         // valid, invalid, unknown, harness error
+	ExitCode    int               `json:"exit_code"`       // 0, 1, 2, 255
+	Sentence    string            `json:"sentence"`        // the verdict in one sentence, with counts
+	Notes       []string          `json:"notes,omitempty"` // what a reader has to know first, each a sentence
 	System      string            `json:"system"`
 	Scheme      string            `json:"scheme"`
 	Workload    string            `json:"workload"`
@@ -52,6 +53,7 @@ type Summary struct {
 
 	Ops             Ops                            `json:"ops"`
 	Phases          map[string]checker.PhaseCounts `json:"phases"`
+	Queues          map[string]checker.QueueCounts `json:"queues,omitempty"` // by key, of a run with queues
 	Faults          []FaultSummary                 `json:"faults"`
 	Skipped         []string                       `json:"skipped,omitempty"` // faults whose event never came, each as a sentence
 	Checks          []CheckSummary                 `json:"checks"`
@@ -125,7 +127,7 @@ type CheckSummary struct {
 func Summarize(run Run, res *checker.Result, h *history.History) Summary {
 	run, res, h = complete(run.Dir, run, res, h)
 	s := Summary{
-		Version: SummaryVersion, Verdict: res.Verdict, ExitCode: res.Verdict.ExitCode(), Sentence: res.Sentence,
+		Version: SummaryVersion, Verdict: res.Verdict, ExitCode: res.Verdict.ExitCode(), Sentence: res.Sentence, Notes: run.Notes,
 		System: run.System, Scheme: run.Scheme, Workload: run.Workload, Environment: run.Environment, Seed: run.Seed,
 		Command: run.Command, Replay: run.Replay, Dir: run.Dir, Started: run.Started.UTC(),
 		DurationMS: toMS(int64(run.Duration)), Expect: run.Expect, Commit: run.Commit, FaultSpec: run.Faults,
@@ -134,7 +136,7 @@ func Summarize(run Run, res *checker.Result, h *history.History) Summary {
 			OK: res.Counts.OK, Failed: res.Counts.Failed, Indeterminate: res.Counts.Indeterminate,
 			Acknowledged: res.Counts.Acknowledged, Delivered: res.Counts.Delivered,
 		},
-		Phases: orEmpty(res.Counts.Phases), Faults: []FaultSummary{}, Checks: []CheckSummary{},
+		Phases: orEmpty(res.Counts.Phases), Queues: res.Counts.Queues, Faults: []FaultSummary{}, Checks: []CheckSummary{},
 		Anomalies:  map[string]int{"lost": 0, "duplicate": 0},
 		NotChecked: list(res.NotChecked), WhyInconclusive: list(res.WhyInconclusive),
 		Availability: finiteAvailability(res.Availability), Exercised: orEmpty(res.Exercised), Versions: orEmpty(run.Versions),
@@ -226,10 +228,10 @@ func ReadSummary(dir string) (Summary, error) {
 	}
 	var s Summary
 	if err := json.Unmarshal(b, &s); err != nil {
-		return Summary{}, fmt.Errorf("reading %s: %w; \"faultline check %s\" writes it again", path, err, shellQuote(dir))
+		return Summary{}, fmt.Errorf("reading %s: %w; \"faultline check %s\" writes it again", path, err, ShellQuote(dir))
 	}
 	if s.Version != SummaryVersion {
-		return Summary{}, fmt.Errorf("reading %s: version %d is not %d; \"faultline check %s\" writes it again", path, s.Version, SummaryVersion, shellQuote(dir))
+		return Summary{}, fmt.Errorf("reading %s: version %d is not %d; \"faultline check %s\" writes it again", path, s.Version, SummaryVersion, ShellQuote(dir))
 	}
 	return s, nil
 }
@@ -242,7 +244,7 @@ func (s Summary) Run() Run {
 		Command: s.Command, Replay: s.Replay, System: s.System, Scheme: s.Scheme, Workload: s.Workload,
 		Environment: s.Environment, Seed: s.Seed, Options: s.Options, Faults: s.FaultSpec, Nodes: s.Nodes,
 		Started: s.Started, Duration: time.Duration(s.DurationMS * float64(time.Millisecond)), Versions: s.Versions,
-		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir, Online: s.Online, Stopped: s.Stopped,
+		Commit: s.Commit, Expect: s.Expect, Dir: s.Dir, Notes: s.Notes, Online: s.Online, Stopped: s.Stopped,
 	}
 }
 
@@ -272,6 +274,9 @@ func finiteAvailability(a checker.Availability) checker.Availability {
 	for i := range a.Faults {
 		f := &a.Faults[i]
 		f.UnavailableMS, f.FailoverMS, f.RecoveryMS = finiteValues(f.UnavailableMS), finiteValues(f.FailoverMS), finiteValues(f.RecoveryMS)
+		if f.ServedMS != nil {
+			f.ServedMS = finiteValues(f.ServedMS)
+		}
 		f.LostSpanMS, f.IndeterminateShare = finite(f.LostSpanMS), finite(f.IndeterminateShare)
 	}
 	a.Latency, a.Response = finiteLatencies(a.Latency), finiteLatencies(a.Response)
@@ -298,6 +303,7 @@ func finiteLatencies(in map[string]checker.Latency) map[string]checker.Latency {
 // perFault is what a fault did to availability, as the reports word it.
 type perFault struct {
 	Unavailable, Failover, Recovery string // the worst of its partitions
+	Served                          string // the worst of its queues
 	Lost, Indeterminate             string
 }
 
@@ -317,11 +323,27 @@ func faultFigures(f checker.FaultAvailability) perFault {
 		}
 		return millis(w)
 	}
-	p := perFault{Unavailable: worst(f.UnavailableMS), Failover: worst(f.FailoverMS), Recovery: worst(f.RecoveryMS), Lost: count(f.Lost), Indeterminate: percent(f.IndeterminateShare)}
+	p := perFault{Unavailable: worst(f.UnavailableMS), Failover: worst(f.FailoverMS), Recovery: worst(f.RecoveryMS), Served: worst(f.ServedMS), Lost: count(f.Lost), Indeterminate: percent(f.IndeterminateShare)}
 	if f.Lost > 0 {
 		p.Lost += " in " + millis(f.LostSpanMS)
 	}
 	return p
+}
+
+// queueTotals counts the messages of all queues together.
+func queueTotals(queues map[string]checker.QueueCounts) (sum checker.QueueCounts) {
+	for _, q := range queues {
+		sum.Attempts += q.Attempts
+		sum.Acknowledged += q.Acknowledged
+		sum.Delivered += q.Delivered
+		sum.Accepted += q.Accepted
+		sum.Drained += q.Drained
+		sum.Lost += q.Lost
+		sum.Unexpected += q.Unexpected
+		sum.Duplicated += q.Duplicated
+		sum.Recovered += q.Recovered
+	}
+	return sum
 }
 
 // latencyText words how long sends took, beside what the schedule makes of it.

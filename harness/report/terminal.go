@@ -144,6 +144,9 @@ func PrintVerdict(w io.Writer, s Summary) error {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("%s  %s", paint(w, s.Verdict, strings.ToUpper(string(s.Verdict))), printable(s.Sentence))
+	for _, n := range s.Notes {
+		p("  note    %s", printable(n))
+	}
 	shown, total := 0, 0
 	for _, c := range s.Checks {
 		if !c.Promised || c.Verdict != checker.Invalid {
@@ -171,6 +174,11 @@ func PrintVerdict(w io.Writer, s Summary) error {
 		if text := latencyText(a); text != "" {
 			p("  %s", text)
 		}
+	}
+	if len(s.Queues) > 0 {
+		sum := queueTotals(s.Queues)
+		p("  %s: %s acknowledged, %s consumed, %s in the drain, %s never came out; further deliveries: %s", plural(len(s.Queues), "queue"),
+			count(sum.Acknowledged), count(sum.Accepted), count(sum.Drained), count(sum.Lost), count(sum.Duplicated))
 	}
 	for _, r := range s.undecided() {
 		p("  why     %s", printable(r.Why))

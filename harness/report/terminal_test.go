@@ -118,9 +118,9 @@ func TestFormats(t *testing.T) {
 	require.Equal(t, "123 ms", millis(123.4))
 	require.Equal(t, "2.00 s", millis(2000))
 	require.Equal(t, "never", millis(-1))
-	require.Equal(t, "results/a-b", shellQuote("results/a-b"))
-	require.Equal(t, `'a b'\''c'`, shellQuote("a b'c"))
-	require.Equal(t, "''", shellQuote(""))
+	require.Equal(t, "results/a-b", ShellQuote("results/a-b"))
+	require.Equal(t, `'a b'\''c'`, ShellQuote("a b'c"))
+	require.Equal(t, "''", ShellQuote(""))
 	require.Equal(t, "0.25 s", tickLabel(250*ms, 50*ms))
 	require.Equal(t, 5*sec, tickStep(40*sec, 10))
 }

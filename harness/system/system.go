@@ -5,10 +5,13 @@ package system
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
+	"github.com/faultline-mq/faultline/harness/environment/external"
 	"github.com/faultline-mq/faultline/harness/environment/sim"
 	"github.com/faultline-mq/faultline/nemesis"
 	"github.com/faultline-mq/faultline/workloads"
@@ -16,30 +19,43 @@ import (
 
 // Spec is one configuration of a system.
 type Spec struct {
-	Scheme  string
-	RunID   string
-	Nodes   []string
-	Spares  []string          // further nodes, which are no members at first
-	Faults  []string          // as planned; what is promised may depend on them
-	Steps   []nemesis.Step    // the schedule, once it is known; likewise
-	Set     map[string]string // options that were set; the others have their defaults
-	Expect  string            // "survive" or "declared"
-	Seed    uint64
-	Timeout time.Duration
+	Scheme   string
+	Workload string
+	Image    string // of the nodes in Docker; "": the system's own
+	// Addresses (host:port) are those of the nodes of an external cluster, in their order.
+	Addresses []string
+	Client    string // kind of client; "": precise
+	RunID     string
+	Nodes     []string
+	Spares    []string          // further nodes, which are no members at first
+	Faults    []string          // as planned; what is promised may depend on them
+	Steps     []nemesis.Step    // the schedule, once it is known; likewise
+	Set       map[string]string // options that were set; the others have their defaults
+	Expect    string            // "survive" or "declared"
+	Seed      uint64
+	Late      bool // the workload's topic is there only once a client asks for it
+	Timeout   time.Duration
 }
 
 // System is one kind of system under test.
 type System interface {
 	Name() string
+	Doc() string // one line, for people
 	Schemes() []Scheme
+	// Workloads are the names of those that it can carry, its own first.
+	Workloads() []string
 	// Validate refuses an impossible configuration with one clear line.
 	Validate(Spec) error
 	// OptionList describes what can be set.
 	OptionList() []Info
 	// Options returns every option, resolved. The configuration is valid.
 	Options(Spec) map[string]string
-	// Keys are the partitions of the workload.
+	// Lacks says why the nodes cannot have a fault, by nature; "": they can.
+	Lacks(Spec, nemesis.Step) string
+	// Keys are the partitions or queues of the workload.
 	Keys(Spec) []string
+	// Queues are those of the keys that are queues.
+	Queues(Spec) []history.Queue
 	Contract(Spec) history.Contract
 	// Detection is the slowest detection time of this configuration.
 	Detection(Spec) time.Duration
@@ -52,6 +68,59 @@ type System interface {
 	ConnectSim(Spec, *sim.World) Cluster
 }
 
+// Reachable is a system of which clusters can be put under test that the harness
+// does not run.
+type Reachable interface {
+	// ConnectExternal returns the cluster as clients see it.
+	ConnectExternal(Spec, *external.Environment) Cluster
+}
+
+// Closer is a cluster that is left behind when a run ends: Close takes away what its
+// Setup made there. It is called once, whatever became of the run.
+type Closer interface {
+	Close(ctx context.Context) error
+}
+
+// PreciseClient is the kind of client that every system has: one operation is one
+// request to one node with one deadline.
+const PreciseClient = "precise"
+
+// Clients is a system that has further kinds of clients.
+type Clients interface {
+	// ClientKinds are those beside PreciseClient.
+	ClientKinds() []string
+}
+
+// Preparer is a system whose images are made here: Prepare makes those of spec that
+// the engine lacks, before a run in Docker. progress takes the output of the tools.
+type Preparer interface {
+	Prepare(ctx context.Context, spec Spec, progress io.Writer) error
+}
+
+// Limited is a system that takes longer than others: Limits are those of its runs.
+type Limited interface {
+	Limits(Spec) Limits
+}
+
+// Limits bound parts of a run. What is 0 has its default.
+type Limits struct {
+	Faults nemesis.Limits // of what is done to nodes, and of its proofs
+	Drain  time.Duration  // default 60 s
+}
+
+// ErrNotSimulated is returned where a system's nodes exist as containers only.
+var ErrNotSimulated = errors.New("its nodes run as containers only; use --env docker")
+
+// Contained is what systems have in common whose nodes exist as containers only. It
+// is embedded.
+type Contained struct{}
+
+// Sim implements System: it is refused.
+func (Contained) Sim(Spec) (sim.Options, error) { return sim.Options{}, ErrNotSimulated }
+
+// ConnectSim implements System. There is nothing to connect to.
+func (Contained) ConnectSim(Spec, *sim.World) Cluster { return nil }
+
 // Scheme describes a replication scheme that can be chosen.
 type Scheme struct {
 	Name      string
@@ -61,6 +130,7 @@ type Scheme struct {
 	Replicas  string // how many a partition has, for people
 	Single    bool   // a partition has one copy
 	Factor    bool   // it has as many as replication.factor says
+	Few       bool   // nodes may have none of its copies, whatever replication.factor says
 	InSync    bool   // min.insync.replicas is a matter of its own
 	Moves     bool   // replicas can be moved between nodes
 	Shared    bool   // that copy lies on a device that all nodes share

@@ -29,13 +29,14 @@ func Definition() scheme.Definition {
 
 // promise: what was acknowledged survives if queue and messages are durable, a message
 // that reaches no queue comes back, and no disk is lost. A write is shown as soon as it
-// is appended, so nothing that was read is promised to stay.
+// is appended, so nothing that was read is promised to stay: of a home that ends it may be
+// gone, and its idempotent producer sends it again, to another offset.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	kept := len(f.Lost(o)) == 0 && !f.Leaves()
 	lasting := o.Bool(durableOption) && o.Int(deliveryOption) == 2
 	p := scheme.Promise{
 		Acknowledged: o.Acks() != 0 && lasting && o.Bool(mandatoryOption) && kept,
-		AtMostOnce:   true, Order: "producer", Offsets: "none", PerReplica: true, Recovers: kept,
+		AtMostOnce:   f.Ended == 0, Order: "producer", Offsets: "none", PerReplica: true, Recovers: kept,
 	}
 	if lasting && kept { // otherwise offsets are given twice
 		p.Offsets = "global"

@@ -51,12 +51,14 @@ func moves(o options.Values) bool { return o.String(forwardOption) == move }
 // promise: a message is on one disk before it is acknowledged, and leaves it when it is on
 // another one: nothing is lost as long as disks keep what they hold. A move that was not
 // acknowledged is made again, and the message then stands twice. Moves keep no order.
+// What is shown need not be on a disk yet: without moves, too, it may be gone when a node
+// ends, and its idempotent producer sends it again, to another offset.
 func promise(o options.Values, f scheme.Faults) scheme.Promise {
 	kept := len(f.Lost(o)) == 0 && !f.Leaves()
 	p := scheme.Promise{Acknowledged: o.Acks() != 0 && kept, Recovers: kept, Order: "none", Offsets: "per-node"}
 	p.AtMostOnce = kept && f.Cuts+f.Pauses+f.Slow+f.Leaders+f.Other+f.Ended == 0
 	if !moves(o) {
-		p.Order, p.Offsets, p.PerReplica, p.AtMostOnce = "producer", "none", true, true
+		p.Order, p.Offsets, p.PerReplica, p.AtMostOnce = "producer", "none", true, f.Ended == 0
 		if kept {
 			p.Offsets = "global"
 		}

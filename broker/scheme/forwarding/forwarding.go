@@ -82,16 +82,16 @@ type Machine struct {
 	last origin.Mark
 	// cursor: what may move and stands before it has moved, and is not shown.
 	cursor int64
-	next   int64                  // nothing before it can move any more; at or after the cursor
-	names  map[broker.Origin]bool // of what is shown here, for the audit
+	next   int64                 // nothing before it can move any more; at or after the cursor
+	names  map[broker.Origin]int // of what is shown here, and how often, for the audit
 	acks   scheme.Acks
 
 	wanted  []demand // of other nodes, the one whose turn it is first
 	askedAt time.Duration
 	told    time.Duration // when the others were told last
-	moves   uint64
-	out     *transfer // a move that is not acknowledged
-	in      []arrival // moves to here that are not on disk yet
+	moves   uint64        // the newest one's number, which no life of this node gives twice: an acknowledgement may be late
+	out     *transfer     // a move that is not acknowledged
+	in      []arrival     // moves to here that are not on disk yet
 }
 
 type demand struct {
@@ -126,7 +126,7 @@ func New(h scheme.Host, o scheme.Options, mark int64) scheme.Machine {
 // o.Set has. mark is the cursor that was kept.
 func WithOptions(h scheme.Host, o scheme.Options, opts Options, mark int64) *Machine {
 	m := &Machine{
-		h: h, o: o, opts: opts, cursor: mark, names: map[broker.Origin]bool{}, askedAt: -demandAge, told: -demandPause,
+		h: h, o: o, opts: opts, cursor: mark, names: map[broker.Origin]int{}, askedAt: -demandAge, told: -demandPause,
 		a: scheme.Assignment{PartEpoch: -1, Peers: &scheme.Neighbours{Paused: true}},
 	}
 	var have origin.Vector
@@ -134,10 +134,11 @@ func WithOptions(h scheme.Host, o scheme.Options, opts Options, mark int64) *Mac
 		node, _ := came(b)
 		have.Set(origin.Of(node, b.OriginSeq))
 		if !m.hidden(b) {
-			m.names[broker.Origin{Node: node, Seq: b.OriginSeq}] = true
+			m.names[broker.Origin{Node: node, Seq: b.OriginSeq}]++
 		}
 	}
 	m.last = origin.Begin(h.Self(), h.Now(), m.last, have)
+	m.moves = uint64(m.last.Seq())
 	return m
 }
 
@@ -221,7 +222,7 @@ func (m *Machine) append(batches [][]byte, infos []batch.Info, names []broker.Or
 		batch.Stamp(batches[i], in.Base, in.Epoch)
 		end = in.Last + 1
 		node, _ := came(*in)
-		m.names[broker.Origin{Node: node, Seq: in.OriginSeq}] = true
+		m.names[broker.Origin{Node: node, Seq: in.OriginSeq}]++
 	}
 	m.h.Append(batches, infos)
 }
@@ -312,7 +313,7 @@ func (m *Machine) arrived(from broker.NodeID, b *Bundle) {
 	n := 0
 	for i, name := range b.Names {
 		name.Node &= 1<<hopBits - 1
-		if m.opts.Audit && m.names[name] {
+		if m.opts.Audit && m.names[name] > m.leaving(name) {
 			continue
 		}
 		batches[n], infos[n], b.Names[n] = batches[i], infos[i], b.Names[i]
@@ -323,6 +324,25 @@ func (m *Machine) arrived(from broker.NodeID, b *Bundle) {
 	}
 	m.in = append(m.in, arrival{from, b.ID, m.h.Index().End()})
 	m.Stored()
+}
+
+// leaving is how many copies of a message are on their way to another node: what is here
+// no longer once that is acknowledged must not stand for a copy that comes, or two nodes
+// that move one message to each other both let it go.
+func (m *Machine) leaving(name broker.Origin) int {
+	if m.out == nil {
+		return 0
+	}
+	n := 0
+	for _, b := range m.h.Index().Batches(m.cursor) {
+		if b.Base >= m.out.end {
+			break
+		}
+		if node, _ := came(b); m.movable(b) && name == (broker.Origin{Node: node, Seq: b.OriginSeq}) {
+			n++
+		}
+	}
+	return n
 }
 
 // taken moves the cursor: the messages are on the other node's disk.
@@ -336,7 +356,10 @@ func (m *Machine) taken(from broker.NodeID, t *Taken) {
 		}
 		if m.movable(b) { // should it come back it is none that is here
 			node, _ := came(b)
-			delete(m.names, broker.Origin{Node: node, Seq: b.OriginSeq})
+			name := broker.Origin{Node: node, Seq: b.OriginSeq}
+			if m.names[name]--; m.names[name] <= 0 {
+				delete(m.names, name)
+			}
 		}
 	}
 	m.cursor = m.out.end

@@ -18,6 +18,7 @@ import (
 	"github.com/faultline-mq/faultline/broker/batch"
 	"github.com/faultline-mq/faultline/broker/logindex"
 	"github.com/faultline-mq/faultline/broker/scheme"
+	"github.com/faultline-mq/faultline/broker/scheme/origin"
 )
 
 // A script is a sequence of commands and what comes of each:
@@ -131,13 +132,13 @@ func (e envelope) String() string {
 		return s + "consumers wait"
 	case *Bundle:
 		batches, _, _ := batch.Split(m.Data)
-		s += fmt.Sprintf("move %d:", m.ID)
+		s += fmt.Sprintf("move %d:", number(m.ID))
 		for _, b := range batches {
 			s += fmt.Sprintf(" %s", b[batch.HeaderSize:])
 		}
 		return s
 	case *Taken:
-		return s + fmt.Sprintf("took %d", m.ID)
+		return s + fmt.Sprintf("took %d", number(m.ID))
 	}
 	return s + fmt.Sprintf("%T", e.msg)
 }
@@ -315,6 +316,9 @@ func (w *world) produce(id broker.NodeID, value string) uint64 {
 	n.m.Produce(scheme.Produce{Token: w.token, Batch: b, Info: info, Acks: -1, Timeout: time.Second})
 	return w.token
 }
+
+// number is a move's in the life of its node.
+func number(id uint64) int64 { return origin.Of(0, int64(id)).N }
 
 func testBatch(value string) []byte {
 	b := make([]byte, batch.HeaderSize, batch.HeaderSize+len(value))

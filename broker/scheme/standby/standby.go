@@ -248,6 +248,8 @@ func (m *Machine) need(acks int16) (copies int, ok bool) {
 	}
 	present := m.present()
 	switch {
+	case m.o.Mutants.On(mutant.SyncOfOne):
+		return 1, present >= m.s.least
 	case m.s.controller && m.s.all:
 		return everyone, present >= m.s.least
 	case m.s.controller:

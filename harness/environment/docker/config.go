@@ -79,6 +79,8 @@ type NodeSpec struct {
 	// identity is that of a new node (nemesis.NodeReplacer), "" for one that Up made.
 	Cmd func(addrs map[string]netip.Addr, identity string) []string
 	Env []string // NAME=value
+	// Files are put into the node's container before it starts: absolute path → content.
+	Files map[string][]byte
 	// Ports are published where containers are not reached directly. Default: client and admin port.
 	Ports []int
 	// DataDir is where the node's data volume is mounted. Default /data.

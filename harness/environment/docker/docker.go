@@ -50,7 +50,7 @@ import (
 type Environment struct {
 	cfg     Config
 	log     *slog.Logger
-	runtime *Runtime
+	runtime *environment.Realtime
 	links   *links
 	onEvent func(history.NodeEvent)
 	examine func(ctx context.Context, n *node, gateway netip.Addr, access Access) // instead of starting the nodes; nil: they are started
@@ -146,7 +146,7 @@ func New(cfg Config) (*Environment, error) {
 		return nil, fmt.Errorf("docker environment: %w", err)
 	}
 	e := &Environment{
-		cfg: cfg, log: cfg.Log.With("run", cfg.RunID), runtime: NewRuntime(),
+		cfg: cfg, log: cfg.Log.With("run", cfg.RunID), runtime: environment.NewRealtime(),
 		nodes: map[string]*node{}, boot: sidecar.NewBoot(), versions: map[string]string{},
 	}
 	e.links = &links{e: e, sets: map[string]map[string]placed{}}
@@ -177,7 +177,7 @@ func (e *Environment) Disks() nemesis.Disks {
 // Machines implements environment.Environment: what is done to packets, what Config
 // asks for, and what the nodes are made for.
 func (e *Environment) Machines() nemesis.Machines {
-	m := nemesis.Machines{Shaper: shaper{e.links}, Resetter: resetter{e.links}, NewNodes: newNodes{e}}
+	m := nemesis.Machines{Shaper: shaper{e.links}, Resetter: resetter{e.links}, NewNodes: newNodes{e}, Shell: e.shell()}
 	if e.cfg.TellsTime() {
 		m.Clocks = clocks{e}
 	}
@@ -673,15 +673,32 @@ func (e *Environment) createNode(ctx context.Context, n *node, identity string) 
 		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "1"}},
 	}
 	name := e.netName() + "-" + n.spec.Name
-	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
-		return e.cli.ContainerCreate(ctx, cfg, host, nil, nil, name)
-	})
+	id, err := n.createContainer(ctx, cfg, host, name)
 	if err != nil {
 		return fmt.Errorf("creating node %s: %w", n.spec.Name, err)
 	}
-	n.made = made{cfg: *cfg, host: *host, name: name, own: created.ID}
-	n.setContainer(created.ID)
+	n.made = made{cfg: *cfg, host: *host, name: name, own: id}
+	n.setContainer(id)
 	return nil
+}
+
+// createContainer makes a container of the node, with the node's files in it, and
+// returns its id.
+func (n *node) createContainer(ctx context.Context, cfg *container.Config, host *container.HostConfig, name string) (string, error) {
+	created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
+		return n.cli.ContainerCreate(ctx, cfg, host, nil, nil, name)
+	})
+	if err != nil || len(n.spec.Files) == 0 {
+		return created.ID, err
+	}
+	files, err := tarOf(n.spec.Files, 0o644)
+	if err != nil {
+		return "", err
+	}
+	_, err = create(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, n.cli.CopyToContainer(ctx, created.ID, "/", files, container.CopyToContainerOptions{})
+	})
+	return created.ID, err
 }
 
 // start starts the node's container and reads its output from the first byte

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -204,32 +206,39 @@ func goBuild(ctx context.Context, root, arch, stamp, pkg, out string, progress i
 // buildImage sends files (name in the context → path here) to the engine's
 // builder. It asks for the first-generation builder, which every engine has.
 func buildImage(ctx context.Context, cli *client.Client, files map[string]string, tags []string, labels map[string]string, progress io.Writer) error {
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	for name, path := range files {
+	return buildContext(ctx, cli, files, build.ImageBuildOptions{Tags: tags, Labels: labels}, progress)
+}
+
+// buildContext is buildImage with more that the builder can be told.
+func buildContext(ctx context.Context, cli *client.Client, files map[string]string, opts build.ImageBuildOptions, progress io.Writer) error {
+	name := opts.Tags[0]
+	context := map[string][]byte{}
+	for file, path := range files {
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return fmt.Errorf("image %s: %w", tags[0], err)
+			return fmt.Errorf("image %s: %w", name, err)
 		}
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
-			return fmt.Errorf("image %s: %w", tags[0], err)
-		}
-		if _, err := w.Write(data); err != nil {
-			return fmt.Errorf("image %s: %w", tags[0], err)
-		}
+		context[file] = data
 	}
-	if err := w.Close(); err != nil {
-		return fmt.Errorf("image %s: %w", tags[0], err)
-	}
-	resp, err := cli.ImageBuild(ctx, &buf, build.ImageBuildOptions{
-		Tags: tags, Labels: labels, Dockerfile: "Dockerfile",
-		Remove: true, ForceRemove: true, Version: build.BuilderV1,
-	})
+	archive, err := tarOf(context, 0o755)
 	if err != nil {
-		return fmt.Errorf("image %s: %w", tags[0], err)
+		return fmt.Errorf("image %s: %w", name, err)
+	}
+	opts.Dockerfile, opts.Remove, opts.ForceRemove, opts.Version = "Dockerfile", true, true, build.BuilderV1
+	resp, err := cli.ImageBuild(ctx, archive, opts)
+	if err != nil {
+		return fmt.Errorf("image %s: %w", name, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	for dec := json.NewDecoder(resp.Body); ; {
+	if err := readAnswer(resp.Body, progress); err != nil {
+		return fmt.Errorf("image %s: %w", name, err)
+	}
+	return nil
+}
+
+// readAnswer reads what the engine streams while it makes an image, to its end.
+func readAnswer(r io.Reader, progress io.Writer) error {
+	for dec := json.NewDecoder(r); ; {
 		var msg struct {
 			Stream string `json:"stream"`
 			Error  string `json:"error"`
@@ -237,11 +246,27 @@ func buildImage(ctx context.Context, cli *client.Client, files map[string]string
 		if err := dec.Decode(&msg); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("image %s: reading the engine's answer: %w", tags[0], err)
+			return fmt.Errorf("reading the engine's answer: %w", err)
 		}
 		if msg.Error != "" {
-			return fmt.Errorf("image %s: %s", tags[0], msg.Error)
+			return errors.New(msg.Error)
 		}
 		_, _ = io.WriteString(progress, msg.Stream) // progress only
 	}
+}
+
+// tarOf archives files (name → content) with one mode.
+func tarOf(files map[string][]byte, mode int64) (*bytes.Buffer, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		data := files[name]
+		if err := w.WriteHeader(&tar.Header{Name: strings.TrimPrefix(name, "/"), Mode: mode, Size: int64(len(data))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(data); err != nil {
+			return nil, err
+		}
+	}
+	return &buf, w.Close()
 }

@@ -420,21 +420,6 @@ func TestState(t *testing.T) {
 	require.NoError(t, st.forget("r1", lock))
 }
 
-func TestRuntime(t *testing.T) {
-	r := NewRuntime()
-	begin := r.Now()
-	require.NoError(t, r.Sleep(t.Context(), time.Millisecond))
-	require.GreaterOrEqual(t, r.Now()-begin, time.Millisecond)
-	ctx, cancel := context.WithCancel(t.Context())
-	g := r.Group()
-	var err error
-	g.Go("sleeper", func() { err = r.Sleep(ctx, time.Hour) })
-	cancel()
-	g.Wait()
-	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorIs(t, r.Sleep(ctx, 0), context.Canceled)
-}
-
 func TestDigestTree(t *testing.T) {
 	root := t.TempDir()
 	write := func(name, content string) {

@@ -30,11 +30,9 @@ func (u upgrader) Upgrade(ctx context.Context, name string) error {
 		}
 		cfg, host := n.made.cfg, n.made.host
 		cfg.Image = u.e.cfg.NextImage
-		created, err := create(ctx, func(ctx context.Context) (container.CreateResponse, error) {
-			return u.e.cli.ContainerCreate(ctx, &cfg, &host, nil, nil, n.made.name+"-next")
-		})
-		n.made.next = created.ID
-		return created.ID, err
+		id, err := n.createContainer(ctx, &cfg, &host, n.made.name+"-next")
+		n.made.next = id
+		return id, err
 	})
 }
 

@@ -43,7 +43,8 @@ func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int3
 			}
 			last = fmt.Errorf("topic %s cannot be created: %s: %s", topic, codeName(code), text)
 			switch code {
-			case kerr.InvalidConfig.Code, kerr.InvalidPartitions.Code, kerr.InvalidTopicException.Code:
+			case kerr.InvalidConfig.Code, kerr.InvalidPartitions.Code, kerr.InvalidTopicException.Code,
+				kerr.TopicAuthorizationFailed.Code, kerr.ClusterAuthorizationFailed.Code, kerr.PolicyViolation.Code:
 				return last
 			}
 		} else if err != nil {
@@ -53,6 +54,58 @@ func (c *Cluster) CreateTopic(ctx context.Context, topic string, partitions int3
 			return fmt.Errorf("%w (last answer: %v)", err, last)
 		}
 	}
+}
+
+// DeleteTopic deletes a topic, asking nodes in turn until one answers for certain or
+// ctx ends. A topic that is gone is fine.
+func (c *Cluster) DeleteTopic(ctx context.Context, topic string) error {
+	for i := 0; ; i++ {
+		req := kmsg.NewPtrDeleteTopicsRequest()
+		req.SetVersion(4)
+		req.TimeoutMillis = int32(AskTimeout.Milliseconds())
+		req.TopicNames = []string{topic}
+		resp, err := c.Transport.RoundTrip(ctx, admin, c.Nodes[i%c.First], req, 2*AskTimeout)
+		if r, ok := resp.(*kmsg.DeleteTopicsResponse); err == nil && ok && len(r.Topics) == 1 {
+			code := r.Topics[0].ErrorCode
+			switch code {
+			case 0, kerr.UnknownTopicOrPartition.Code:
+				return nil
+			case kerr.TopicAuthorizationFailed.Code, kerr.ClusterAuthorizationFailed.Code, kerr.TopicDeletionDisabled.Code:
+				return fmt.Errorf("topic %s: %s", topic, codeName(code))
+			}
+			err = fmt.Errorf("topic %s: %s", topic, codeName(code))
+		}
+		if serr := c.Clock.Sleep(ctx, 100*time.Millisecond); serr != nil {
+			return fmt.Errorf("%w (last answer: %v)", serr, err)
+		}
+	}
+}
+
+// Broker is a broker as the cluster's metadata lists it.
+type Broker struct {
+	ID   int32
+	Host string // as it advertises itself
+	Port int32
+}
+
+// Brokers asks a node which brokers there are.
+func (c *Cluster) Brokers(ctx context.Context, node string) ([]Broker, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.SetVersion(1)
+	req.Topics = []kmsg.MetadataRequestTopic{} // none: null would be all
+	resp, err := c.Transport.RoundTrip(ctx, admin, node, req, 2*AskTimeout)
+	if err != nil {
+		return nil, err
+	}
+	md, ok := resp.(*kmsg.MetadataResponse)
+	if !ok {
+		return nil, fmt.Errorf("metadata of %s: unexpected response %T", node, resp)
+	}
+	var all []Broker
+	for _, b := range md.Brokers {
+		all = append(all, Broker{ID: b.NodeID, Host: b.Host, Port: b.Port})
+	}
+	return all, nil
 }
 
 // Ready reports whether every node answers and every key has a leader and all
@@ -124,8 +177,16 @@ func (c *Cluster) Leader(ctx context.Context, key string) (string, int32, error)
 	return name, epoch, nil
 }
 
-// Controller implements nemesis.Roles: the node that most nodes name.
+// Controller implements nemesis.Roles: the leader of the metadata quorum, and where
+// the nodes know none the node that most of them name.
 func (c *Cluster) Controller(ctx context.Context) (string, error) {
+	if c.Foreign {
+		for _, node := range c.Nodes {
+			if p, err := c.quorum(ctx, node, 0); err == nil && p != nil && c.NodeOf(p.LeaderID) != "" {
+				return c.NodeOf(p.LeaderID), nil
+			}
+		}
+	}
 	votes := make(map[string]int)
 	var last error
 	for _, node := range c.Nodes {

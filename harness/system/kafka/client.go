@@ -27,7 +27,8 @@ func (p Partition) String() string { return fmt.Sprintf("%s-%d", p.Topic, p.Inde
 // Cluster is what all clients of one run share.
 type Cluster struct {
 	RunID     string
-	Nodes     []string // broker id i+1 is Nodes[i]
+	Nodes     []string // broker id i+1 is Nodes[i], unless IDs says otherwise
+	IDs       []int32  // the broker ids of Nodes; empty: 1, 2, 3, …
 	First     int      // so many of Nodes belong to the cluster from its begin
 	Keys      []Partition
 	Transport Transport
@@ -35,19 +36,29 @@ type Cluster struct {
 	Acks      int16         // 0, 1, -1
 	Timeout   time.Duration // of one request
 	// Foreign is true for systems other than the reference broker: their
-	// NOT_LEADER_OR_FOLLOWER may come after the append and is indeterminate.
+	// NOT_LEADER_OR_FOLLOWER may come after the append and is indeterminate, they serve
+	// no reads of a single replica's log, and the controller that metadata names is any
+	// broker (Kafka without ZooKeeper).
 	Foreign bool
 	// OneCopy says that all replicas of a key are the same log, read through its leader.
 	OneCopy bool
 	// Own says that nodes go by their own views: each names itself leader, and the
 	// first in-sync replica that it names answers.
 	Own bool
+	// Creates says that the clients' requests for metadata create what they ask for.
+	Creates bool
 	// Local says that offsets belong to a node, and that every node answers for its own log.
 	Local bool
 }
 
 // NodeOf returns the name of a broker id, "" where it is unknown.
 func (c *Cluster) NodeOf(id int32) string {
+	if len(c.IDs) > 0 {
+		if i := slices.Index(c.IDs, id); i >= 0 {
+			return c.Nodes[i]
+		}
+		return ""
+	}
 	if id < 1 || int(id) > len(c.Nodes) {
 		return ""
 	}
@@ -301,6 +312,7 @@ func (c *Cluster) Metadata(ctx context.Context, client, node string, timeout tim
 func (c *Cluster) metadata(ctx context.Context, client, node string, timeout time.Duration) (map[Partition]PartitionState, *kmsg.MetadataResponse, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	req.SetVersion(9)
+	req.AllowAutoTopicCreation = c.Creates && client != admin
 	var topics []string
 	for _, k := range c.Keys {
 		if !slices.Contains(topics, k.Topic) {

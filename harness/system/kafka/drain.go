@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/workloads"
 )
@@ -23,7 +25,7 @@ type DrainResult struct {
 }
 
 // Drain reads every replica's own log of every key: of those that are replicas
-// now, whoever was one before. It waits until all of them are in sync, sends one acknowledged sentinel per key, and reads each replica up
+// now, whoever was one before; of a foreign system the leader's, as a consumer sees it. It waits until all of them are in sync, sends one acknowledged sentinel per key, and reads each replica up
 // to the sentinel. What is not proven is said so: a replica that did not catch up
 // within the limit is not complete, and neither is its key. Workload connections
 // must be closed before.
@@ -60,7 +62,7 @@ func (c *Cluster) drainKey(ctx context.Context, index int32, key Partition, dead
 	d.Epoch = after.Epoch
 	d.Complete = d.InSync && sentinel >= 0
 	replicas := state.Replicas
-	if c.OneCopy {
+	if c.OneCopy || c.Foreign {
 		replicas = []string{after.Leader}
 	}
 	for _, node := range replicas {
@@ -186,10 +188,14 @@ func (c *Cluster) drainReplica(ctx context.Context, key Partition, node string, 
 	rep := history.Replica{Key: key.String(), Node: node, Sentinel: sentinel}
 	sum := sha256.New()
 	next := int64(0)
+	reader := int32(-2) // Kafka's debugging consumer
+	if c.Foreign {
+		reader = -1
+	}
 	var line []byte
 	for {
 		done, why := func() (bool, string) {
-			resp, err := c.Transport.RoundTrip(ctx, admin, node, fetchRequest(key, -2, -1, next, drainBytes, 0), AskTimeout+AskTimeout)
+			resp, err := c.Transport.RoundTrip(ctx, admin, node, fetchRequest(key, reader, -1, next, drainBytes, 0), AskTimeout+AskTimeout)
 			if err != nil {
 				return false, err.Error()
 			}
@@ -197,6 +203,9 @@ func (c *Cluster) drainReplica(ctx context.Context, key Partition, node string, 
 			switch {
 			case p == nil:
 				return false, "malformed response"
+			case c.Foreign && p.ErrorCode == kerr.OffsetOutOfRange.Code && p.LogStartOffset > next:
+				next = p.LogStartOffset // retention took what was before it
+				return false, ""
 			case p.ErrorCode != 0:
 				return false, codeName(p.ErrorCode)
 			}

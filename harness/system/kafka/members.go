@@ -27,24 +27,12 @@ const metadataTopic = "__cluster_metadata"
 func (a Admin) Members(ctx context.Context) ([]nemesis.Member, error) {
 	last := fmt.Errorf("no node leads the metadata quorum")
 	for _, node := range a.Nodes {
-		req := kmsg.NewPtrDescribeQuorumRequest()
-		req.SetVersion(2)
-		rt := kmsg.NewDescribeQuorumRequestTopic()
-		rt.Topic = metadataTopic
-		rt.Partitions = append(rt.Partitions, kmsg.NewDescribeQuorumRequestTopicPartition())
-		req.Topics = append(req.Topics, rt)
-		resp, err := a.Transport.RoundTrip(ctx, admin, node, req, AskTimeout)
+		p, err := a.quorum(ctx, node, 2)
 		if err != nil {
 			last = err
 			continue
 		}
-		r, ok := resp.(*kmsg.DescribeQuorumResponse)
-		if !ok || len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 1 {
-			last = fmt.Errorf("quorum of %s: malformed response", node)
-			continue
-		}
-		p := r.Topics[0].Partitions[0]
-		if r.ErrorCode != 0 || p.ErrorCode != 0 {
+		if p == nil {
 			continue // another node leads
 		}
 		states, md, err := a.metadata(ctx, admin, node, AskTimeout)
@@ -52,9 +40,33 @@ func (a Admin) Members(ctx context.Context) ([]nemesis.Member, error) {
 			last = err
 			continue
 		}
-		return a.members(p, states, md), nil
+		return a.members(*p, states, md), nil
 	}
 	return nil, last
+}
+
+// quorum asks a node for the metadata quorum; nil where it says that another one
+// knows it.
+func (c *Cluster) quorum(ctx context.Context, node string, version int16) (*kmsg.DescribeQuorumResponseTopicPartition, error) {
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	req.SetVersion(version)
+	rt := kmsg.NewDescribeQuorumRequestTopic()
+	rt.Topic = metadataTopic
+	rt.Partitions = append(rt.Partitions, kmsg.NewDescribeQuorumRequestTopicPartition())
+	req.Topics = append(req.Topics, rt)
+	resp, err := c.Transport.RoundTrip(ctx, admin, node, req, AskTimeout)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := resp.(*kmsg.DescribeQuorumResponse)
+	if !ok || len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 1 {
+		return nil, fmt.Errorf("quorum of %s: malformed response", node)
+	}
+	p := &r.Topics[0].Partitions[0]
+	if r.ErrorCode != 0 || p.ErrorCode != 0 {
+		return nil, nil
+	}
+	return p, nil
 }
 
 func (a Admin) members(p kmsg.DescribeQuorumResponseTopicPartition, states map[Partition]PartitionState, md *kmsg.MetadataResponse) []nemesis.Member {
@@ -106,7 +118,13 @@ func refusal(what string, code int16, text *string, fine ...*kerr.Error) error {
 }
 
 // id is a node's broker id.
-func (c *Cluster) id(node string) int32 { return int32(slices.Index(c.Nodes, node)) + 1 }
+func (c *Cluster) id(node string) int32 {
+	i := slices.Index(c.Nodes, node)
+	if i >= 0 && len(c.IDs) > 0 {
+		return c.IDs[i]
+	}
+	return int32(i) + 1
+}
 
 func directory(identity string) ([16]byte, error) {
 	var id [16]byte

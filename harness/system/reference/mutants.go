@@ -16,3 +16,6 @@ const HasMutants = mutant.Enabled
 
 // Mutants lists the mutants; without the build tag there are none.
 func Mutants() []Mutant { return mutant.All() }
+
+// UnseededMutants lists those that there are not yet, each with what it needs.
+func UnseededMutants() []Mutant { return mutant.Unseeded() }

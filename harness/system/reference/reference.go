@@ -44,13 +44,25 @@ var _ system.System = System{}
 // Name implements system.System.
 func (System) Name() string { return "reference" }
 
+// Doc implements system.System.
+func (System) Doc() string { return "the project's own replicated broker, with every scheme" }
+
+// Workloads implements system.System.
+func (System) Workloads() []string { return []string{"log"} }
+
+// Lacks implements system.System: every fault can be had.
+func (System) Lacks(system.Spec, nemesis.Step) string { return "" }
+
+// Queues implements system.System: every key is a log.
+func (System) Queues(system.Spec) []history.Queue { return nil }
+
 // Schemes implements system.System.
 func (System) Schemes() []system.Scheme {
 	var all []system.Scheme
 	for _, d := range schemes.Known() {
 		s := system.Scheme{
 			Name: d.Name, Doc: d.Doc, Authority: string(d.Metadata), Election: string(d.Election), Replicas: string(d.Replicas),
-			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, InSync: d.InSync, Moves: d.Moves, Survives: survives(d, scheme.LostDisk, nil), Unsynced: survives(d, scheme.LostPower, map[string]string{"fsync": "never"}), Hunted: d.Hunted, Survived: d.Survived,
+			Single: d.Replicas == scheme.One || d.Shared, Shared: d.Shared, Factor: d.Replicas == scheme.Factor, Few: d.Replicas == scheme.One || d.Replicas != scheme.Factor && d.Copies != nil, InSync: d.InSync, Moves: d.Moves, Survives: survives(d, scheme.LostDisk, nil), Unsynced: survives(d, scheme.LostPower, map[string]string{"fsync": "never"}), Hunted: d.Hunted, Survived: d.Survived,
 		}
 		for _, o := range slices.Concat(d.Options, d.Also) {
 			s.Options = append(s.Options, system.Option{Name: o.Name, Doc: describe(o), Draw: o.Draw, Safe: o.Safe, Protocol: o.Protocol})
@@ -207,6 +219,12 @@ const (
 
 // Docker implements system.System.
 func (s System) Docker(spec system.Spec) (docker.Config, error) {
+	return containers(spec, func(_ string, addr netip.Addr) string { return addr.String() }), nil
+}
+
+// containers describes the nodes as containers; advertise says under which host
+// name clients are to find one.
+func containers(spec system.Spec, advertise func(node string, addr netip.Addr) string) docker.Config {
 	p := environment.DefaultPorts
 	cfg := docker.Config{RunID: spec.RunID, Ports: p}
 	if definition(spec).Shared {
@@ -232,7 +250,7 @@ func (s System) Docker(spec system.Spec) (docker.Config, error) {
 					"/faultbroker", "--id", strconv.Itoa(i + 1), "--name", name, "--data", dataDir, "--meta-data", metaDir,
 					"--cluster", strings.Join(members, ","), "--voters", strings.Join(voters, ","),
 					"--client-port", strconv.Itoa(p.Client), "--peer-port", strconv.Itoa(p.Peer), "--quorum-port", strconv.Itoa(p.Quorum),
-					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", addrs[name], p.Client), "--scheme", spec.Scheme,
+					"--admin-port", strconv.Itoa(p.Admin), "--advertise", fmt.Sprintf("%s:%d", advertise(name, addrs[name]), p.Client), "--scheme", spec.Scheme,
 				}
 				if cfg.Shared != "" {
 					cmd = append(cmd, "--shared", cfg.Shared)
@@ -250,7 +268,7 @@ func (s System) Docker(spec system.Spec) (docker.Config, error) {
 			},
 		})
 	}
-	return cfg, nil
+	return cfg
 }
 
 func sortedKeys(m map[string]string) []string {
@@ -294,7 +312,7 @@ func (s System) ConnectSim(spec system.Spec, w *sim.World) system.Cluster {
 func (s System) connect(spec system.Spec, t kafka.Transport, clock kafka.Clock) *cluster {
 	o := resolve(spec)
 	c := &kafka.Cluster{
-		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).MetadataUnder(o) == scheme.Peers, Local: local(definition(spec), o),
+		RunID: spec.RunID, Nodes: slices.Concat(spec.Nodes, spec.Spares), First: len(spec.Nodes), Transport: t, Clock: clock, Acks: o.Acks(), Timeout: o.Duration("request.timeout.ms"), OneCopy: definition(spec).Shared, Own: definition(spec).MetadataUnder(o) == scheme.Peers, Local: local(definition(spec), o), Creates: spec.Late,
 	}
 	for i := range o.Int("partitions") {
 		c.Keys = append(c.Keys, kafka.Partition{Topic: Topic, Index: int32(i)})
@@ -334,6 +352,9 @@ func (c *cluster) Setup(ctx context.Context) error {
 	deadline := c.Clock.Now() + SetupTimeout
 	if err := c.await(ctx, deadline, func() (bool, string) { return c.Answers(ctx) }); err != nil {
 		return fmt.Errorf("the cluster did not form: %w", err)
+	}
+	if c.Creates {
+		return nil
 	}
 	configs := map[string]string{}
 	for _, name := range []string{"min.insync.replicas", "unclean.leader.election.enable"} {

@@ -1,26 +1,25 @@
-package docker
+package environment
 
 import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/faultline-mq/faultline/harness/environment"
 )
 
-// Runtime runs tasks as goroutines on the monotonic clock of this process.
-type Runtime struct{ start time.Time }
+// Realtime is the Runtime of real time: goroutines, and the monotonic clock of this
+// process.
+type Realtime struct{ start time.Time }
 
-var _ environment.Runtime = (*Runtime)(nil)
+var _ Runtime = (*Realtime)(nil)
 
-// NewRuntime starts a clock at zero.
-func NewRuntime() *Runtime { return &Runtime{start: time.Now()} }
+// NewRealtime starts a clock at zero.
+func NewRealtime() *Realtime { return &Realtime{start: time.Now()} }
 
 // Now returns the time since the clock was started.
-func (r *Runtime) Now() time.Duration { return time.Since(r.start) }
+func (r *Realtime) Now() time.Duration { return time.Since(r.start) }
 
 // Sleep waits for d, or until ctx ends and then returns its error.
-func (r *Runtime) Sleep(ctx context.Context, d time.Duration) error {
+func (r *Realtime) Sleep(ctx context.Context, d time.Duration) error {
 	if err := ctx.Err(); err != nil || d <= 0 {
 		return err
 	}
@@ -35,7 +34,7 @@ func (r *Runtime) Sleep(ctx context.Context, d time.Duration) error {
 }
 
 // Group returns a new group of goroutines.
-func (r *Runtime) Group() environment.Group { return &group{} }
+func (r *Realtime) Group() Group { return &group{} }
 
 type group struct{ wg sync.WaitGroup }
 
