@@ -11,7 +11,8 @@ var registry = [names]Info{
 	},
 	TruncateOnce: {
 		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},
-		Doc: "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
+		Doc:  "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
+		Hunt: Hunt{When: "leader-change"},
 	},
 	ExpansionAfterReply: {
 		ID: "M3", Name: "expansion-after-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -38,7 +39,8 @@ var registry = [names]Info{
 	},
 	HighBeforeTruncation: {
 		ID: "M8", Name: "high-watermark-before-truncation", Scheme: "isr", Clauses: []string{"acknowledged-survive", "committed-reads"},
-		Doc: "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+		Doc:  "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+		Hunt: Hunt{When: "leader-change", Haze: "delay"},
 	},
 	ConfirmBeforeCheck: {
 		ID: "M9", Name: "confirm-on-mirror-death-before-pause", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
@@ -112,7 +114,8 @@ var registry = [names]Info{
 	},
 	LeadCommitsAll: {
 		ID: "O6", Name: "new-leader-commits-all", Scheme: "isr", Clauses: []string{"committed-reads"},
-		Doc: "A new leader takes its whole log for committed.",
+		Doc:  "A new leader takes its whole log for committed.",
+		Hunt: Hunt{When: "leader-change", Then: "partition", Faults: []string{"kill"}},
 	},
 	ReadBeyondHigh: {
 		ID: "O7", Name: "read-beyond-high-watermark", Scheme: "isr", Clauses: []string{"committed-reads"},
@@ -140,11 +143,13 @@ var registry = [names]Info{
 	},
 	JoinBehind: {
 		ID: "O13", Name: "join-behind", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "A replica joins the in-sync set before it has reached the high watermark.",
+		Doc:  "A replica joins the in-sync set before it has reached the high watermark.",
+		Hunt: Hunt{When: "isr-expand", Faults: []string{"kill", "partition:isolate-one"}},
 	},
 	StayInSync: {
 		ID: "O14", Name: "new-incarnation-stays-in-sync", Scheme: "isr", Clauses: []string{"replicas-agree", "acknowledged-survive", "recovers"},
-		Doc: "A broker that registers again stays in its in-sync sets and goes on leading in the same epoch.",
+		Doc:  "A broker that registers again stays in its in-sync sets and goes on leading in the same epoch.",
+		Hunt: Hunt{Options: map[string]string{"fsync": "never"}, Faults: []string{"restart:power", "power"}},
 	},
 	ForgetInSync: {
 		ID: "O15", Name: "in-sync-set-forgotten", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -157,11 +162,13 @@ var registry = [names]Info{
 	},
 	FollowerAckBeforeSync: {
 		ID: "O17", Name: "follower-confirms-before-fsync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "A follower confirms records that are not durable yet.",
+		Doc:  "A follower confirms records that are not durable yet.",
+		Hunt: Hunt{Options: map[string]string{"fsync": "always"}, Faults: []string{"power"}, Haze: "disk-slow"},
 	},
 	ReassignInSync: {
 		ID: "O20", Name: "reassign-in-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
+		Doc:  "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
+		Hunt: Hunt{Faults: []string{"membership:replace", "kill"}},
 	},
 	ElectOutOfSync: {
 		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive", "recovers"},
