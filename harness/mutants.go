@@ -234,7 +234,7 @@ func (r *MutantRun) exhausted(seeds int, budget time.Duration) bool {
 
 // plans gives the plans of a mutant, with it or without.
 func (h MutantHunt) plans(m Mutant, with bool) func(seed uint64) (Plan, error) {
-	s := Swarm{Base: h.Base, Fixed: map[string]bool{}, Faults: m.Hunt.Faults, Haze: m.Hunt.Haze, When: nemesis.Event(m.Hunt.When), Estrange: m.Hunt.Estrange}
+	s := Swarm{Base: h.Base, Fixed: map[string]bool{}, Faults: m.Hunt.Faults, Haze: m.Hunt.Haze, When: nemesis.Event(m.Hunt.When), Then: m.Hunt.Then, Estrange: m.Hunt.Estrange}
 	s.Base.Scheme, s.Base.Options = m.Scheme, maps.Clone(m.Hunt.Options)
 	if m.Hunt.Rate > 0 {
 		s.Base.Rate, s.Fixed[DimRate] = m.Hunt.Rate, true

@@ -40,8 +40,10 @@ type Swarm struct {
 	Faults []string
 	// Haze is the fault that lies over all others; "": drawn.
 	Haze string
-	// When is the event that all reactions wait for, many of them; "": drawn.
+	// When is the event that all reactions wait for, many of them, and Then the fault that
+	// they bring; "": drawn.
 	When nemesis.Event
+	Then string
 	// Estrange: the faults are those of estrange. Otherwise that is drawn.
 	Estrange bool
 }
@@ -505,12 +507,18 @@ func (s Swarm) reaction(rng *rand.Rand, scheme system.Scheme) nemesis.Step {
 	}
 	if s.When != "" {
 		r.When = s.When
+		if s.When != nemesis.LeaderChange {
+			r.Targets = pick(rng, nemesis.TargetEvent, nemesis.TargetOther)
+		}
 	} else if rng.IntN(2) == 0 {
 		r.When, r.Targets = pick(rng, swarmEvents...), pick(rng, nemesis.TargetEvent, nemesis.TargetEvent, nemesis.TargetOther)
 		r.Fault = pick(rng, "kill", "pause", "partition", "stop", "restart", "power", "wipe")
 		if r.When == nemesis.InSyncShrink {
 			r.Fault = pick(rng, r.Fault, "power", "wipe") // who may be the last in sync
 		}
+	}
+	if s.Then != "" {
+		r.Fault = s.Then
 	}
 	switch r.Fault {
 	case "partition":

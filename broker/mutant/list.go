@@ -11,7 +11,8 @@ var registry = [names]Info{
 	},
 	TruncateOnce: {
 		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},
-		Doc: "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
+		Doc:  "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
+		Hunt: Hunt{When: "leader-change"},
 	},
 	ExpansionAfterReply: {
 		ID: "M3", Name: "expansion-after-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -30,7 +31,8 @@ var registry = [names]Info{
 	},
 	LastReplicaStanding: {
 		ID: "M6", Name: "last-replica-standing", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "There are no eligible leader replicas: the last member of an in-sync set stays in it and is elected again, whatever became of its disk (Kafka before KIP-966).",
+		Doc:  "There are no eligible leader replicas: the last member of an in-sync set stays in it and is elected again, whatever became of its disk (Kafka before KIP-966).",
+		Hunt: Hunt{Faults: []string{"kill"}, When: "isr-shrink", Then: "wipe"},
 	},
 	UncleanElection: {
 		ID: "M7", Name: "unclean-election", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -38,15 +40,18 @@ var registry = [names]Info{
 	},
 	HighBeforeTruncation: {
 		ID: "M8", Name: "high-watermark-before-truncation", Scheme: "isr", Clauses: []string{"acknowledged-survive", "committed-reads"},
-		Doc: "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+		Doc:  "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+		Hunt: Hunt{Faults: []string{"partition:isolate-leader"}, Haze: "delay", When: "follower-change", Then: "kill"},
 	},
 	ConfirmBeforeCheck: {
 		ID: "M9", Name: "confirm-on-mirror-death-before-pause", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
 		Doc: "A master confirms what only dead mirrors lack before it looks whether it is in the minority, although confirm.on.mirror.death is after-check.",
+		Hunt: Hunt{Options: map[string]string{"cluster_partition_handling": "pause_minority", "confirm.on.mirror.death": "after-check"}, Faults: []string{"partition:isolate-leader"}},
 	},
 	PromoteUnsynced: {
 		ID: "M10", Name: "promote-unsynchronised-mirror", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
-		Doc: "An unsynchronised mirror is promoted although ha-promote-on-failure is when-synced.",
+		Doc:  "An unsynchronised mirror is promoted although ha-promote-on-failure is when-synced.",
+		Hunt: Hunt{Options: map[string]string{"ha-sync-mode": "manual"}, Faults: []string{"kill"}},
 	},
 	RejoinKeeps: {
 		ID: "M11", Name: "rejoining-mirror-keeps-content", Scheme: "mirrored", Clauses: []string{"replicas-agree", "acknowledged-survive"},
@@ -71,7 +76,8 @@ var registry = [names]Info{
 	},
 	BlindRestore: {
 		ID: "M15", Name: "blind-restore", Scheme: "takeover", Clauses: []string{"acknowledged-survive"},
-		Doc: "The main queue takes over again without what the backup took meanwhile, although restore is resync.",
+		Doc:  "The main queue takes over again without what the backup took meanwhile, although restore is resync.",
+		Hunt: Hunt{Options: map[string]string{"takeover.fencing": "none", "data": "sync", "restore": "resync"}, Faults: []string{"kill"}},
 	},
 	AckBeforeSync: {
 		ID: "M16", Name: "ack-before-fsync", Scheme: "single", Clauses: []string{"acknowledged-survive"},
@@ -112,7 +118,8 @@ var registry = [names]Info{
 	},
 	LeadCommitsAll: {
 		ID: "O6", Name: "new-leader-commits-all", Scheme: "isr", Clauses: []string{"committed-reads"},
-		Doc: "A new leader takes its whole log for committed.",
+		Doc:  "A new leader takes its whole log for committed.",
+		Hunt: Hunt{When: "leader-change", Then: "partition", Faults: []string{"kill"}},
 	},
 	ReadBeyondHigh: {
 		ID: "O7", Name: "read-beyond-high-watermark", Scheme: "isr", Clauses: []string{"committed-reads"},
@@ -140,11 +147,13 @@ var registry = [names]Info{
 	},
 	JoinBehind: {
 		ID: "O13", Name: "join-behind", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "A replica joins the in-sync set before it has reached the high watermark.",
+		Doc:  "A replica joins the in-sync set before it has reached the high watermark.",
+		Hunt: Hunt{When: "isr-expand", Faults: []string{"kill", "partition:isolate-one"}},
 	},
 	StayInSync: {
 		ID: "O14", Name: "new-incarnation-stays-in-sync", Scheme: "isr", Clauses: []string{"replicas-agree", "acknowledged-survive", "recovers"},
-		Doc: "A broker that registers again stays in its in-sync sets and goes on leading in the same epoch.",
+		Doc:  "A broker that registers again stays in its in-sync sets and goes on leading in the same epoch.",
+		Hunt: Hunt{Options: map[string]string{"fsync": "never"}, Faults: []string{"restart:power", "power"}},
 	},
 	ForgetInSync: {
 		ID: "O15", Name: "in-sync-set-forgotten", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -157,11 +166,13 @@ var registry = [names]Info{
 	},
 	FollowerAckBeforeSync: {
 		ID: "O17", Name: "follower-confirms-before-fsync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "A follower confirms records that are not durable yet.",
+		Doc:  "A follower confirms records that are not durable yet.",
+		Hunt: Hunt{Options: map[string]string{"fsync": "always"}, Faults: []string{"power"}, Haze: "disk-slow"},
 	},
 	ReassignInSync: {
 		ID: "O20", Name: "reassign-in-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
-		Doc: "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
+		Doc:  "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
+		Hunt: Hunt{Faults: []string{"membership:replace"}, When: "follower-change", Then: "kill"},
 	},
 	ElectOutOfSync: {
 		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive", "recovers"},
@@ -177,11 +188,13 @@ var registry = [names]Info{
 	},
 	ChecksumIgnored: {
 		ID: "M25", Name: "checksum-not-verified", Scheme: "isr", Clauses: []string{"only-what-was-sent"},
-		Doc: "Followers do not verify what they replicate, and neither do reads of the log, which alone would keep what is damaged from every follower.",
+		Doc:  "Followers do not verify what they replicate, and neither do reads of the log, which alone would keep what is damaged from every follower.",
+		Hunt: Hunt{Faults: []string{"corrupt-file:bit-flip", "kill"}},
 	},
 	RecoverUnsynced: {
 		ID: "O19", Name: "recovery-without-sync", Scheme: "single", Clauses: []string{"committed-reads", "recovers"},
-		Doc: "What a killed process left in the page cache counts as durable at the next start, and is not synced.",
+		Doc:  "What a killed process left in the page cache counts as durable at the next start, and is not synced.",
+		Hunt: Hunt{Options: map[string]string{"fsync": "always"}, Faults: []string{"kill"}, When: "start", Then: "power"},
 	},
 	SyncOfOne: {
 		ID: "M18", Name: "sync-of-one-copy", Scheme: "combined", Clauses: []string{"acknowledged-survive"},

@@ -88,11 +88,12 @@ type Hunt struct {
 	Haze    string            // a fault that lies over all others, if it may
 	Rate    float64           // messages per second
 	When    string            // the event that is followed by a fault at once, again and again
+	Then    string            // that fault, if it is not drawn
 	// Estrange: a replica comes back while its leader no longer hears the metadata quorum.
 	Estrange bool
 }
 
 // Drawn reports whether nothing is fixed.
 func (h Hunt) Drawn() bool {
-	return len(h.Options) == 0 && len(h.Faults) == 0 && h.Haze == "" && h.Rate == 0 && h.When == "" && !h.Estrange
+	return len(h.Options) == 0 && len(h.Faults) == 0 && h.Haze == "" && h.Rate == 0 && h.When == "" && h.Then == "" && !h.Estrange
 }
