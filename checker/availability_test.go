@@ -107,6 +107,20 @@ func TestNeverRecovers(t *testing.T) {
 	require.Zero(t, f.IndeterminateShare, "what was called after the healing is not the fault's")
 }
 
+// TestConsumersServedAgain: the time to the first message that a consumer was given
+// after healing, apart from that to the first send; empty answers are none, and a queue
+// whose consumers did not ask has no figure.
+func TestConsumersServedAgain(t *testing.T) {
+	served := func(text string) map[string]float64 {
+		a := run(t, parse(t, "queue\np0.1 10-20 ok\nfault 0 kill n1 100-200\np0.2 205-210 ok\n"+text+"\nrest p0.1 p0.2"), lax()).Availability
+		require.Equal(t, map[string]float64{"q": 10}, a.Faults[0].RecoveryMS)
+		return a.Faults[0].ServedMS
+	}
+	require.Equal(t, map[string]float64{"q": 60}, served("r0 220-230\nr0 240-260 p0.1\nr1 250-270 p0.2"))
+	require.Equal(t, map[string]float64{"q": -1}, served("r0 150-170 p0.1\nr0 220-230\nr0 240-250 ?"))
+	require.Empty(t, served("r0 150-170 p0.1"))
+}
+
 // TestFaultWithoutPartitions: a fault that touches none has no figures, which is
 // not the same as never.
 func TestFaultWithoutPartitions(t *testing.T) {

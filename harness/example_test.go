@@ -218,6 +218,47 @@ func TestQueueThroughKills(t *testing.T) {
 	})
 }
 
+// What a plan says of consumers reaches them, and the command that runs it again.
+func TestPlanOfConsumers(t *testing.T) {
+	p := examplePlan("synced")
+	p.Consumers, p.Pause = 2, 300*time.Millisecond
+	p, err := p.Resolve()
+	require.NoError(t, err)
+	require.Contains(t, p.Command(), " --consumers 2 --pause 300ms ")
+	header, err := Header(p, "r", time.Now())
+	require.NoError(t, err)
+	consumers := 0
+	for _, c := range header.Clients {
+		if c.Role == "consumer" {
+			consumers++
+		}
+	}
+	require.Equal(t, 2, consumers)
+	require.Equal(t, []history.Queue{{Key: "q0"}, {Key: "q1"}}, header.Queues)
+
+	again, err := p.YAML()
+	require.NoError(t, err)
+	read, err := ParsePlan(again, "again")
+	require.NoError(t, err)
+	require.Equal(t, 2, read.Consumers)
+	require.Equal(t, 300*time.Millisecond, read.Pause)
+
+	refused := func(want string, change func(*Plan)) {
+		t.Helper()
+		p := examplePlan("synced")
+		change(&p)
+		_, err := p.Resolve()
+		require.ErrorIs(t, err, ErrBadPlan)
+		require.ErrorContains(t, err, want)
+	}
+	refused("it has one node, not 3; use --nodes 1", func(p *Plan) { p.Nodes = 3 })
+	refused("1001 consumers", func(p *Plan) { p.Consumers = 1001 })
+	refused("no queue has dead letters", func(p *Plan) { p.Rejects = 0.1 })
+	refused("system example cannot carry workload log", func(p *Plan) { p.Workload = "log" })
+	refused("use --env docker", func(p *Plan) { p.Environment = "sim" })
+	refused("workload log has no consumers", func(p *Plan) { *p = DefaultPlan(); p.Consumers = 3 })
+}
+
 // pageRuns are the runs that a page shows, each a line of flags and what is to come of it.
 func pageRuns(t *testing.T, page string) (plans []Plan, verdicts []checker.Verdict) {
 	t.Helper()

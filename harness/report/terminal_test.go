@@ -124,3 +124,37 @@ func TestFormats(t *testing.T) {
 	require.Equal(t, "0.25 s", tickLabel(250*ms, 50*ms))
 	require.Equal(t, 5*sec, tickStep(40*sec, 10))
 }
+
+// Every rendering of a run with queues has their figures, and one without has none.
+func TestQueueFigures(t *testing.T) {
+	run, res, h := sample(50*ms, 0)
+	render := func() (terminal, markdown, page string) {
+		var term, text bytes.Buffer
+		sum := Summarize(run, res, h)
+		require.NoError(t, PrintVerdict(&term, sum))
+		require.NoError(t, sum.WriteMarkdown(&text))
+		_, page, _ = writeSample(t, run, res, h)
+		return term.String(), text.String(), page
+	}
+	for _, text := range func() []string { a, b, c := render(); return []string{a, b, c} }() {
+		require.NotContains(t, text, "consumed")
+		require.NotContains(t, text, "consumers served")
+	}
+	res.Counts.Queues = map[string]checker.QueueCounts{
+		"q0": {Attempts: 2000, Acknowledged: 1900, Delivered: 1890, Accepted: 1500, Drained: 400, Lost: 12, Duplicated: 7, Unexpected: 3, Recovered: 2},
+		"q1": {Attempts: 30, Acknowledged: 20, Delivered: 20, Accepted: 5, Drained: 15},
+	}
+	for i := range res.Availability.Faults {
+		res.Availability.Faults[i].ServedMS = map[string]float64{"q0": 1500, "q1": 20}
+	}
+	terminal, markdown, page := render()
+	require.Contains(t, terminal, "2 queues: 1,920 acknowledged, 1,505 consumed, 415 in the drain, 12 never came out; further deliveries: 7\n")
+	require.Contains(t, markdown, "| q0 | 2,000 | 1,900 | 1,890 | 1,500 | 400 | 7 | 12 |\n| q1 | 30 | 20 | 20 | 5 | 15 | 0 | 0 |\n")
+	require.Contains(t, page, "Messages by queue.")
+	require.Contains(t, page, `<span class="bad">12</span>`)
+	require.Contains(t, page, `<th scope="row">all</th><td class="n">2,030</td><td class="n">1,920</td>`)
+	if len(res.Availability.Faults) > 0 {
+		require.Contains(t, page, "consumers served after healing")
+		require.Contains(t, page, "1.50 s")
+	}
+}
