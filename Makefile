@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats test-rabbitmq side-by-side test-matrix-systems test-systems
+.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats side-by-side test-matrix-systems test-systems test-rabbitmq
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ build: ## build bin/faultline and bin/faultbroker
 test: ## all tests with the race detector; Docker tests skip where there is no Docker, unless CI=true
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
 	$(GO) test $(RACE) -timeout 20m ./harness ./... # the longest first
-	$(if $(RACE),$(GO) test -short -timeout 20m ./broker/cluster ./checker/linear ./harness) # in full what has one goroutine at a time
+	$(if $(RACE),$(GO) test -skip '^TestDocker' -timeout 20m ./harness ./cmd/faultline ./checker ./checker/linear ./broker/cluster) # in full what has one goroutine at a time
 	$(GO) test -tags mutants -timeout 20m -run 'Mutant|Convict|Registry' ./broker/mutant ./harness
 
 test-docker: ## every test that needs Docker, the long ones too

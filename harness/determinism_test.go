@@ -72,8 +72,9 @@ func fingerprints(n int) error {
 // processors: everything must be the same. FAULTLINE_DETERMINISM_SEEDS says how
 // many (default 2; `make determinism` takes 200).
 func TestDeterminism(t *testing.T) {
+	plainly(t)
 	t.Parallel()
-	n := seedsOf(2)
+	n := 2
 	if s := os.Getenv("FAULTLINE_DETERMINISM_SEEDS"); s != "" {
 		var err error
 		n, err = strconv.Atoi(s)

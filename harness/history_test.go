@@ -13,6 +13,7 @@ import (
 // TestHistoryOnDisk: the history of a simulated run, with everything that is in it,
 // takes at most 24 bytes for a record sent or read and 20 for an operation.
 func TestHistoryOnDisk(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	for _, faults := range []string{"", "partition"} {
 		j := simulated(t, simPlan(faults))
@@ -36,24 +37,23 @@ func TestHistoryOnDisk(t *testing.T) {
 // TestStoryOfOneMessage: explain tells from the operations that concern a message what
 // it tells from all of them.
 func TestStoryOfOneMessage(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	p := simPlan("partition:isolate-leader")
 	p.Options["acks"] = "1"
 	j := simulated(t, p)
 	values := []history.Value{history.MakeValue(999, 1)}
-	for i := range j.history.Ops {
-		if j.history.Ops[i].Kind == history.Send && i%50 == 0 {
-			values = append(values, j.history.Ops[i].Value)
+	for i := 0; len(values) < 5; i += 100 {
+		if op := &j.history.Ops[i]; op.Kind == history.Send {
+			values = append(values, op.Value)
 		}
 	}
-	lost := 0
 	for _, c := range j.Checks {
-		for _, a := range c.Anomalies {
-			lost++
-			values = append(values, a.Value)
+		if len(c.Anomalies) > 0 {
+			values = append(values, c.Anomalies[0].Value)
 		}
 	}
-	require.Positive(t, lost)
+	require.Greater(t, len(values), 5, "some are lost")
 	for _, value := range values {
 		about, err := LoadHistoryAbout(j.file, value)
 		require.NoError(t, err)

@@ -33,6 +33,7 @@ func clauses(r *checker.Result) []string {
 // TestStopOnViolation: the first violation that shows ends the faults, which are
 // healed and proven; the final check convicts by the clauses of the whole run.
 func TestStopOnViolation(t *testing.T) {
+	plainly(t)
 	whole := here(t, leaderAlone())
 	require.Nil(t, whole.ex.Stopped)
 	p := leaderAlone()
@@ -84,6 +85,7 @@ func TestStopWithoutFaults(t *testing.T) {
 // TestValidRunsDoNotStop: where nothing is wrong nothing is found, and the run has
 // its whole length.
 func TestValidRunsDoNotStop(t *testing.T) {
+	plainly(t)
 	p := simPlan("partition")
 	p.StopOnViolation = true
 	j := here(t, p)
@@ -97,6 +99,7 @@ func TestValidRunsDoNotStop(t *testing.T) {
 // TestStoppedRunIsStored: reports, stored plan and a second judgement say why the
 // run ended early.
 func TestStoppedRunIsStored(t *testing.T) {
+	plainly(t)
 	p := leaderAlone()
 	p.StopOnViolation = true
 	require.Contains(t, p.Command(), "--stop-on-violation")
@@ -132,6 +135,7 @@ func TestUnconfirmed(t *testing.T) {
 // TestDueIsRecorded: with a rate every send has the time at which the schedule wanted
 // it, evenly apart and not after its call; without one none has, and the report says so.
 func TestDueIsRecorded(t *testing.T) {
+	plainly(t)
 	p := simPlan("partition:isolate-leader")
 	j := here(t, p)
 	last := map[int32]int64{}

@@ -421,11 +421,9 @@ func digestOf(t *testing.T, h *history.History) string {
 // TestSameSeedSameRun: the same seed gives the same history and the same trace of
 // all that the simulation did, whatever the scheduler does; another seed another.
 func TestSameSeedSameRun(t *testing.T) {
+	plainly(t)
 	p := simPlan("partition,kill,pause,power,stop")
 	p.Time = 100 * time.Second
-	if raceEnabled {
-		p.Faults, p.Time = []string{"partition"}, 30*time.Second
-	}
 	first := here(t, p)
 	require.NotEmpty(t, first.ex.Digest)
 	for _, procs := range []int{1, 2} {

@@ -33,6 +33,7 @@ func convicted(t *testing.T) string {
 // TestReplayOfAnotherVersion: refused with both versions named, unless forced. The
 // same version gives the same history.
 func TestReplayOfAnotherVersion(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	dir := convicted(t)
 	a := ask(t, nil, "replay", dir, "--out", t.TempDir())
@@ -77,6 +78,7 @@ func TestReplayOfAnotherVersion(t *testing.T) {
 // TestShrinkOnTheCommandLine ends with a small plan whose ready command fails in
 // the same way.
 func TestShrinkOnTheCommandLine(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	dir, out := convicted(t), t.TempDir()
 	a := ask(t, nil, "shrink", dir, "--out", out, "--runs", "25")
@@ -140,6 +142,7 @@ func TestHuntInconclusive(t *testing.T) {
 // TestStopOnViolation: the terminal says why a run ended early, a replay ends at the
 // same operation, and a hunt ends its seeds early too.
 func TestStopOnViolation(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	out := t.TempDir()
 	flags := []string{"--faults", "partition:isolate-leader", "--time", "60s", "--rate", "50", "--set", "acks=1", "--stop-on-violation", "--out", out}

@@ -16,6 +16,7 @@ import (
 // TestImportOfExports: what a run exported is judged alike as JSON lines, and in
 // Jepsen's EDN, which lacks the drain, never worse.
 func TestImportOfExports(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	for _, acks := range []string{"all", "1"} {
 		first := stored(t, acks, sim.NoSabotage).Summary

@@ -27,6 +27,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// plainly leaves a test to the run without the race detector (`make test` has both):
+// one of whole simulations, which have one goroutine at a time, or of many commands one
+// after another. Each command is left one test at least.
+func plainly(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("runs without the race detector")
+	}
+}
+
 // noDocker is where no engine answers.
 const noDocker = "DOCKER_HOST=tcp://127.0.0.1:1"
 

@@ -15,6 +15,7 @@ import (
 
 // TestMatrixCommand: claims are run, written down and put together again.
 func TestMatrixCommand(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	out := t.TempDir()
 	var parts []string

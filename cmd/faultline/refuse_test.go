@@ -20,6 +20,7 @@ import (
 // TestBadInput: what the user can mend is one line that names it and the remedy,
 // exit code 254, and nothing stored.
 func TestBadInput(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	files := t.TempDir()
 	file := func(name, text string) string {
@@ -55,6 +56,18 @@ func TestBadInput(t *testing.T) {
 		{"workload", "run --env sim --workload bogus", []string{`unknown workload "bogus"`, "known are log"}},
 		{"system", "run --env sim --system bogus", []string{`unknown system "bogus"`, "known systems: reference"}},
 		{"environment", "run --env bogus", []string{`unknown environment "bogus"`, "known environments: docker, sim"}},
+		{"kafka without nodes", "run --system kafka", []string{"system kafka", "--image", "--addresses"}},
+		{"image of no name", "run --system kafka --image team/broker:7", []string{"team/broker:7", "--set distribution=apache|redpanda|reference"}},
+		{"address without port", "run --system kafka --addresses host", []string{`address "host"`, "HOST:PORT is wanted"}},
+		{"addresses in docker", "run --system kafka --env docker --addresses host:1", []string{"addresses belong to an external cluster", "leave --env out"}},
+		{"addresses of another system", "run --addresses host:1", []string{"system reference cannot be reached by addresses", "--system kafka"}},
+		{"nodes beside addresses", "run --system kafka --addresses a:1,b:1 --nodes 3", []string{"--nodes 3, and 2 addresses", "leave --nodes out"}},
+		{"fault of an external cluster", "run --system kafka --addresses a:1 --faults kill", []string{"fault kill: the harness cannot control processes of a cluster that it does not run", "--faults exec"}},
+		{"external without addresses", "run --system kafka --env external", []string{"environment external needs the address of every node", "--addresses HOST:PORT"}},
+		{"half of an exec", "run --exec-inject x", []string{"exec has no command to prove and none to heal", "--exec-prove and --exec-heal"}},
+		{"exec in the simulator", "run --env sim --exec-inject x --exec-prove x --exec-heal x", []string{"fault exec", "environment sim cannot run commands of the user's own", "--env docker"}},
+		{"commands for nothing", "run --faults kill --exec-inject x", []string{"commands are given, and the plan has no fault exec"}},
+		{"client", "run --client bogus", []string{`unknown client "bogus" of system reference`, "known clients: precise"}},
 		{"expectation", "run --env sim --expect bogus", []string{`unknown expectation "bogus"`, "known: survive, declared"}},
 		{"option", "run --env sim --set bogus=1", []string{`unknown option "bogus"`, "known options: ", ", acks, "}},
 		{"value of an option", "run --env sim --set acks=7", []string{`acks="7"`, "allowed values are 0, 1, all, -1"}},
@@ -165,6 +178,7 @@ func TestDoctorWithoutDocker(t *testing.T) {
 // TestDamagedHistory: a history with a hole in it proves nothing, and the damage
 // is no verdict: restored, it is judged as before.
 func TestDamagedHistory(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	s := ask(t, nil, "run", "--env", "sim", "--time", "20s", "--json", "--out", t.TempDir()).summary(t)
 	require.Equal(t, checker.Valid, s.Verdict)

@@ -38,6 +38,7 @@ func stored(t *testing.T, acks string, sabotage sim.SabotageMode) harness.Outcom
 // TestSameVerdictAgain: a stored result is judged again to the same verdict, with
 // no Docker in reach, by every way to name it.
 func TestSameVerdictAgain(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	for _, c := range []struct {
 		name, acks string
@@ -78,6 +79,7 @@ func TestSameVerdictAgain(t *testing.T) {
 // TestCheckWitness: what a broken clause is cut down to is a result of its own, small,
 // and convicted by the same clause.
 func TestCheckWitness(t *testing.T) {
+	plainly(t)
 	first := stored(t, "1", sim.NoSabotage).Summary
 	dir := t.TempDir()
 	a := ask(t, nil, "check", "--witness", dir, first.Dir)
