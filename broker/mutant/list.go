@@ -45,7 +45,7 @@ var registry = [names]Info{
 	},
 	ConfirmBeforeCheck: {
 		ID: "M9", Name: "confirm-on-mirror-death-before-pause", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
-		Doc: "A master confirms what only dead mirrors lack before it looks whether it is in the minority, although confirm.on.mirror.death is after-check.",
+		Doc:  "A master confirms what only dead mirrors lack before it looks whether it is in the minority, although confirm.on.mirror.death is after-check.",
 		Hunt: Hunt{Options: map[string]string{"cluster_partition_handling": "pause_minority", "confirm.on.mirror.death": "after-check"}, Faults: []string{"partition:isolate-leader"}},
 	},
 	PromoteUnsynced: {
