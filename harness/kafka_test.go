@@ -24,7 +24,7 @@ func kafkaPlan(t *testing.T, faults string) Plan {
 	p.System = "kafka"
 	p.Image, err = docker.ImageName()
 	require.NoError(t, err)
-	p.Options = map[string]string{"broker.session.timeout.ms": "1500"}
+	p.Options = map[string]string{}
 	return p
 }
 
