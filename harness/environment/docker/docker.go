@@ -520,6 +520,9 @@ func (e *Environment) startSidecar(ctx context.Context, n *node, addrs map[strin
 		if ctx.Err() != nil {
 			return err
 		}
+		if errors.Is(err, context.DeadlineExceeded) { // a slow host says nothing of its kernel
+			return fmt.Errorf("configuring the sidecar of %s: %w", n.spec.Name, err)
+		}
 		return fmt.Errorf("%w: at the engine's host: configuring the sidecar of %s: %w; or use --env sim", ErrNoShaping, n.spec.Name, err)
 	}
 	if access != Published {
