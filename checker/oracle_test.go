@@ -765,7 +765,7 @@ func TestOffsetTwice(t *testing.T) {
 		require.NoError(t, err)
 		check := v.judge(context.Background(), ClauseMonotonic, checkMonotonicReads)
 		require.Equal(t, c.back, check.classes[ClassNonMonotonic], "%v: %s", c.offsets, check.Detail)
-		require.Equal(t, []bool{c.back == 0}, v.keys[0].smooth)
+		require.Equal(t, []pollStep{{poll: 3, before: noPoll, smooth: c.back == 0}}, v.keys[0].steps)
 	}
 }
 

@@ -48,31 +48,18 @@ func checkCommittedReads(_ context.Context, v *view, c *Check) {
 // jumped to stands there too (otherwise it is another clause's evidence).
 func checkMonotonicReads(_ context.Context, v *view, c *Check) {
 	c.Promised = v.h.Header.Contract.Monotonic
-	type position struct {
-		last  int64 // offset of the last record delivered
-		epoch int32
-		op    int64
-		some  bool // it was given something
-	}
-	positions := make([]position, len(v.h.Header.Clients))
 	for _, k := range v.keys {
-		clear(positions)
-		v.odd(k) // and smooth with it
-		for p, i := range k.polls {
-			op := &v.h.Ops[i]
-			if len(op.Records) == 0 {
-				if op.Reset {
-					positions[op.Client] = position{}
-				}
-				continue
-			}
-			prev := positions[op.Client]
+		v.odd(k) // and steps with it
+		for _, at := range k.steps {
+			op := &v.h.Ops[at.poll]
 			last, between := history.NoOffset, int64(-1)
-			if prev.some && !op.Reset && prev.epoch == op.Epoch {
-				last, between = prev.last, prev.op
+			if at.before >= 0 {
+				if prev := &v.h.Ops[at.before]; !op.Reset && prev.Epoch == op.Epoch {
+					last, between = prev.Records[len(prev.Records)-1].Offset, prev.ID
+				}
 			}
 			n := len(op.Records)
-			if k.smooth[p] {
+			if at.smooth {
 				n = 1 // behind the first record nothing is passed
 			}
 			for j := range n {
@@ -90,7 +77,6 @@ func checkMonotonicReads(_ context.Context, v *view, c *Check) {
 				}
 				last = rec.Offset
 			}
-			positions[op.Client] = position{op.Records[len(op.Records)-1].Offset, op.Epoch, op.ID, true}
 		}
 	}
 	v.needDrain(c)

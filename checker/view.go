@@ -68,9 +68,9 @@ type keyView struct {
 	// order of ID.
 	ordered bool
 
-	// smooth tells of each poll, by index into polls, that all it delivered stands in a
-	// decisive drained log just so, one record after another. Filled with odd.
-	smooth []bool
+	// steps are the polls at which a consumer may have gone back or passed something, in
+	// the order of their IDs. Filled with odd.
+	steps []pollStep
 
 	deliveredOnce sync.Once
 	delivered     map[placed]bool // what view.delivered looks up, built when first asked for
@@ -92,6 +92,21 @@ type oddRecord struct {
 	last  int64 // return of the last poll that returned it
 	polls int
 }
+
+// pollStep is a poll and what came before it.
+type pollStep struct {
+	poll   int32 // index into Ops
+	before int32 // the poll that gave its consumer something last, or a value below 0
+	// smooth: all that it delivered stands in a decisive drained log just so, one record
+	// after another.
+	smooth bool
+}
+
+// What may stand in place of the poll before.
+const (
+	noPoll      = -1 // there was none, or the consumer went elsewhere on purpose since
+	earlierPoll = -2 // it is in an earlier stretch of the polls
+)
 
 type sighting struct {
 	offset  int64
@@ -656,14 +671,23 @@ func (v *view) sift(k *keyView) {
 	if k.decisive && k.leader != nil {
 		log = k.leader.log
 	}
-	k.smooth = make([]bool, len(k.polls))
-	parts := make([]map[sighting]*oddRecord, runtime.GOMAXPROCS(0))
-	stretches(len(k.polls), len(parts), func(part, from, to int) {
-		parts[part] = v.siftPolls(log, k.polls[from:to], k.smooth[from:to])
-	})
+	parts := make([]sifted, runtime.GOMAXPROCS(0))
+	stretches(len(k.polls), len(parts), func(part, from, to int) { parts[part] = v.siftPolls(log, k.polls[from:to]) })
 	odd := map[sighting]*oddRecord{}
+	last := slices.Repeat([]int32{noPoll}, len(v.h.Header.Clients))
 	for _, part := range parts {
-		for s, o := range part {
+		for _, s := range part.steps {
+			if s.before == earlierPoll {
+				s.before = last[v.h.Ops[s.poll].Client]
+			}
+			k.steps = append(k.steps, s)
+		}
+		for client := range part.readers {
+			if poll := part.readers[client].poll; poll != earlierPoll {
+				last[client] = poll
+			}
+		}
+		for s, o := range part.odd {
 			if all := odd[s]; all != nil {
 				all.last, all.polls = max(all.last, o.last), all.polls+o.polls
 			} else {
@@ -679,21 +703,46 @@ func (v *view) sift(k *keyView) {
 	})
 }
 
-// siftPolls gathers what some polls delivered and a log does not show, and which of them
-// are smooth. A consumer mostly reads on where it was, so its place in the log is
-// remembered.
-func (v *view) siftPolls(log []history.Record, polls []int32, smooth []bool) map[sighting]*oddRecord {
+// sifted is what one stretch of the polls of a partition tells.
+type sifted struct {
+	odd     map[sighting]*oddRecord
+	steps   []pollStep
+	readers []reader // by client
+}
+
+// reader is how far a consumer has come.
+type reader struct {
+	place int   // index into the log behind what it was given last
+	poll  int32 // that gave it something last: index into Ops, noPoll or earlierPoll
+	epoch int32 // of this poll
+	last  int64 // offset of the last record of this poll
+}
+
+// siftPolls looks at what some polls delivered, and a log shows or not. A consumer mostly
+// reads on where it was.
+func (v *view) siftPolls(log []history.Record, polls []int32) sifted {
 	var odd map[sighting]*oddRecord
-	places := make([]int, len(v.h.Header.Clients))
-	for p, i := range polls {
+	var steps []pollStep
+	readers := slices.Repeat([]reader{{poll: earlierPoll}}, len(v.h.Header.Clients))
+	for _, i := range polls {
 		op := &v.h.Ops[i]
+		r := &readers[op.Client]
 		if len(op.Records) == 0 {
+			if op.Reset {
+				r.poll = noPoll
+			}
 			continue
 		}
-		place := &places[op.Client]
-		if n, ok := searchFrom(log, *place, op.Records[0].Offset); ok && stand(log[n:], op.Records) {
-			smooth[p] = true
-			*place = n + len(op.Records)
+		n, ok := searchFrom(log, r.place, op.Records[0].Offset)
+		smooth := ok && stand(log[n:], op.Records)
+		// Where nothing stands between the last record and the first of a smooth poll, and
+		// the one binds the other, there is no step to judge.
+		if !smooth || r.poll < 0 || op.Reset || r.epoch != op.Epoch || n == 0 || log[n-1].Offset != r.last {
+			steps = append(steps, pollStep{i, r.poll, smooth})
+		}
+		r.poll, r.epoch, r.last = i, op.Epoch, op.Records[len(op.Records)-1].Offset
+		if smooth {
+			r.place = n + len(op.Records)
 			continue
 		}
 		for j := range op.Records {
@@ -701,8 +750,8 @@ func (v *view) siftPolls(log []history.Record, polls []int32, smooth []bool) map
 			if rec.Payload == history.Sentinel {
 				continue
 			}
-			if n, ok := searchFrom(log, *place, rec.Offset); ok {
-				*place = n + 1
+			if n, ok := searchFrom(log, r.place, rec.Offset); ok {
+				r.place = n + 1
 				if log[n].Value == rec.Value && log[n].Payload == rec.Payload {
 					continue
 				}
@@ -725,7 +774,7 @@ func (v *view) siftPolls(log []history.Record, polls []int32, smooth []bool) map
 			}
 		}
 	}
-	return odd
+	return sifted{odd, steps, readers}
 }
 
 // stand reports whether a log begins with records, each behind the last one.
