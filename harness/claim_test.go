@@ -29,7 +29,14 @@ func TestEveryClaimIsThere(t *testing.T) {
 		}
 	}
 	for _, c := range all {
-		got = append(got, c.ID)
+		if c.System == DefaultPlan().System {
+			got = append(got, c.ID)
+			continue
+		}
+		row, system, _ := strings.Cut(c.ID, "@")
+		require.Contains(t, want, row, "%s repeats a row of the tables", c.ID)
+		_, err := LookupSystem(system)
+		require.NoError(t, err)
 	}
 	require.Equal(t, want, got)
 }
@@ -40,7 +47,7 @@ func TestExemptions(t *testing.T) {
 	require.NoError(t, err)
 	var exempt []string
 	for _, c := range all {
-		if c.Exempt != "" {
+		if c.Exempt != "" && c.System == DefaultPlan().System {
 			exempt = append(exempt, c.ID)
 			require.Empty(t, c.Cases, c.ID)
 		}
@@ -68,6 +75,9 @@ func TestPlansOfClaims(t *testing.T) {
 			}
 			n++
 			for _, env := range []string{"sim", "docker"} {
+				if env == "sim" && c.System != DefaultPlan().System {
+					continue // its nodes exist as containers only
+				}
 				p, err := k.plan(env, 7)
 				require.NoError(t, err, "%s, case %d, in %s", c.ID, i, env)
 				require.Equal(t, env, p.Environment)

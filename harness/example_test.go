@@ -56,9 +56,14 @@ func (e *inProcess) Collect(context.Context, string) error { return nil }
 func (e *inProcess) Versions() map[string]string           { return nil }
 func (e *inProcess) Pause(context.Context, string) error   { return errors.ErrUnsupported }
 func (e *inProcess) Resume(context.Context, string) error  { return errors.ErrUnsupported }
-func (e *inProcess) address() (string, error)              { return e.at, nil }
 func (e *inProcess) Stop(context.Context, string, time.Duration) (int, error) {
 	return 0, errors.ErrUnsupported
+}
+
+func (e *inProcess) address() (string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.at, nil
 }
 
 func (e *inProcess) Start(context.Context, string) error {

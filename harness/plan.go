@@ -5,6 +5,7 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -542,11 +543,15 @@ func ReadPlan(path string) (Plan, error) {
 func ParsePlan(b []byte, name string) (Plan, error) {
 	p := DefaultPlan()
 	p.Version, p.Faults = 0, nil
+	p.Scheme, p.Workload = "", "" // which ones are meant hangs on the system
 	dec := yaml.NewDecoder(bytes.NewReader(b), yaml.DisallowUnknownField())
 	if err := dec.Decode(&p); err != nil {
 		// The first line says it; the others draw the place.
 		line, _, _ := strings.Cut(strings.TrimSpace(err.Error()), "\n")
 		return Plan{}, fmt.Errorf("%w: %s: %s; see plan.yaml in any result directory for a plan that is right", ErrBadPlan, name, line)
+	}
+	if d := DefaultPlan(); p.System == d.System {
+		p.Scheme, p.Workload = cmp.Or(p.Scheme, d.Scheme), cmp.Or(p.Workload, d.Workload)
 	}
 	if p.Faults == nil && len(p.Steps) == 0 {
 		p.Faults = p.DefaultFaults()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -327,6 +328,10 @@ func (r *run) whole(ctx context.Context, ex *Execution, nodesDir string) (err er
 		defer cancel()
 		ex.Duration = r.rt.Now()
 		if ex.Versions = r.env.Versions(); r.version != "" {
+			ex.Versions = maps.Clone(ex.Versions)
+			if ex.Versions == nil {
+				ex.Versions = map[string]string{}
+			}
 			ex.Versions[r.plan.System] = r.version
 		}
 		if runs != "" {
