@@ -10,7 +10,7 @@ SEED ?= 1
 RACE := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats side-by-side test-matrix-systems test-systems test-rabbitmq
+.PHONY: help build build-mutants test test-docker test-faults test-checkers test-matrix test-matrix-docker nightly lint determinism bench fuzz images test-partition test-kill test-pause verify mutants test-mutants-docker clean test-kafka test-nats side-by-side test-matrix-systems test-systems test-rabbitmq test-example
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-20s %s\n", $$1, $$2}'
@@ -82,6 +82,10 @@ test-pause: build ## the same with paused nodes
 
 test-kafka: ## clusters that speak Kafka's protocol, tried on our own broker: by image, by addresses, and with commands of one's own as faults
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -p 1 -timeout 40m -v -run 'TestDockerKafka|TestDockerExec|TestExternal|TestKafkaPromises|TestDistributions' ./harness
+
+test-example: ## the system of docs/systems/adding.md: its safe configuration is valid, its unsafe ones are convicted
+	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test -count=1 -timeout 20m -v -run 'TestExampleInDocker' ./harness
+
 RABBITMQ := $(FAULTLINE) run --plan docs/systems/rabbitmq-partition.yaml
 test-rabbitmq: build ## RabbitMQ: a partition and a restart take acknowledged messages from mirrored queues, and none from quorum queues
 	@$(RABBITMQ) --scheme mirrored; [ $$? = 1 ] && grep -q '"lost": *[1-9]' results/latest/summary.json || { echo "test-rabbitmq: expected mirrored queues to lose acknowledged messages"; exit 1; }
@@ -100,7 +104,7 @@ side-by-side: build ## five replicated queues of three systems under one plan: d
 test-matrix-systems: build ## every claim about RabbitMQ and NATS on these themselves, and results/systems/matrix.html
 	@$(FAULTLINE) matrix --env docker --system rabbitmq,nats --out results/systems
 
-test-systems: test-rabbitmq test-nats test-kafka test-matrix-systems ## everything that runs on other systems
+test-systems: test-rabbitmq test-nats test-kafka test-example test-matrix-systems ## everything that runs on other systems
 
 verify: build ## 20 seeds of 30 s in Docker, all valid; an interrupted one goes on where it stopped
 	@$(FAULTLINE) verify --seeds 20 --env docker --time 30s --clients 12 --rate 100 --set request.timeout.ms=500

@@ -299,7 +299,7 @@ func pageRuns(t *testing.T, page string) (plans []Plan, verdicts []checker.Verdi
 
 // The commands at the head of docs/systems/adding.md end as it says.
 func TestExampleInDocker(t *testing.T) {
-	needDocker(t)
+	needAll(t)
 	plans, verdicts := pageRuns(t, filepath.Join("..", "docs", "systems", "adding.md"))
 	require.Equal(t, []checker.Verdict{checker.Valid, checker.Invalid, checker.Invalid}, verdicts)
 	for i, p := range plans {
