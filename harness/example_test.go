@@ -304,9 +304,6 @@ func TestExampleInDocker(t *testing.T) {
 	require.Equal(t, []checker.Verdict{checker.Valid, checker.Invalid, checker.Invalid}, verdicts)
 	for i, p := range plans {
 		t.Run(p.FaultList()+" "+p.Options["durability"], func(t *testing.T) {
-			if i > 0 {
-				needAll(t)
-			}
 			p.Time = 20 * time.Second
 			require.NoError(t, p.Prepare(t.Context(), nil))
 			j := contained(t, p, nil)
