@@ -111,14 +111,14 @@ INFO  jepsen.util - 3	:invoke	:cas	[0 1]
 		"line 2: process 0 calls :write, and its :write of line 1 has not ended": line + line,
 		"line 1: :ok ends :read of process 0, which called nothing":              "INFO  jepsen.util - 0 :ok :read 4",
 		"line 2: its process is in :write since line 1, and this ends :read":     line + "INFO  jepsen.util - 0 :ok :read 4",
-		"line 2: :done is none of":                      line + "INFO  jepsen.util - 0 :done :write 4",
-		"line 1: the value x is no integer from 0 on":   "INFO  jepsen.util - 0 :invoke :write x",
-		"line 1: the value -1 is no integer":            "INFO  jepsen.util - 0 :invoke :write -1",
-		"line 1: the value 9223372036854775807 is no":   "INFO  jepsen.util - 0 :invoke :write 9223372036854775807",
-		"line 1: the value [4] of a :cas is no pair":    "INFO  jepsen.util - 0 :invoke :cas [4]",
-		"line 1: :push is no operation on a register":   "INFO  jepsen.util - 0 :invoke :push 4",
-		"line 2: the value y is no integer from 0 on":   "INFO  jepsen.util - 0 :invoke :read nil\nINFO  jepsen.util - 0 :ok :read y",
-		"reading line 1 of a log: bufio.Scanner: token": strings.Repeat("x", 2<<20),
+		"line 2: :done is none of":                                               line + "INFO  jepsen.util - 0 :done :write 4",
+		"line 1: the value x is no integer from 0 on":                            "INFO  jepsen.util - 0 :invoke :write x",
+		"line 1: the value -1 is no integer":                                     "INFO  jepsen.util - 0 :invoke :write -1",
+		"line 1: the value 9223372036854775807 is no":                            "INFO  jepsen.util - 0 :invoke :write 9223372036854775807",
+		"line 1: the value [4] of a :cas is no pair":                             "INFO  jepsen.util - 0 :invoke :cas [4]",
+		"line 1: :push is no operation on a register":                            "INFO  jepsen.util - 0 :invoke :push 4",
+		"line 2: the value y is no integer from 0 on":                            "INFO  jepsen.util - 0 :invoke :read nil\nINFO  jepsen.util - 0 :ok :read y",
+		"reading line 1 of a log: bufio.Scanner: token":                          strings.Repeat("x", 2<<20),
 	} {
 		_, _, err := ReadEtcdLog(strings.NewReader(in))
 		require.ErrorContains(t, err, want)
