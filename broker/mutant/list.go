@@ -11,7 +11,7 @@ var registry = [names]Info{
 	},
 	TruncateOnce: {
 		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},
-		Doc:  "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
+		Doc: "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
 	},
 	ExpansionAfterReply: {
 		ID: "M3", Name: "expansion-after-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -39,7 +39,7 @@ var registry = [names]Info{
 	},
 	HighBeforeTruncation: {
 		ID: "M8", Name: "high-watermark-before-truncation", Scheme: "isr", Clauses: []string{"acknowledged-survive", "committed-reads"},
-		Doc:  "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+		Doc: "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
 	},
 	ConfirmBeforeCheck: {
 		ID: "M9", Name: "confirm-on-mirror-death-before-pause", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
