@@ -239,6 +239,9 @@ func (h MutantHunt) plans(m Mutant, with bool) func(seed uint64) (Plan, error) {
 	if m.Hunt.Rate > 0 {
 		s.Base.Rate, s.Fixed[DimRate] = m.Hunt.Rate, true
 	}
+	if m.Hunt.Nodes > 0 {
+		s.Base.Nodes, s.Fixed[DimNodes] = m.Hunt.Nodes, true
+	}
 	return func(seed uint64) (Plan, error) {
 		p, err := s.Plan(seed)
 		if err != nil || !with {

@@ -11,8 +11,7 @@ var registry = [names]Info{
 	},
 	TruncateOnce: {
 		ID: "M2", Name: "truncate-once", Scheme: "isr", Clauses: []string{"replicas-agree"},
-		Doc:  "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
-		Hunt: Hunt{When: "leader-change"},
+		Doc: "A follower cuts its log, once, to where the leader's part of it ends at the latest, whatever epochs it holds below that (Kafka before KIP-279).",
 	},
 	ExpansionAfterReply: {
 		ID: "M3", Name: "expansion-after-reply", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -32,7 +31,7 @@ var registry = [names]Info{
 	LastReplicaStanding: {
 		ID: "M6", Name: "last-replica-standing", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc:  "There are no eligible leader replicas: the last member of an in-sync set stays in it and is elected again, whatever became of its disk (Kafka before KIP-966).",
-		Hunt: Hunt{Faults: []string{"kill"}, When: "isr-shrink", Then: "wipe"},
+		Hunt: Hunt{Faults: []string{"partition:isolate-leader"}},
 	},
 	UncleanElection: {
 		ID: "M7", Name: "unclean-election", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
@@ -40,8 +39,7 @@ var registry = [names]Info{
 	},
 	HighBeforeTruncation: {
 		ID: "M8", Name: "high-watermark-before-truncation", Scheme: "isr", Clauses: []string{"acknowledged-survive", "committed-reads"},
-		Doc:  "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
-		Hunt: Hunt{Faults: []string{"partition:isolate-leader"}, Haze: "delay", When: "follower-change", Then: "kill"},
+		Doc: "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
 	},
 	ConfirmBeforeCheck: {
 		ID: "M9", Name: "confirm-on-mirror-death-before-pause", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},
@@ -172,7 +170,7 @@ var registry = [names]Info{
 	ReassignInSync: {
 		ID: "O20", Name: "reassign-in-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive"},
 		Doc:  "A replica that a reassignment brings counts as in sync from its begin, before it has caught up.",
-		Hunt: Hunt{Faults: []string{"membership:replace"}, When: "follower-change", Then: "kill"},
+		Hunt: Hunt{Nodes: 5, Options: map[string]string{"replica.fetch.max.bytes": "1", "replication.factor": "3", "partitions": "6"}, Faults: []string{"membership:remove"}, When: "follower-change", Then: "kill"},
 	},
 	ElectOutOfSync: {
 		ID: "O21", Name: "preferred-leader-out-of-sync", Scheme: "isr", Clauses: []string{"acknowledged-survive", "recovers"},

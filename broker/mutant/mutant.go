@@ -87,6 +87,7 @@ type Hunt struct {
 	Faults  []string          // by their names
 	Haze    string            // a fault that lies over all others, if it may
 	Rate    float64           // messages per second
+	Nodes   int               // how many there are
 	When    string            // the event that is followed by a fault at once, again and again
 	Then    string            // that fault, if it is not drawn
 	// Estrange: a replica comes back while its leader no longer hears the metadata quorum.
@@ -95,5 +96,5 @@ type Hunt struct {
 
 // Drawn reports whether nothing is fixed.
 func (h Hunt) Drawn() bool {
-	return len(h.Options) == 0 && len(h.Faults) == 0 && h.Haze == "" && h.Rate == 0 && h.When == "" && h.Then == "" && !h.Estrange
+	return len(h.Options) == 0 && len(h.Faults) == 0 && h.Haze == "" && h.Rate == 0 && h.Nodes == 0 && h.When == "" && h.Then == "" && !h.Estrange
 }

@@ -41,7 +41,7 @@ func TestRegistry(t *testing.T) {
 
 func TestHuntDrawn(t *testing.T) {
 	require.True(t, Hunt{}.Drawn())
-	for _, h := range []Hunt{{Options: map[string]string{"a": "b"}}, {Faults: []string{"kill"}}, {Haze: "delay"}, {Rate: 1}, {When: "leader-change"}, {Estrange: true}} {
+	for _, h := range []Hunt{{Options: map[string]string{"a": "b"}}, {Faults: []string{"kill"}}, {Haze: "delay"}, {Rate: 1}, {Nodes: 5}, {Then: "kill"}, {When: "leader-change"}, {Estrange: true}} {
 		require.False(t, h.Drawn(), "%+v", h)
 	}
 }
