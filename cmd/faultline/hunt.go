@@ -9,10 +9,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/faultline-mq/faultline/harness"
 	"github.com/faultline-mq/faultline/harness/report"
@@ -122,29 +124,33 @@ seeds decided nothing (or the hunt was interrupted), 0 otherwise.`,
 		if cfg.Pool, err = workers(n); err != nil {
 			return err
 		}
-		again := huntAgain(c)
-		cfg.Command = func(seed uint64) string { return fmt.Sprintf("%s --first-seed %d --seeds 1", again, seed) }
+		line := again(c, "seeds", "first-seed", "budget", "out", "workers", "quiet")
+		cfg.Command = func(seed uint64) string { return fmt.Sprintf("%s --first-seed %d --seeds 1", line, seed) }
 		return hunt(c.Context(), cfg, p.Scheme, p.Options, quiet, os.Stdout)
 	}
 	return c
 }
 
-// huntAgain is the command line of a hunt without its seeds, budget and output.
-func huntAgain(c *cobra.Command) string {
-	words := []string{"faultline hunt"}
-	for _, name := range []string{"system", "scheme", "workload", "faults", "schedule", "interval", "targets", "nodes", "clients", "time", "rate", "size", "expect", "stop-on-violation", "plan"} {
-		switch flag := c.Flags().Lookup(name); {
-		case !flag.Changed:
-		case flag.Value.Type() == "bool":
-			words = append(words, "--"+name+"="+flag.Value.String())
-		default:
-			words = append(words, "--"+name+" "+flag.Value.String())
+// again is the command line of c with the flags that were given, but those left out.
+func again(c *cobra.Command, without ...string) string {
+	words := []string{"faultline " + c.Name()}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			if values = list.GetSlice(); f.Value.Type() == "stringSlice" {
+				values = []string{strings.Join(values, ",")}
+			}
 		}
-	}
-	set, _ := c.Flags().GetStringArray("set") // it is one
-	for _, v := range set {
-		words = append(words, "--set "+v)
-	}
+		for _, v := range values {
+			switch {
+			case slices.Contains(without, f.Name):
+			case f.Value.Type() == "bool":
+				words = append(words, "--"+f.Name+"="+v)
+			default:
+				words = append(words, "--"+f.Name+" "+report.ShellQuote(v))
+			}
+		}
+	})
 	return strings.Join(words, " ")
 }
 

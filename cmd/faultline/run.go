@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -189,6 +190,7 @@ type runFlags struct {
 	debug bool
 	// history, where set, is the digest that the run's history must have: a replay's.
 	history string
+	command string // that runs this again, where it is not the plan's own
 }
 
 func (f *runFlags) addOutput(c *cobra.Command) {
@@ -214,6 +216,9 @@ func runCommand() *cobra.Command {
 		p, err := f.resolve(c)
 		if err != nil {
 			return err
+		}
+		if f.file != "" { // flags alone cannot say its steps
+			f.command = again(c, "out", "keep", "json", "quiet", "debug")
 		}
 		return f.run(c.Context(), p)
 	}
@@ -251,6 +256,7 @@ result that another version made is refused: there the same seed is another hist
 		if stored.Version == harness.Version() {
 			f.history = stored.Digest
 		}
+		f.command = "faultline replay " + report.ShellQuote(args[0])
 		return f.run(c.Context(), p)
 	}
 	return c
@@ -268,6 +274,7 @@ func (f *runFlags) run(ctx context.Context, p harness.Plan) error {
 	if err != nil {
 		return err
 	}
+	command := cmp.Or(f.command, p.Command())
 	cfg := harness.Config{Plan: p, RunID: docker.NewRunID(), Keep: f.keep, Log: slog.New(slog.DiscardHandler)}
 	if f.debug {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -278,10 +285,10 @@ func (f *runFlags) run(ctx context.Context, p harness.Plan) error {
 		}
 	}
 	if talk {
-		fmt.Printf("seed %d  %s\n", p.Seed, p.Command())
+		fmt.Printf("seed %d  %s\n", p.Seed, command)
 		cfg.Progress = report.NewProgress(os.Stdout)
 	}
-	o, err := harness.Run(ctx, cfg, f.out, p.Command())
+	o, err := harness.Run(ctx, cfg, f.out, command)
 	cfg.Progress.Close()
 	if err != nil {
 		return err

@@ -51,7 +51,7 @@ type client struct {
 	node   int // index of the node that it uses
 	nc     *nats.Conn
 	held   map[history.Value]string // where to settle what was delivered last: its reply subject
-	silent bool                     // something of this session was not answered
+	silent bool                     // something was not answered, and may happen late
 }
 
 var _ system.Client = (*client)(nil)
@@ -332,7 +332,6 @@ func (cl *client) leave(res *workloads.Result) {
 		res.Outcome, res.Code = history.Indeterminate, "something was not answered"
 	}
 	cl.Close()
-	cl.silent = false
 	clear(cl.held)
 }
 
