@@ -25,13 +25,12 @@ build: ## build bin/faultline and bin/faultbroker
 # that has the seeded bugs, all off but where a test asks for one. Collecting garbage less
 # often halves the time of these tests; three packages at a time, as some wait for Docker.
 MACHINES = ./broker ./broker/batch ./broker/cluster ./broker/kafka ./broker/logindex ./broker/node ./broker/options ./broker/peers ./broker/scheme/... ./broker/wire
-PLAIN = $(if $(RACE),./harness ./cmd/faultline ./checker ./checker/linear $(MACHINES) ./broker/mutant,./harness ./broker/mutant)
-test: export GOGC = 400
-test: export GOMEMLIMIT = 3GiB
+PLAIN = $(if $(RACE),./harness ./cmd/faultline ./checker ./checker/linear ./checker/history ./harness/report $(MACHINES) ./broker/mutant,./harness ./broker/mutant)
+TEST = $(GO) test -exec 'env GOGC=400 GOMEMLIMIT=3GiB' -timeout 20m
 test: ## all tests, with the race detector where there are goroutines; Docker tests skip where there is no Docker, unless CI=true
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
-	$(GO) test $(RACE) -p 3 -timeout 20m ./harness $(if $(RACE),$(filter-out $(shell $(GO) list $(MACHINES)),$(shell $(GO) list ./...)),./...) # the longest first
-	$(GO) test -tags mutants -vet=off -timeout 20m -skip '^TestDocker|^TestExternal|^TestDiagnose$$' $(PLAIN)
+	$(TEST) $(RACE) -p 3 ./harness $(if $(RACE),$(filter-out $(shell $(GO) list $(MACHINES)),$(shell $(GO) list ./...)),./...) # the longest first
+	$(TEST) -tags mutants -vet=off -skip '^TestDocker|^TestExternal|^TestDiagnose$$' $(PLAIN)
 
 test-docker: ## every test that needs Docker, the long ones too
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...

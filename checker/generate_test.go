@@ -330,6 +330,7 @@ func ackOf(h *history.History, value history.Value) *history.Op {
 // TestMutations breaks one thing of a valid history: exactly the clauses that
 // the mutation names convict, and no other.
 func TestMutations(t *testing.T) {
+	plainly(t)
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
 			applied := 0
@@ -521,5 +522,14 @@ func BenchmarkRun(b *testing.B) {
 				b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds()/1e6, "Mops/s")
 			})
 		}
+	}
+}
+
+// plainly leaves a test of one goroutine and many cases to the run without the race
+// detector; `make test` has both.
+func plainly(t *testing.T) {
+	t.Helper()
+	if slowdown > 1 {
+		t.Skip("runs without the race detector")
 	}
 }

@@ -84,6 +84,7 @@ func wildQueue(r *rand.Rand) *history.History {
 
 // TestOnlineQueuesAreConfirmed: the same of queues as TestOnlineIsConfirmed of logs.
 func TestOnlineQueuesAreConfirmed(t *testing.T) {
+	plainly(t)
 	classes := map[string]int{}
 	for seed := range uint64(5_000) {
 		r := rand.New(rand.NewPCG(seed, 22))

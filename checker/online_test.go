@@ -244,6 +244,7 @@ func place(log []history.Record, offset int64) int {
 // TestOnlineIsConfirmed: whatever is found while a run is recorded, the final
 // check finds too, whatever else is wrong with the history.
 func TestOnlineIsConfirmed(t *testing.T) {
+	plainly(t)
 	classes := map[string]int{}
 	for seed := range uint64(5_000) {
 		r := rand.New(rand.NewPCG(seed, 21))

@@ -437,6 +437,7 @@ var queueMutations = []mutation{
 }
 
 func TestQueueMutations(t *testing.T) {
+	plainly(t)
 	for _, m := range queueMutations {
 		t.Run(m.name, func(t *testing.T) {
 			applied := 0

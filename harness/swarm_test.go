@@ -22,6 +22,7 @@ func swarmBase() Plan {
 // TestSwarmPlan draws many plans: each is whole and promises that acknowledged
 // messages survive, and together they are as different as a swarm must be.
 func TestSwarmPlan(t *testing.T) {
+	plainly(t)
 	const seeds = 400
 	seen := map[string]int{}
 	options := map[string]map[string]bool{}
@@ -163,6 +164,7 @@ func TestSwarmSingle(t *testing.T) {
 // TestSwarmOfEveryScheme: of each scheme its own options are drawn, every value of them,
 // and what is drawn is promised to survive.
 func TestSwarmOfEveryScheme(t *testing.T) {
+	plainly(t)
 	sys, err := LookupSystem(swarmBase().System)
 	require.NoError(t, err)
 	for _, scheme := range sys.Schemes() {

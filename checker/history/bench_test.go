@@ -91,6 +91,7 @@ func workloadHeader() Header {
 }
 
 func TestBytesPerRecord(t *testing.T) {
+	plainly(t)
 	for _, c := range []struct {
 		name string
 		rate int64 // sends per second

@@ -220,6 +220,7 @@ func genRun(t *rapid.T, sinks ...Sink) {
 }
 
 func TestRoundTripOfAnything(t *testing.T) {
+	plainly(t)
 	rapid.Check(t, func(t *rapid.T) {
 		file := &memory{}
 		w, err := newWriter("test.flh", file, testHeader())
@@ -748,4 +749,13 @@ func TestStreamingAllocates(t *testing.T) {
 		require.Greater(t, ops, 60_000)
 	})
 	require.Less(t, allocs, 5_000.0) // chunks, and 100 events of nodes
+}
+
+// plainly leaves a test of one goroutine and many cases to the run without the race
+// detector; `make test` has both.
+func plainly(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("runs without the race detector")
+	}
 }

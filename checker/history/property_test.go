@@ -57,6 +57,7 @@ func anyHistory(t *rapid.T) *History {
 
 // TestEveryHistorySurvives: whatever a history holds, JSON lines and the file hold too.
 func TestEveryHistorySurvives(t *testing.T) {
+	plainly(t)
 	rapid.Check(t, func(t *rapid.T) {
 		want := anyHistory(t)
 		var b bytes.Buffer

@@ -225,6 +225,7 @@ func TestDamagedHistory(t *testing.T) {
 // TestTruncatedHistory: what a killed harness leaves is judged as far as it goes,
 // and decides nothing.
 func TestTruncatedHistory(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	s := ask(t, nil, "run", "--env", "sim", "--time", "20s", "--json", "--out", t.TempDir()).summary(t)
 	file := filepath.Join(s.Dir, history.FileName)

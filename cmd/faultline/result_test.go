@@ -120,6 +120,7 @@ func plain(t *testing.T, s report.Summary) any {
 // TestConvictionOnTheCommandLine: acks=1 under a cut-off leader ends with exit
 // code 1 and names each lost message; explain tells its story.
 func TestConvictionOnTheCommandLine(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	out := t.TempDir()
 	a := ask(t, nil, "run", "--env", "sim", "--faults", "partition:isolate-leader", "--time", "30s", "--set", "acks=1", "--out", out)
@@ -170,6 +171,7 @@ func TestConvictionOnTheCommandLine(t *testing.T) {
 
 // TestHuntOnTheCommandLine ends with 1 and tells where what it convicted is stored.
 func TestHuntOnTheCommandLine(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	a := ask(t, nil, "hunt", "--first-seed", "2", "--seeds", "2", "--faults", "partition:isolate-leader", "--time", "30s", "--set", "acks=1", "--out", t.TempDir())
 	require.Equal(t, 1, a.code, a.stderr)

@@ -295,6 +295,7 @@ func TestScriptAndStyleMatchThePolicy(t *testing.T) {
 }
 
 func TestAMillionOperationsStaySmall(t *testing.T) {
+	plainly(t)
 	run, res, h := sample(37*time.Microsecond.Nanoseconds(), 100_000)
 	require.GreaterOrEqual(t, len(h.Ops), 999_000)
 	lost := len(res.Checks[0].Anomalies)
@@ -630,4 +631,13 @@ func TestGroupsKeepLostMessagesFirst(t *testing.T) {
 		got = append(got, g.Class+g.Key)
 	}
 	require.Equal(t, []string{"lostb", "losta", "moved"}, got, "by class as in the rows, the largest group of a class first")
+}
+
+// plainly leaves a test of one goroutine and many cases to the run without the race
+// detector; `make test` has both.
+func plainly(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("runs without the race detector")
+	}
 }

@@ -147,11 +147,11 @@ func TestReceiveAndSettle(t *testing.T) {
 	require.Equal(t, "+ACK", settled["$JS.ACK.s0.workers.2.9.1.1700000000000000000.0"])
 	require.Equal(t, history.Failed, cl.Do(t.Context(), accept).Outcome, "it is settled already")
 
-	// Without a confirmation nobody knows, and the session cannot end for certain.
+	// Without a confirmation nobody knows, and no session ends for certain any more.
 	res = cl.Do(t.Context(), &workloads.Op{Kind: history.Release, Value: value + 1})
 	require.Equal(t, history.Indeterminate, res.Outcome)
 	require.Equal(t, history.Indeterminate, cl.Do(t.Context(), &workloads.Op{Kind: history.Leave}).Outcome)
-	require.Equal(t, history.OK, cl.Do(t.Context(), &workloads.Op{Kind: history.Leave}).Outcome)
+	require.Equal(t, history.Indeterminate, cl.Do(t.Context(), &workloads.Op{Kind: history.Leave}).Outcome)
 	require.Equal(t, history.Failed, cl.Do(t.Context(), &workloads.Op{Kind: history.Reject, Value: value + 1}).Outcome, "it holds nothing any more")
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 
@@ -34,17 +35,18 @@ type session struct {
 
 // Methods by class and number, as in the AMQP 0-9-1 reference.
 var (
-	basicPublish = [2]uint16{60, 40}
-	basicReturn  = [2]uint16{60, 50}
-	basicGet     = [2]uint16{60, 70}
-	basicGetOK   = [2]uint16{60, 71}
-	basicEmpty   = [2]uint16{60, 72}
-	basicAck     = [2]uint16{60, 80}
-	basicReject  = [2]uint16{60, 90}
-	basicNack    = [2]uint16{60, 120}
-	queueDeclare = [2]uint16{50, 10}
-	declareOK    = [2]uint16{50, 11}
-	channelClose = [2]uint16{20, 40}
+	channelCloseOK = [2]uint16{20, 41}
+	basicPublish   = [2]uint16{60, 40}
+	basicReturn    = [2]uint16{60, 50}
+	basicGet       = [2]uint16{60, 70}
+	basicGetOK     = [2]uint16{60, 71}
+	basicEmpty     = [2]uint16{60, 72}
+	basicAck       = [2]uint16{60, 80}
+	basicReject    = [2]uint16{60, 90}
+	basicNack      = [2]uint16{60, 120}
+	queueDeclare   = [2]uint16{50, 10}
+	declareOK      = [2]uint16{50, 11}
+	channelClose   = [2]uint16{20, 40}
 )
 
 func newFake(t *testing.T) *fake {
@@ -77,13 +79,14 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
-// saw lists the methods that came on the channel since it was asked last.
+// saw lists the methods that came on the channel since it was asked last, without the
+// answer to its closing, which the client's library gives at a time of its own.
 func (f *fake) saw() [][2]uint16 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m := f.methods
 	f.methods = nil
-	return m
+	return slices.DeleteFunc(m, func(method [2]uint16) bool { return method == channelCloseOK })
 }
 
 // serve answers one client until it is gone.
