@@ -19,18 +19,19 @@ build: ## build bin/faultline and bin/faultbroker
 	@mkdir -p bin
 	@$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/faultline ./cmd/faultbroker
 
-# Below the driver a state machine has no goroutine, which a test holds them to, so the race
-# detector has nothing to find there; and little in simulations and comparisons of one
-# goroutine, most of which skip themselves with it. Both run in full without it, in a build
-# that has the seeded bugs, all off but where a test asks for one. Collecting garbage less
-# often halves the time of these tests; three packages at a time, as some wait for Docker.
+# Below the driver a state machine has no goroutine, which a test holds them to: they
+# are tested without the race detector. So are simulations and comparisons of one goroutine
+# in other packages, which skip themselves with it; that build has the seeded bugs, all off
+# but where a test asks for one. Collecting garbage less often halves the time of these
+# tests; three packages at a time, as some wait for Docker. Vet is for make lint.
 MACHINES = ./broker ./broker/batch ./broker/cluster ./broker/kafka ./broker/logindex ./broker/node ./broker/options ./broker/peers ./broker/scheme/... ./broker/wire
 PLAIN = $(if $(RACE),./harness ./cmd/faultline ./checker ./checker/linear ./checker/history ./harness/report $(MACHINES) ./broker/mutant,./harness ./broker/mutant)
-TEST = $(GO) test -exec 'env GOGC=400 GOMEMLIMIT=3GiB' -timeout 20m
+RACING = $(if $(RACE),$(filter-out $(shell $(GO) list $(MACHINES)),$(shell $(GO) list ./...)),./...)
+TEST = $(GO) test -exec 'env GOGC=400 GOMEMLIMIT=3GiB' -vet=off -timeout 20m
 test: ## all tests, with the race detector where there are goroutines; Docker tests skip where there is no Docker, unless CI=true
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
-	$(TEST) $(RACE) -p 3 ./harness $(if $(RACE),$(filter-out $(shell $(GO) list $(MACHINES)),$(shell $(GO) list ./...)),./...) # the longest first
-	$(TEST) -tags mutants -vet=off -skip '^TestDocker|^TestExternal|^TestDiagnose$$' $(PLAIN)
+	$(TEST) $(RACE) -p 3 ./harness $(RACING) # the longest first
+	$(TEST) -tags mutants -skip '^TestDocker|^TestExternal|^TestDiagnose$$' $(PLAIN)
 
 test-docker: ## every test that needs Docker, the long ones too
 	FAULTLINE_DOCKER_TESTS=all CI=true $(GO) test $(RACE) -count=1 -p 1 -timeout 60m ./harness/... ./cmd/faultline/...

@@ -79,26 +79,13 @@ func (j judged) requireConvicted(t *testing.T, c conviction) {
 }
 
 // TestConvictions: in the simulator every plan convicts its mutant, and the broker
-// without it is valid.
+// without it is valid. A conviction shows before the drain, or needs it. A run that stops
+// on violation is convicted by the same clause as the whole one; what shows early is what
+// the final check convicts too (simulated compares them).
 func TestConvictions(t *testing.T) {
 	files, err := os.ReadDir("testdata/mutants")
 	require.NoError(t, err)
 	require.Len(t, files, len(convictions), "every plan has its line")
-	for mutant, c := range convictions {
-		t.Run(mutant, func(t *testing.T) {
-			t.Parallel()
-			p := convicting(t, mutant, "sim")
-			simulated(t, p).requireConvicted(t, c)
-			delete(p.Options, "mutant")
-			simulated(t, p).requireValid(t)
-		})
-	}
-}
-
-// TestConvictionsStop: a conviction shows before the drain, or needs it. A run that stops on
-// violation is convicted by the same clause as the whole one; what shows early is
-// what the final check convicts too (simulated compares them).
-func TestConvictionsStop(t *testing.T) {
 	shown := map[string]string{}
 	var mu sync.Mutex
 	t.Run("mutants", func(t *testing.T) {
@@ -107,24 +94,28 @@ func TestConvictionsStop(t *testing.T) {
 				t.Parallel()
 				p := convicting(t, mutant, "sim")
 				whole := simulated(t, p)
+				whole.requireConvicted(t, c)
 				p.StopOnViolation = true
 				j := simulated(t, p)
 				require.Equal(t, checker.Invalid, j.Verdict, j.why())
 				if c.late {
 					require.Empty(t, j.ex.Online.Findings)
-					return
+				} else {
+					require.NotEmpty(t, j.ex.Online.Findings)
+					first := j.ex.Online.Findings[0]
+					require.Contains(t, clauses(j.Result), first.Clause)
+					require.Contains(t, clauses(whole.Result), first.Clause)
+					mu.Lock()
+					shown[mutant] = first.Clause
+					mu.Unlock()
+					t.Log(first.Text)
 				}
-				require.NotEmpty(t, j.ex.Online.Findings)
-				first := j.ex.Online.Findings[0]
-				require.Contains(t, clauses(j.Result), first.Clause)
-				require.Contains(t, clauses(whole.Result), first.Clause)
-				mu.Lock()
-				shown[mutant] = first.Clause
-				mu.Unlock()
-				t.Log(first.Text)
 				if j.ex.Stopped != nil {
 					require.Less(t, len(j.history.Ops), len(whole.history.Ops))
 				}
+				p.StopOnViolation = false
+				delete(p.Options, "mutant")
+				simulated(t, p).requireValid(t)
 			})
 		}
 	})

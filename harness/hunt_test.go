@@ -193,6 +193,7 @@ func TestHuntTooShort(t *testing.T) {
 }
 
 func TestHuntLimits(t *testing.T) {
+	plainly(t)
 	p := simPlan("kill")
 	found, err := Hunt(t.Context(), HuntConfig{Plan: p, First: 1, Budget: time.Nanosecond})
 	require.NoError(t, err)

@@ -75,6 +75,7 @@ func TestStopOnViolation(t *testing.T) {
 
 // TestStopWithoutFaults: a run without faults ends at a violation too.
 func TestStopWithoutFaults(t *testing.T) {
+	plainly(t)
 	p := simPlan("")
 	p.StopOnViolation = true
 	j := here(t, p)

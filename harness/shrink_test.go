@@ -116,6 +116,7 @@ func TestShrinkUnclean(t *testing.T) {
 }
 
 func TestShrinkRefuses(t *testing.T) {
+	plainly(t)
 	_, err := Shrink(t.Context(), ShrinkConfig{Plan: simPlan("kill")})
 	require.ErrorIs(t, err, ErrNotFailing)
 	_, err = Shrink(t.Context(), ShrinkConfig{Plan: DefaultPlan()})
@@ -129,6 +130,7 @@ func TestShrinkRefuses(t *testing.T) {
 
 // TestShrinkStops: a spent budget ends the search with what was found.
 func TestShrinkStops(t *testing.T) {
+	plainly(t)
 	small, err := Shrink(t.Context(), ShrinkConfig{Plan: losing(), Runs: 3})
 	require.NoError(t, err)
 	require.True(t, small.Cut)

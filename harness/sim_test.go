@@ -31,7 +31,7 @@ import (
 // simPlan is a plan of 30 s in the simulator with these faults.
 func simPlan(faults string) Plan {
 	p := DefaultPlan()
-	p.Environment, p.Time, p.Faults = "sim", 30*time.Second, nil
+	p.Environment, p.Time, p.Rate, p.Faults = "sim", 30*time.Second, 100, nil
 	if faults != "" {
 		p.Faults = strings.Split(faults, ",")
 	}
@@ -175,7 +175,7 @@ func (j judged) requireValid(t *testing.T) {
 	require.Empty(t, j.WhyInconclusive)
 	require.Zero(t, j.Anomalies[checker.ClassLost])
 	for _, phase := range []string{"baseline", "recovery"} {
-		require.Greater(t, j.Counts.Phases[phase].Acknowledged, 500, phase)
+		require.Greater(t, j.Counts.Phases[phase].Acknowledged, 250, phase)
 	}
 	lost, judged := lostByHand(t, j.history)
 	require.Empty(t, lost)

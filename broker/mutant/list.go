@@ -39,7 +39,8 @@ var registry = [names]Info{
 	},
 	HighBeforeTruncation: {
 		ID: "M8", Name: "high-watermark-before-truncation", Scheme: "isr", Clauses: []string{"acknowledged-survive", "committed-reads"},
-		Doc: "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+		Doc:  "A leader counts a diverged follower's log end for the high watermark before that follower has truncated.",
+		Hunt: Hunt{When: "leader-change", Then: "kill", Haze: "delay", Rate: 300, Faults: []string{"leadership:transfer"}},
 	},
 	ConfirmBeforeCheck: {
 		ID: "M9", Name: "confirm-on-mirror-death-before-pause", Scheme: "mirrored", Clauses: []string{"acknowledged-survive"},

@@ -158,9 +158,9 @@ func (p *process) end() answer {
 	return answer{}
 }
 
-// TestKilledHarness: runs A and B at once, SIGKILL for A's harness in mid-fault,
+// TestDockerKilledHarness: runs A and B at once, SIGKILL for A's harness in mid-fault,
 // then run C. Everything of A is gone, and B and C end valid and untouched.
-func TestKilledHarness(t *testing.T) {
+func TestDockerKilledHarness(t *testing.T) {
 	cli := needAll(t)
 	b := start(t, "--faults", "partition:isolate-leader", "--time", "60s", "--rate", "100")
 	a := start(t, "--faults", "partition:isolate-leader", "--time", "60s", "--rate", "100", "--seed", "2")
@@ -187,9 +187,9 @@ func TestKilledHarness(t *testing.T) {
 	require.Equal(t, 2, ask(t, nil, "check", filepath.Join(a.out, "latest")).code)
 }
 
-// TestInterrupted: SIGINT at any time, and in the middle of every fault, leaves
+// TestDockerInterrupted: SIGINT at any time, and in the middle of every fault, leaves
 // nothing, says so, and keeps what was recorded.
-func TestInterrupted(t *testing.T) {
+func TestDockerInterrupted(t *testing.T) {
 	cli := needAll(t)
 	type row struct {
 		name, fault, text string
@@ -242,8 +242,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestFullDiskInDocker: the run ends with one line, and its cluster is gone.
-func TestFullDiskInDocker(t *testing.T) {
+// TestDockerFullDisk: the run ends with one line, and its cluster is gone.
+func TestDockerFullDisk(t *testing.T) {
 	cli := needAll(t)
 	out := smallDisk(t, "96k")
 	cmd := faultline(t, inDocker(), "run", "--env", "docker", "--faults", "none", "--time", "30s", "--rate", "500", "--out", out)
@@ -256,8 +256,8 @@ func TestFullDiskInDocker(t *testing.T) {
 	requireNothing(t, cli, run)
 }
 
-// TestKept: a failed cluster that was to be kept stays until clean --kept.
-func TestKept(t *testing.T) {
+// TestDockerKept: a failed cluster that was to be kept stays until clean --kept.
+func TestDockerKept(t *testing.T) {
 	cli := needAll(t)
 	p := start(t, "--faults", "partition:isolate-leader", "--time", "20s", "--set", "acks=1", "--keep")
 	a := p.end()

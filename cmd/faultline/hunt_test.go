@@ -99,6 +99,7 @@ func TestShrinkOnTheCommandLine(t *testing.T) {
 
 // TestHuntRefuses: what no seed could make right is refused before the first.
 func TestHuntRefuses(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	valid := t.TempDir()
 	a := ask(t, nil, "run", "--env", "sim", "--faults", "kill", "--time", "30s", "--rate", "50", "--quiet", "--out", valid)
@@ -129,6 +130,7 @@ func TestHuntRefuses(t *testing.T) {
 // TestHuntInconclusive: seeds that are too short decide nothing, and the hunt says
 // so with 2, and which rules it never met.
 func TestHuntInconclusive(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	a := ask(t, nil, "hunt", "--seeds", "1", "--first-seed", "9", "--faults", "kill", "--time", "40s", "--rate", "60", "--out", t.TempDir())
 	require.Equal(t, 2, a.code, a.stdout+a.stderr)

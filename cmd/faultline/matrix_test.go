@@ -97,6 +97,7 @@ func TestClaimsForDocker(t *testing.T) {
 }
 
 func TestMatrixRefusals(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	for _, c := range []struct {
 		name string

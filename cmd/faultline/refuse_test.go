@@ -128,6 +128,7 @@ func TestBadInput(t *testing.T) {
 // TestNoDocker: without an engine a run in docker is refused with the remedy, and
 // auto says in its first line that it simulates.
 func TestNoDocker(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	out := t.TempDir()
 	for _, args := range []string{"run --env docker --out " + out, "images", "clean", "verify --env docker --out " + out} {
@@ -272,6 +273,7 @@ func smallDisk(t *testing.T, size string) string {
 // TestFullDisk: results that cannot be stored are one line with the remedy, and
 // no half-written file stands in their place.
 func TestFullDisk(t *testing.T) {
+	plainly(t)
 	t.Run("from the start", func(t *testing.T) {
 		out := smallDisk(t, "64k")
 		filler, err := os.Create(filepath.Join(out, "filler"))
@@ -302,6 +304,7 @@ func TestFullDisk(t *testing.T) {
 
 // TestPlanFile: --plan with flags over it runs what both say.
 func TestPlanFile(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	p := harness.DefaultPlan()
 	p.Environment, p.Faults = "sim", []string{"kill"}

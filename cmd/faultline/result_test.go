@@ -193,6 +193,7 @@ func TestHuntOnTheCommandLine(t *testing.T) {
 // TestLists: every kind is printed for people and as JSON, and each name in it is
 // one that a run takes.
 func TestLists(t *testing.T) {
+	plainly(t)
 	t.Parallel()
 	for _, kind := range []string{"systems", "schemes", "workloads", "clauses", "faults", "options"} {
 		a := ask(t, nil, "list", "--json", kind)

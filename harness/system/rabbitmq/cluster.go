@@ -274,9 +274,11 @@ func (c *cluster) declare(ctx context.Context, node, key string) error {
 	}
 	defer k.abort()
 	args := amqp.Table{}
-	if c.scheme == quorum {
-		args["x-queue-type"] = "quorum"
-		args["x-quorum-initial-group-size"] = int32(c.v.number("x-quorum-initial-group-size"))
+	switch c.scheme {
+	case quorum:
+		args["x-queue-type"], args[groupSize] = quorum, int32(c.v.number(groupSize))
+	case stream:
+		args["x-queue-type"], args[clusterSize] = stream, int32(c.v.number(clusterSize))
 	}
 	err = k.within(ctx, func() error {
 		_, err := k.ch.QueueDeclare(key, c.v["durable"] != "false", false, false, false, args)
@@ -312,8 +314,10 @@ func (c *cluster) whole(q queueView) error {
 		return fmt.Errorf("it without a home (state %q)", q.State)
 	case c.scheme == mirrored && (len(q.Mirrors) < c.mirrors() || len(q.Synced) < c.mirrors()):
 		return fmt.Errorf("%d of %d mirrors, %d synchronised", len(q.Mirrors), c.mirrors(), len(q.Synced))
-	case c.scheme == quorum && len(q.Online) < c.v.number("x-quorum-initial-group-size"):
-		return fmt.Errorf("%d of %d replicas", len(q.Online), c.v.number("x-quorum-initial-group-size"))
+	case c.scheme == quorum && len(q.Online) < c.v.number(groupSize):
+		return fmt.Errorf("%d of %d replicas", len(q.Online), c.v.number(groupSize))
+	case c.scheme == stream && len(q.Online) < c.v.number(clusterSize):
+		return fmt.Errorf("%d of %d replicas", len(q.Online), c.v.number(clusterSize))
 	}
 	return nil
 }

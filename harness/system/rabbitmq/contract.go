@@ -19,6 +19,8 @@ var (
 	power = []string{"power"}
 	// The disk refuses, and what is on it stays.
 	disks = []string{"disk-full", "disk-slow", "disk-error"}
+	// The disk is another one, and empty.
+	lostDisk = []string{"wipe"}
 )
 
 // faults are those of a spec, by name: of its schedule, or else as they are planned.
@@ -38,10 +40,29 @@ func faults(spec system.Spec) []string {
 // kind is the fault that a name with a shape means, as far as promises depend on it.
 func kind(name string) string {
 	fault, shape, _ := strings.Cut(name, ":")
-	if fault == "restart" && nemesis.Shape(shape) == nemesis.RestartPower {
+	switch {
+	case fault == "restart" && nemesis.Shape(shape) == nemesis.RestartPower:
 		return "power"
+	case fault == "restart" && nemesis.Shape(shape) == nemesis.RestartWipe:
+		return "wipe"
 	}
 	return fault
+}
+
+// wiped reports whether the steps take one disk, of one node, and no other.
+func wiped(spec system.Spec) bool {
+	n := 0
+	for _, s := range spec.Steps {
+		if kind(s.Name()) != "wipe" {
+			continue
+		}
+		n++
+		one := slices.Contains([]string{nemesis.TargetOne, nemesis.TargetLeader, nemesis.TargetFollower}, s.Targets) || slices.Contains(spec.Nodes, s.Targets)
+		if !one {
+			return false
+		}
+	}
+	return n == 1
 }
 
 // only reports whether all faults of a spec are among some.
@@ -61,9 +82,18 @@ func (System) Contract(spec system.Spec) history.Contract {
 	case quorum:
 		// Messages of quorum queues are always persistent, confirmed once a majority synced
 		// them, and a leader without a majority confirms nothing.
-		c.Acknowledged = v.is("mandatory") && only(spec, deaths, doubts, power, disks)
-		c.Recovers = only(spec, deaths, doubts, power, disks)
+		// One that lost its disk is another member, whose place a majority gives it.
+		c.Recovers = only(spec, deaths, doubts, power, disks) || only(spec, deaths, lostDisk) && wiped(spec)
+		c.Acknowledged = v.is("mandatory") && c.Recovers
 		c.Order = "producer"
+	case stream:
+		// A majority has what is confirmed, in memory of its kernels at least: no stream is ever
+		// synced on purpose. Who leads next is who has the longest log of a majority.
+		c.Acknowledged = v.is("mandatory") && only(spec, deaths, doubts, disks)
+		c.Recovers = only(spec, deaths, doubts, disks)
+		c.Order, c.Offsets, c.AtMostOnce = "partition", "global", true
+		c.PerReplica, c.CommittedReads, c.Monotonic = true, c.Acknowledged, c.Acknowledged
+		c.Delivery = ""
 	case mirrored:
 		// A partition or a pause makes a master on each side. A death leaves the eldest
 		// mirror, synchronised or not unless it must be.
@@ -79,6 +109,6 @@ func (System) Contract(spec system.Spec) history.Contract {
 	if len(faults(spec)) == 0 {
 		c.Acknowledged = true
 	}
-	c.Redelivers = c.Acknowledged
+	c.Redelivers = c.Acknowledged && spec.Scheme != stream
 	return c
 }
