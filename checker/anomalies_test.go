@@ -374,6 +374,13 @@ func logSituations() []logSituation {
 				log n1* p0.1 ~`,
 		},
 		{
+			name: "of another run, at the same place of two nodes' own logs", class: ClassPhantomRun, count: 1, breaks: []string{ClausePhantom}, change: perNode,
+			text: `
+				p0.1 10-20 @0
+				log n1* p0.1 ~
+				log n2 p0.1 ~`,
+		},
+		{
 			name: "altered", class: ClassPhantomBytes, count: 1, breaks: []string{ClauseSurvives, ClausePhantom, ClauseLinearizable},
 			text: `
 				p0.1 10-20 @0

@@ -66,7 +66,8 @@ func asWorkerProcess(t *testing.T, kind string, env ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(append(os.Environ(), asWorker+"="+kind, "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0"), env...)
+	// A process of one run has a small heap, which it had better use again than touch anew.
+	cmd.Env = append(append(os.Environ(), asWorker+"="+kind, "GOMAXPROCS=1", "GOGC=100", "GORACE=atexit_sleep_ms=0"), env...)
 	return cmd
 }
 
