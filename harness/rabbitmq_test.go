@@ -35,16 +35,12 @@ func TestDockerRabbitMQ(t *testing.T) {
 		{ID: 1, Fault: "partition", Shape: nemesis.IsolateLeader, At: 30 * time.Second, Until: 55 * time.Second},
 	}
 	tail.Phases.Fault = 65 * time.Second
-	lost := deaths
-	lost.Steps = []nemesis.Step{{Fault: "wipe", Targets: "leader", At: time.Second, Until: 10 * time.Second}}
-	lost.Phases.Fault = 40 * time.Second
 	for _, tc := range []struct {
 		name  string
 		plan  Plan
 		loses bool
 	}{
 		{"stream, killed and cut off", tail, false},
-		{"quorum, a disk lost, with consumers", lost, false},
 		{"mirrored, cut off", rabbitPlan(t, "mirrored"), true},
 		{"quorum, cut off", rabbitPlan(t, "quorum"), false},
 		{"quorum, killed, with consumers", deaths, false},
@@ -104,6 +100,7 @@ func TestRabbitMQRefuses(t *testing.T) {
 		"membership": "system rabbitmq: the harness cannot change its members or move its leaders",
 		"leadership": "system rabbitmq: the harness cannot change its members or move its leaders",
 		"upgrade":    "system rabbitmq: the harness runs one version of it",
+		"wipe":       "system rabbitmq: the others refuse a node that lost its disk",
 		"clock":      "a node of system rabbitmq goes by the clock of its machine",
 	} {
 		p := rabbitPlan(t, "quorum")

@@ -316,8 +316,6 @@ func (c *cluster) whole(q queueView) error {
 		return fmt.Errorf("%d of %d mirrors, %d synchronised", len(q.Mirrors), c.mirrors(), len(q.Synced))
 	case c.scheme == quorum && len(q.Online) < c.v.number(groupSize):
 		return fmt.Errorf("%d of %d replicas", len(q.Online), c.v.number(groupSize))
-	case c.scheme == stream && len(q.Online) < c.v.number(clusterSize):
-		return fmt.Errorf("%d of %d replicas", len(q.Online), c.v.number(clusterSize))
 	}
 	return nil
 }

@@ -19,8 +19,6 @@ var (
 	power = []string{"power"}
 	// The disk refuses, and what is on it stays.
 	disks = []string{"disk-full", "disk-slow", "disk-error"}
-	// The disk is another one, and empty.
-	lostDisk = []string{"wipe"}
 )
 
 // faults are those of a spec, by name: of its schedule, or else as they are planned.
@@ -40,29 +38,10 @@ func faults(spec system.Spec) []string {
 // kind is the fault that a name with a shape means, as far as promises depend on it.
 func kind(name string) string {
 	fault, shape, _ := strings.Cut(name, ":")
-	switch {
-	case fault == "restart" && nemesis.Shape(shape) == nemesis.RestartPower:
+	if fault == "restart" && nemesis.Shape(shape) == nemesis.RestartPower {
 		return "power"
-	case fault == "restart" && nemesis.Shape(shape) == nemesis.RestartWipe:
-		return "wipe"
 	}
 	return fault
-}
-
-// wiped reports whether the steps take one disk, of one node, and no other.
-func wiped(spec system.Spec) bool {
-	n := 0
-	for _, s := range spec.Steps {
-		if kind(s.Name()) != "wipe" {
-			continue
-		}
-		n++
-		one := slices.Contains([]string{nemesis.TargetOne, nemesis.TargetLeader, nemesis.TargetFollower}, s.Targets) || slices.Contains(spec.Nodes, s.Targets)
-		if !one {
-			return false
-		}
-	}
-	return n == 1
 }
 
 // only reports whether all faults of a spec are among some.
@@ -82,9 +61,8 @@ func (System) Contract(spec system.Spec) history.Contract {
 	case quorum:
 		// Messages of quorum queues are always persistent, confirmed once a majority synced
 		// them, and a leader without a majority confirms nothing.
-		// One that lost its disk is another member, whose place a majority gives it.
-		c.Recovers = only(spec, deaths, doubts, power, disks) || only(spec, deaths, lostDisk) && wiped(spec)
-		c.Acknowledged = v.is("mandatory") && c.Recovers
+		c.Acknowledged = v.is("mandatory") && only(spec, deaths, doubts, power, disks)
+		c.Recovers = only(spec, deaths, doubts, power, disks)
 		c.Order = "producer"
 	case stream:
 		// A majority has what is confirmed, in memory of its kernels at least: no stream is ever

@@ -31,26 +31,6 @@ for peer in $FAULTLINE_NODES; do
 	echo "cluster_formation.classic_config.nodes.$n = rabbit@$peer" >>/etc/rabbitmq/rabbitmq.conf
 done
 
-# A node that lost its disk is refused by the others, who know it by what it held. What an
-# operator does then: one of them forgets it, it joins as a new one, and is given replicas
-# of the quorum queues. That it ran before stands outside the volume.
-if [ -e /faultline/ran ] && [ ! -d $data/mnesia ]; then
-	tries=0
-	forgotten=
-	while [ -z "$forgotten" ] && [ $tries -lt 5 ]; do
-		tries=$((tries + 1))
-		for peer in $FAULTLINE_NODES; do
-			[ "$peer" != "$self" ] || continue
-			if HOME=$data "$bin/rabbitmqctl" --timeout 15 -n "rabbit@$peer" forget_cluster_node "rabbit@$self"; then
-				forgotten=$peer
-				break
-			fi
-		done
-	done
-	(HOME=$data "$bin/rabbitmqctl" -n "rabbit@$self" await_startup --timeout 300 && HOME=$data "$bin/rabbitmq-queues" -n "rabbit@$self" grow "rabbit@$self" all) &
-fi
-touch /faultline/ran
-
 cd $data
 export HOME=$data RABBITMQ_NODENAME="rabbit@$self" RABBITMQ_LOGS=-
 exec "$bin/rabbitmq-server"

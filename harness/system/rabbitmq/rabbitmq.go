@@ -172,6 +172,7 @@ var lacks = []struct {
 	{nemesis.NeedsAdmin, "the harness cannot change its members or move its leaders"},
 	{nemesis.NeedsVersions, "the harness runs one version of it"},
 	{nemesis.NeedsLocks, "its nodes share no lock"},
+	{nemesis.NeedsWiping, "the others refuse a node that lost its disk, until an operator makes them forget it"},
 	{nemesis.NeedsEvents, noEvents},
 }
 

@@ -108,15 +108,17 @@ func (c *cluster) drainStream(ctx context.Context, index int32, key string, dead
 		d.InSync, d.Missing, d.Complete, d.At = true, true, true, int64(c.clock.Now())
 		return d, nil
 	}
-	var online []string // as most nodes see it
 	leader := ""
 	for _, node := range c.nodes {
 		if backers(views, node) > backers(views, leader) {
 			leader = node
 		}
-		if slices.ContainsFunc(c.nodes, func(n string) bool { return slices.Contains(nodesOf(views[n].Members), node) }) {
-			online = append(online, node)
-		}
+	}
+	// The management API does not say which nodes have a replica: where not all have, the
+	// leader alone is read.
+	at := c.nodes
+	if c.v.number(clusterSize) < len(c.nodes) {
+		at = []string{leader}
 	}
 	ctx, cancel := context.WithTimeout(ctx, max(deadline-c.clock.Now(), time.Second))
 	defer cancel()
@@ -125,9 +127,9 @@ func (c *cluster) drainStream(ctx context.Context, index int32, key string, dead
 		d.Reason = orElse(d.Reason, fmt.Sprintf("the sentinel of %s was not acknowledged: %v", key, err))
 		return d, nil
 	}
-	replicas := make([]history.Replica, len(online))
+	replicas := make([]history.Replica, len(at))
 	var g sync.WaitGroup
-	for i, node := range online {
+	for i, node := range at {
 		g.Go(func() {
 			for {
 				r := history.Replica{Key: key, Node: node, Epoch: -1, Leader: node == leader, Sentinel: history.NoOffset}
