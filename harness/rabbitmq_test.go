@@ -28,19 +28,11 @@ func TestDockerRabbitMQ(t *testing.T) {
 	deaths.Consumers, deaths.Options = 0, map[string]string{"queues": "3"}
 	deaths.Steps = []nemesis.Step{{Fault: "kill", Targets: "leader", At: time.Second, Until: 10 * time.Second}}
 	deaths.Phases.Fault = 20 * time.Second
-	tail := deaths
-	tail.Scheme, tail.Workload = "stream", "log"
-	tail.Steps = []nemesis.Step{
-		{Fault: "kill", Targets: "leader", At: time.Second, Until: 10 * time.Second},
-		{ID: 1, Fault: "partition", Shape: nemesis.IsolateLeader, At: 30 * time.Second, Until: 55 * time.Second},
-	}
-	tail.Phases.Fault = 65 * time.Second
 	for _, tc := range []struct {
 		name  string
 		plan  Plan
 		loses bool
 	}{
-		{"stream, killed and cut off", tail, false},
 		{"mirrored, cut off", rabbitPlan(t, "mirrored"), true},
 		{"quorum, cut off", rabbitPlan(t, "quorum"), false},
 		{"quorum, killed, with consumers", deaths, false},

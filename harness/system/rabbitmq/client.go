@@ -63,8 +63,6 @@ func (cl *client) do(ctx context.Context, op *workloads.Op, res *workloads.Resul
 		cl.send(ctx, queue, op, res)
 	case history.Receive:
 		cl.receive(ctx, queue, res)
-	case history.Poll:
-		cl.poll(ctx, queue, op, res)
 	case history.Accept, history.Release, history.Reject:
 		cl.settle(ctx, queue, op, res)
 	default:

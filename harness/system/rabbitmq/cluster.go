@@ -274,11 +274,9 @@ func (c *cluster) declare(ctx context.Context, node, key string) error {
 	}
 	defer k.abort()
 	args := amqp.Table{}
-	switch c.scheme {
-	case quorum:
-		args["x-queue-type"], args[groupSize] = quorum, int32(c.v.number(groupSize))
-	case stream:
-		args["x-queue-type"], args[clusterSize] = stream, int32(c.v.number(clusterSize))
+	if c.scheme == quorum {
+		args["x-queue-type"] = "quorum"
+		args["x-quorum-initial-group-size"] = int32(c.v.number("x-quorum-initial-group-size"))
 	}
 	err = k.within(ctx, func() error {
 		_, err := k.ch.QueueDeclare(key, c.v["durable"] != "false", false, false, false, args)
@@ -314,8 +312,8 @@ func (c *cluster) whole(q queueView) error {
 		return fmt.Errorf("it without a home (state %q)", q.State)
 	case c.scheme == mirrored && (len(q.Mirrors) < c.mirrors() || len(q.Synced) < c.mirrors()):
 		return fmt.Errorf("%d of %d mirrors, %d synchronised", len(q.Mirrors), c.mirrors(), len(q.Synced))
-	case c.scheme == quorum && len(q.Online) < c.v.number(groupSize):
-		return fmt.Errorf("%d of %d replicas", len(q.Online), c.v.number(groupSize))
+	case c.scheme == quorum && len(q.Online) < c.v.number("x-quorum-initial-group-size"):
+		return fmt.Errorf("%d of %d replicas", len(q.Online), c.v.number("x-quorum-initial-group-size"))
 	}
 	return nil
 }

@@ -64,14 +64,6 @@ func (System) Contract(spec system.Spec) history.Contract {
 		c.Acknowledged = v.is("mandatory") && only(spec, deaths, doubts, power, disks)
 		c.Recovers = only(spec, deaths, doubts, power, disks)
 		c.Order = "producer"
-	case stream:
-		// A majority has what is confirmed, in memory of its kernels at least: no stream is ever
-		// synced on purpose. Who leads next is who has the longest log of a majority.
-		c.Acknowledged = v.is("mandatory") && only(spec, deaths, doubts, disks)
-		c.Recovers = only(spec, deaths, doubts, disks)
-		c.Order, c.Offsets, c.AtMostOnce = "partition", "global", true
-		c.PerReplica, c.CommittedReads, c.Monotonic = true, c.Acknowledged, c.Acknowledged
-		c.Delivery = ""
 	case mirrored:
 		// A partition or a pause makes a master on each side. A death leaves the eldest
 		// mirror, synchronised or not unless it must be.
@@ -87,6 +79,6 @@ func (System) Contract(spec system.Spec) history.Contract {
 	if len(faults(spec)) == 0 {
 		c.Acknowledged = true
 	}
-	c.Redelivers = c.Acknowledged && spec.Scheme != stream
+	c.Redelivers = c.Acknowledged
 	return c
 }

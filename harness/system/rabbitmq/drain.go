@@ -38,11 +38,7 @@ func (c *cluster) Drain(ctx context.Context, limit time.Duration) (drains []hist
 	for i, key := range c.keys {
 		g.Go(func() {
 			r := &results[i]
-			if c.scheme == stream {
-				r.drain, r.replicas = c.drainStream(ctx, int32(i), key, deadline)
-			} else {
-				r.drain, r.replicas = c.drainKey(ctx, int32(i), key, deadline)
-			}
+			r.drain, r.replicas = c.drainKey(ctx, int32(i), key, deadline)
 			if r.drain.Quiet = quiet == ""; !r.drain.Quiet {
 				r.drain.Complete, r.drain.Reason = false, orElse(r.drain.Reason, quiet)
 			}

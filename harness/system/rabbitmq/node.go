@@ -101,7 +101,7 @@ cluster_partition_handling = %s
 func advanced(v values) string {
 	poll := v["raft.adaptive_failure_detector.poll_interval"]
 	if poll == "" {
-		poll = detector.def
+		poll = raft[0].def
 	}
 	return fmt.Sprintf(`[
   {kernel, [{net_ticktime, %s}, {inet_dist_listen_min, %d}, {inet_dist_listen_max, %d}]},

@@ -49,16 +49,10 @@ var mirrors = []option{
 	{name: "ha-promote-on-shutdown", def: "when-synced", values: []string{"always", "when-synced"}, doc: "the same for a master that was stopped in good order"},
 }
 
-var detector = option{name: "raft.adaptive_failure_detector.poll_interval", def: "1000", real: "5000", min: 100, max: 60_000, unit: "ms", doc: "how often replicas ask whether their leader is there"}
-
-const (
-	groupSize   = "x-quorum-initial-group-size"
-	clusterSize = "x-initial-cluster-size"
-)
-
-var raft = []option{detector, {name: groupSize, def: "3", min: 1, max: 9, doc: "replicas of a queue; no more than there are nodes"}}
-
-var copies = []option{detector, {name: clusterSize, def: "3", min: 1, max: 9, doc: "replicas of a stream; no more than there are nodes"}}
+var raft = []option{
+	{name: "raft.adaptive_failure_detector.poll_interval", def: "1000", real: "5000", min: 100, max: 60_000, unit: "ms", doc: "how often replicas ask whether their leader is there"},
+	{name: "x-quorum-initial-group-size", def: "3", min: 1, max: 9, doc: "replicas of a queue; no more than there are nodes"},
+}
 
 // values are the options of one configuration, all of them.
 type values map[string]string

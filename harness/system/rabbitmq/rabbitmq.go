@@ -1,5 +1,5 @@
-// Package rabbitmq puts RabbitMQ under test: queues with one home, mirrored queues,
-// quorum queues and streams, over AMQP 0-9-1 and the management API, with nodes in containers.
+// Package rabbitmq puts RabbitMQ under test: queues with one home, mirrored queues and
+// quorum queues, over AMQP 0-9-1 and the management API, with nodes in containers.
 package rabbitmq
 
 import (
@@ -24,13 +24,6 @@ const (
 	classic  = "classic"
 	mirrored = "mirrored"
 	quorum   = "quorum"
-	stream   = "stream"
-)
-
-// The workloads: of streams, and of all other queues.
-const (
-	logs   = "log"
-	queues = "queue"
 )
 
 // scheme is one kind of queue.
@@ -52,10 +45,6 @@ var schemes = []scheme{
 		Name: classic, Doc: "classic queues: every queue lives on one node, and all nodes know of it",
 		Authority: "peers", Election: "none", Replicas: "one", Single: true,
 	}, []option{durable}},
-	{system.Scheme{
-		Name: stream, Doc: "streams: logs that are read without consuming, each with replicas; a message is confirmed once a majority has it, and is never synced",
-		Authority: "raft", Election: "the replica with the longest log, by a raft group of all nodes", Replicas: "x-initial-cluster-size", Survives: true,
-	}, copies},
 }
 
 func lookup(name string) (scheme, error) {
@@ -74,7 +63,7 @@ func (System) Name() string { return "rabbitmq" }
 
 // Doc implements system.System.
 func (System) Doc() string {
-	return "RabbitMQ over AMQP 0-9-1: classic, mirrored and quorum queues, and streams"
+	return "RabbitMQ over AMQP 0-9-1: classic, mirrored and quorum queues"
 }
 
 // Schemes implements system.System.
@@ -90,7 +79,7 @@ func (System) Schemes() []system.Scheme {
 }
 
 // Workloads implements system.System.
-func (System) Workloads() []string { return []string{queues, logs} }
+func (System) Workloads() []string { return []string{"queue"} }
 
 // Validate implements system.System.
 func (System) Validate(spec system.Spec) error {
@@ -98,13 +87,8 @@ func (System) Validate(spec system.Spec) error {
 	if err != nil {
 		return err
 	}
-	if workload := workloadOf(spec.Scheme); spec.Workload != "" && spec.Workload != workload {
-		return fmt.Errorf("scheme %s cannot carry workload %s; it can carry %s", spec.Scheme, spec.Workload, workload)
-	}
-	for _, name := range sizes {
-		if size, set := spec.Set[name]; set && v.number(name) > len(spec.Nodes) {
-			return fmt.Errorf("%s=%s: there are %d nodes", name, size, len(spec.Nodes))
-		}
+	if size, set := spec.Set["x-quorum-initial-group-size"]; set && v.number("x-quorum-initial-group-size") > len(spec.Nodes) {
+		return fmt.Errorf("x-quorum-initial-group-size=%s: there are %d nodes", size, len(spec.Nodes))
 	}
 	if spec.Scheme != mirrored {
 		return nil
@@ -124,29 +108,17 @@ func (System) Validate(spec system.Spec) error {
 	return nil
 }
 
-// workloadOf is the only workload that a scheme carries.
-func workloadOf(scheme string) string {
-	if scheme == stream {
-		return logs
-	}
-	return queues
-}
-
-// sizes are the options that count replicas.
-var sizes = []string{groupSize, clusterSize}
-
 // OptionList implements system.System.
 func (System) OptionList() []system.Info {
-	return infos(slices.Concat(common, []option{durable}, mirrors, raft, copies[1:]))
+	return infos(slices.Concat(common, []option{durable}, mirrors, raft))
 }
 
 // Options implements system.System.
 func (System) Options(spec system.Spec) map[string]string {
 	v := options(spec)
-	for _, name := range sizes {
-		if _, ok := v[name]; ok {
-			v[name] = strconv.Itoa(min(v.number(name), max(len(spec.Nodes), 1)))
-		}
+	if size, ok := v["x-quorum-initial-group-size"]; ok {
+		n, _ := strconv.Atoi(size) // it was checked
+		v["x-quorum-initial-group-size"] = strconv.Itoa(min(n, max(len(spec.Nodes), 1)))
 	}
 	return v
 }
@@ -214,9 +186,6 @@ func (System) Keys(spec system.Spec) []string {
 // Queues implements system.System.
 func (s System) Queues(spec system.Spec) []history.Queue {
 	var all []history.Queue
-	if spec.Scheme == stream {
-		return nil
-	}
 	for _, k := range s.Keys(spec) {
 		all = append(all, history.Queue{Key: k})
 	}
@@ -228,7 +197,7 @@ func (s System) Queues(spec system.Spec) []history.Queue {
 func (System) Detection(spec system.Spec) time.Duration {
 	v := options(spec)
 	d := v.seconds("net_ticktime") * 5 / 4
-	if spec.Scheme == quorum || spec.Scheme == stream {
+	if spec.Scheme == quorum {
 		d = max(d, 4*v.millis("raft.adaptive_failure_detector.poll_interval"))
 	}
 	return d

@@ -7,18 +7,15 @@ import (
 	"testing"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
-	"github.com/faultline-mq/faultline/checker/history"
 	"github.com/faultline-mq/faultline/harness/environment/docker"
 	"github.com/faultline-mq/faultline/harness/system"
 	"github.com/faultline-mq/faultline/nemesis"
-	"github.com/faultline-mq/faultline/workloads"
 )
 
 func specOf(scheme string, set map[string]string, faults ...string) system.Spec {
-	return system.Spec{Scheme: scheme, Workload: workloadOf(scheme), RunID: "r1", Nodes: []string{"n1", "n2", "n3"}, Set: set, Faults: faults, Image: "rabbitmq:test"}
+	return system.Spec{Scheme: scheme, Workload: "queue", RunID: "r1", Nodes: []string{"n1", "n2", "n3"}, Set: set, Faults: faults, Image: "rabbitmq:test"}
 }
 
 func TestValidate(t *testing.T) {
@@ -30,10 +27,9 @@ func TestValidate(t *testing.T) {
 		{"quorum", specOf(quorum, nil), ""},
 		{"mirrored", specOf(mirrored, map[string]string{"ha-mode": "exactly", "ha-params": "2"}), ""},
 		{"mirrors by name", specOf(mirrored, map[string]string{"ha-mode": "nodes", "ha-params": "n1,n3"}), ""},
-		{"stream", specOf(stream, map[string]string{"x-initial-cluster-size": "2"}), ""},
 		{"classic", specOf(classic, map[string]string{"durable": "false", "mandatory": "false", "delivery_mode": "1"}), ""},
 		{"quorum on one node", system.Spec{Scheme: quorum, Nodes: []string{"n1"}}, ""},
-		{"scheme", specOf("isr", nil), `system rabbitmq has no scheme "isr"; known schemes: quorum, mirrored, classic, stream`},
+		{"scheme", specOf("isr", nil), `system rabbitmq has no scheme "isr"; known schemes: quorum, mirrored, classic`},
 		{"policy of another scheme", specOf(classic, map[string]string{"ha-mode": "all"}), `unknown option "ha-mode" of scheme classic; known options: cluster_partition_handling, delivery_mode, durable, heartbeat, mandatory, net_ticktime, password, profile, queues, request.timeout.ms`},
 		{"transient quorum queue", specOf(quorum, map[string]string{"durable": "false"}), `unknown option "durable" of scheme quorum; known options: cluster_partition_handling, delivery_mode, heartbeat, mandatory, net_ticktime, password, profile, queues, raft.adaptive_failure_detector.poll_interval, request.timeout.ms, x-quorum-initial-group-size`},
 		{"value", specOf(mirrored, map[string]string{"cluster_partition_handling": "pause"}), "cluster_partition_handling=pause: it is one of ignore, pause_minority, autoheal"},
@@ -68,10 +64,10 @@ func TestLacks(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[string]string{
+		"wipe":        "the others refuse a node that lost its disk, until an operator makes them forget it",
+		"restart":     "the others refuse a node that lost its disk, until an operator makes them forget it", // of any shape
 		"lock-remove": "its nodes share no lock", "membership": "the harness cannot change its members or move its leaders",
 		"leadership": "the harness cannot change its members or move its leaders", "upgrade": "the harness runs one version of it",
-		"wipe":    "the others refuse a node that lost its disk, until an operator makes them forget it",
-		"restart": "the others refuse a node that lost its disk, until an operator makes them forget it", // of any shape
 	}, refused)
 	for _, s := range []nemesis.Shape{nemesis.RestartKill, nemesis.RestartPower} {
 		require.Empty(t, System{}.Lacks(specOf(quorum, nil), nemesis.Step{Fault: "restart", Shape: s, Targets: "n1"}))
@@ -110,8 +106,6 @@ func TestContract(t *testing.T) {
 		{"mirrored, partition", specOf(mirrored, safe, "partition"), false, false},
 		{"mirrored, pause", specOf(mirrored, map[string]string{"cluster_partition_handling": "pause_minority"}, "pause"), false, false},
 		{"mirrored, not persistent", twice(specOf(mirrored, map[string]string{"delivery_mode": "1"}), "kill"), false, true},
-		{"stream", specOf(stream, nil, "kill", "partition", "pause"), true, true},
-		{"stream, power", specOf(stream, nil, "power"), false, false},
 		{"classic", specOf(classic, nil, "kill", "power", "partition"), true, true},
 		{"classic, not durable", specOf(classic, map[string]string{"durable": "false"}, "kill"), false, false},
 		{"classic, not persistent", specOf(classic, map[string]string{"delivery_mode": "1"}, "kill"), false, false},
@@ -122,15 +116,9 @@ func TestContract(t *testing.T) {
 			c := System{}.Contract(tc.spec)
 			require.Equal(t, tc.survives, c.Acknowledged)
 			require.Equal(t, tc.recovers, c.Recovers)
-			require.False(t, c.Settled || c.Epochs)
-			if tc.spec.Scheme == stream {
-				require.True(t, c.PerReplica && c.AtMostOnce)
-				require.Equal(t, "global", c.Offsets)
-				return
-			}
 			require.Equal(t, tc.survives, c.Redelivers)
 			require.Equal(t, "at-least-once", c.Delivery)
-			require.False(t, c.PerReplica)
+			require.False(t, c.Settled || c.PerReplica || c.Epochs)
 		})
 	}
 }
@@ -209,35 +197,4 @@ func TestNeverReady(t *testing.T) {
 	running = false
 	require.EqualError(t, wait(errors.New("refused")), "node n2 ended with exit code 127; its log is in the result directory")
 	require.Zero(t, clock.now)
-}
-
-// TestWorkloads: a stream is a log, and everything else a queue.
-func TestWorkloads(t *testing.T) {
-	for _, scheme := range (System{}).Schemes() {
-		for _, workload := range (System{}).Workloads() {
-			spec := specOf(scheme.Name, nil)
-			spec.Workload = workload
-			err := System{}.Validate(spec)
-			if (scheme.Name == stream) == (workload == "log") {
-				require.NoError(t, err)
-				require.Equal(t, workload == "queue", len((System{}).Queues(spec)) > 0)
-				continue
-			}
-			require.ErrorContains(t, err, "scheme "+scheme.Name+" cannot carry workload "+workload+"; it can carry ")
-		}
-	}
-	require.ErrorContains(t, System{}.Validate(specOf(stream, map[string]string{"x-initial-cluster-size": "4"})), "x-initial-cluster-size=4: there are 3 nodes")
-}
-
-// TestStreamed: what comes from a stream says where it stood, or is refused.
-func TestStreamed(t *testing.T) {
-	value := history.MakeValue(2, 5)
-	body := workloads.Encode(run, value, 64)
-	rec, err := streamed(run, amqp.Delivery{Headers: amqp.Table{"x-stream-offset": int64(7)}, Body: body})
-	require.NoError(t, err)
-	require.Equal(t, history.Record{Offset: 7, Value: value, Epoch: -1}, rec)
-	for _, headers := range []amqp.Table{nil, {"x-stream-offset": "7"}, {"x-stream-offset": int64(-1)}} {
-		_, err := streamed(run, amqp.Delivery{Headers: headers, Body: body})
-		require.ErrorContains(t, err, "without an offset")
-	}
 }
