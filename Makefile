@@ -23,11 +23,11 @@ build: ## build bin/faultline and bin/faultbroker
 # are tested without the race detector. So are simulations and comparisons of one goroutine
 # in other packages, which skip themselves with it; that build has the seeded bugs, all off
 # but where a test asks for one. Collecting garbage less often halves the time of these
-# tests; three packages at a time, as some wait for Docker. Vet is for make lint.
+# tests; three packages at a time, as some wait for Docker.
 MACHINES = ./broker ./broker/batch ./broker/cluster ./broker/kafka ./broker/logindex ./broker/node ./broker/options ./broker/peers ./broker/scheme/... ./broker/wire
 PLAIN = $(if $(RACE),./harness ./cmd/faultline ./checker ./checker/linear ./checker/history ./harness/report $(MACHINES) ./broker/mutant,./harness ./broker/mutant)
 RACING = $(if $(RACE),$(filter-out $(shell $(GO) list $(MACHINES)),$(shell $(GO) list ./...)),./...)
-TEST = $(GO) test -exec 'env GOGC=400 GOMEMLIMIT=3GiB' -vet=off -timeout 20m
+TEST = $(GO) test -exec 'env GOGC=400 GOMEMLIMIT=3GiB' -timeout 20m
 test: ## all tests, with the race detector where there are goroutines; Docker tests skip where there is no Docker, unless CI=true
 	@[ -n "$(RACE)" ] || echo "no C compiler here: testing without the race detector"
 	$(TEST) $(RACE) -p 3 ./harness $(RACING) # the longest first

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,9 +37,8 @@ type MutantHunt struct {
 	Seeds  int           // at most so many per mutant and range; 0: until Budget is over
 	Budget time.Duration // at most so long per mutant and range; 0: until Seeds are done
 	// Control is how many seeds the broker without a mutant runs for each that was run
-	// with one, of the same plans; 0: no control. There are at least Least.
+	// with one, of the same plans; 0: no control. There are at least ControlSeeds.
 	Control int
-	Least   int // 0: ControlSeeds
 	// Shrink is how long a smaller plan is looked for that still breaks the same
 	// clause, once per mutant that was found; 0: not at all.
 	Shrink time.Duration
@@ -155,7 +153,7 @@ func (h MutantHunt) Run(ctx context.Context) ([]MutantRun, error) {
 		if ctx.Err() != nil || h.Control == 0 {
 			return runs, nil
 		}
-		seeds := min(max(cmp.Or(h.Least, ControlSeeds), h.Control*c.seeds), SeedRange)
+		seeds := min(max(ControlSeeds, h.Control*c.seeds), SeedRange)
 		if err := add(h.hunt(ctx, c.m, false, h.First, seeds, 0)); err != nil {
 			return runs, err
 		}

@@ -34,7 +34,7 @@ func TestCommandRunsThePlan(t *testing.T) {
 	p, err := p.Resolve()
 	require.NoError(t, err)
 	require.Equal(t, "faultline run --system reference --scheme isr --workload log --faults partition:ring,kill --env sim --nodes 5 --clients 5"+
-		" --time 45s --rate 100 --seed 9 --expect declared --set acks=1", p.Command())
+		" --time 45s --rate 200 --seed 9 --expect declared --set acks=1", p.Command())
 	none := simPlan("")
 	require.Contains(t, none.Command(), " --faults none ")
 	periodic := simPlan("kill")
